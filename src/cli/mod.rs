@@ -1,0 +1,53 @@
+//! The commands: one file each, all with the same outcome and exit codes.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub mod config;
+
+/// What a command that ran to its end says: exit 0 or 1. Errors are 2 ([`UsageError`]) or 70.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Done, or the answer is yes.
+    Done,
+    /// The answer is no: a check failed, drift was found where asked.
+    No,
+}
+
+/// Wrong usage or set-up: exit 2 instead of 70.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub String);
+
+/// recsae: knowing, live, what a recommender has started to think.
+#[derive(Debug, Parser)]
+#[command(name = "recsae", version, about, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// One variant a command; each command's arguments live in its own file.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Print the documented default configuration, or its JSON Schema
+    Config(config::Args),
+}
+
+/// Runs the command and turns its outcome into the program's exit code.
+#[must_use]
+pub fn run(cli: Cli) -> ExitCode {
+    let outcome = match cli.command {
+        Command::Config(args) => config::run(&args),
+    };
+    match outcome {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::No) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("recsae: {error:#}");
+            ExitCode::from(if error.downcast_ref::<UsageError>().is_some() { 2 } else { 70 })
+        }
+    }
+}

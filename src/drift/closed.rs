@@ -1,0 +1,66 @@
+//! Closed windows: a partition's part of one, and the whole that the judge reads.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::drift::counts::SegmentCounts;
+use crate::record::{RejectReason, TopicPartition};
+
+/// Everything of a window, counted on its own: never the sum of the other segments.
+pub const ALL: &str = "_all";
+/// Values of a segment field that are not admitted.
+pub const OTHER: &str = "_other";
+
+/// Which records a window's counts came from: offsets `from..to` of one partition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OffsetRange {
+    /// Topic and partition.
+    #[serde(flatten)]
+    pub partition: TopicPartition,
+    /// Offset of the first record that was counted in the window.
+    pub from: i64,
+    /// One past the last record that was.
+    pub to: i64,
+}
+
+/// Counts of one model version in one window: segment name (`_all`, `surface=home`, ...) to sums.
+pub type SegmentMap = BTreeMap<String, SegmentCounts>;
+
+/// One partition's closed part of a window.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PartialWindow {
+    /// Partition it was counted from.
+    pub partition: TopicPartition,
+    /// First instant of the window, ms since 1970 UTC.
+    pub start_ms: i64,
+    /// One past its last instant.
+    pub end_ms: i64,
+    /// Model version ("" = the only one) to its counts.
+    pub models: BTreeMap<String, SegmentMap>,
+    /// Rejected records while the window was the newest open one, by reason.
+    pub rejected: BTreeMap<RejectReason, u64>,
+    /// First and one-past-last offset counted in it.
+    pub offsets: std::ops::Range<i64>,
+    /// Why the counts cannot be trusted (too many entities, records lost to retention), if so.
+    pub incomplete: Option<String>,
+}
+
+/// A window of one model version with all partitions merged: what is judged.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClosedWindow {
+    /// First instant, ms since 1970 UTC.
+    pub start_ms: i64,
+    /// One past the last instant.
+    pub end_ms: i64,
+    /// Model version ("" = the only one).
+    pub model_version: String,
+    /// Segment to counts; `_all` is present unless the window is empty.
+    pub segments: SegmentMap,
+    /// Rejected records (of all models), by reason.
+    pub rejected: BTreeMap<RejectReason, u64>,
+    /// Where the records lie.
+    pub offsets: Vec<OffsetRange>,
+    /// Why there can be no verdict, if so.
+    pub incomplete: Option<String>,
+}

@@ -1,0 +1,6 @@
+//! Counting and judging as mathematics: no I/O, no clock, no logging; same input, same bytes.
+
+pub mod closed;
+pub mod counts;
+pub mod report;
+pub mod stream;

@@ -1,0 +1,8 @@
+//! recsae: knowing, live, what a recommender has started to think.
+
+pub mod cli;
+pub mod config;
+pub mod drift;
+pub mod encode;
+pub mod record;
+pub mod sae;

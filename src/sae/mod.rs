@@ -1,0 +1,5 @@
+//! The sparse autoencoder as mathematics: no I/O, no clock, no logging; same input, same bytes.
+
+pub mod activation;
+pub mod embedding;
+pub mod latent;

@@ -1,0 +1,1 @@
+//! The one integration binary: what needs the repository and ONNX Runtime, no server.
