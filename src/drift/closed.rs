@@ -12,6 +12,9 @@ pub const ALL: &str = "_all";
 /// Values of a segment field that are not admitted.
 pub const OTHER: &str = "_other";
 
+/// Most entity hashes a partial window names.
+pub const ENTITY_SKETCH: usize = 256;
+
 /// Which records a window's counts came from: offsets `from..to` of one partition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OffsetRange {
@@ -38,10 +41,15 @@ pub struct PartialWindow {
     pub end_ms: i64,
     /// Model version ("" = the only one) to its counts.
     pub models: BTreeMap<String, SegmentMap>,
-    /// Rejected records while the window was the newest open one, by reason.
+    /// Records of the partition rejected since its previous window closed, by reason.
     pub rejected: BTreeMap<RejectReason, u64>,
     /// First and one-past-last offset counted in it.
     pub offsets: std::ops::Range<i64>,
+    /// Segment names that were seen and are not admitted, with their records: what the judge may admit next.
+    pub seen: BTreeMap<String, u64>,
+    /// The smallest entity hashes of the window, ascending, at most [`ENTITY_SKETCH`]: two partitions
+    /// that share some hold a topic that is not keyed by the entity.
+    pub entity_sketch: Vec<u64>,
     /// Why the counts cannot be trusted (too many entities, records lost to retention), if so.
     pub incomplete: Option<String>,
 }

@@ -27,19 +27,19 @@ pub fn kish_weight(n_records: u32) -> u64 {
     (WEIGHT_ONE as f64 / (1.0 + 0.1 * (f64::from(n_records.max(1)) - 1.0))).round() as u64
 }
 
-/// Bin of a record's squared reconstruction error relative to the reference scale:
-/// 8 bins an octave, `bin = 64 + 8 log2(error)` clipped to `0..128`, so `error` in 2^-8..2^8.
-/// Edge values: zero and negative errors fall into bin 0.
+/// Bin of a record's relative squared reconstruction error `||x - x_hat||^2 / ||x||^2`:
+/// 8 bins an octave, `bin = floor(112 + 8 log2(error))` clipped to `0..128`, so errors in 2^-14..2^2.
+/// Edge values: zero and negative errors fall into bin 0, NaN (a zero vector) into the last.
 ///
 /// A histogram instead of a count above a threshold: the threshold is the reference's 95th
 /// percentile, which is not known while the reference is still being gathered.
 #[must_use]
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0..=127")]
 pub fn residual_bin(relative_error: f32) -> usize {
-    if relative_error <= 0.0 {
-        return 0;
+    if relative_error.is_nan() {
+        return N_RESIDUAL_BINS - 1;
     }
-    (64.0 + 8.0 * relative_error.log2()).floor().clamp(0.0, 127.0) as usize
+    (112.0 + 8.0 * relative_error.max(0.0).log2()).floor().clamp(0.0, 127.0) as usize
 }
 
 /// Sums that say whether the SAE still fits its input.
