@@ -1,5 +1,9 @@
 //! The sparse autoencoder as mathematics: no I/O, no clock, no logging; same input, same bytes.
 
 pub mod activation;
+pub mod concept;
 pub mod embedding;
 pub mod latent;
+pub mod reconstruction;
+pub mod topk;
+pub mod weights;

@@ -1,0 +1,137 @@
+//! How well the active latents explain an embedding, from the few of them instead of a dense decode.
+//!
+//! `x_hat = sum_j z_j W_dec[j] + b_dec` costs `k d_in` multiply-adds a row; a dense decode in ONNX
+//! Runtime makes the whole encode 1.4 to 3.4 times slower (measured). The products are f32, the sums
+//! over a row f64, because a fraction of variance unexplained may be as small as 0.003.
+
+use crate::sae::latent::LatentId;
+use crate::sae::weights::SaeWeights;
+
+/// Partial sums kept apart, so that the compiler can use vector registers.
+const LANES: usize = 8;
+
+/// Reconstruction quality of one row.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RowError {
+    /// `||x - x_hat||^2`, the numerator of FVU.
+    pub squared_error: f64,
+    /// `x . x_hat / (||x|| ||x_hat||)`; 0 where either is a zero vector.
+    pub cosine: f64,
+    /// `||x_hat|| / ||x||`; 0 where `x` is a zero vector.
+    pub norm_ratio: f64,
+    /// `||x||^2`.
+    pub squared_norm: f64,
+}
+
+/// The decoder's weights, laid out for reading one latent's row at a time.
+#[derive(Clone, Debug)]
+pub struct Decoder {
+    d_in: usize,
+    w_dec: Vec<f32>,
+    b_dec: Vec<f32>,
+}
+
+impl Decoder {
+    /// The decoder of `weights`; `None` where only the encoder is known.
+    #[must_use]
+    pub fn new(weights: &SaeWeights) -> Option<Self> {
+        let w_dec = weights.w_dec()?.iter().copied().collect();
+        Some(Self { d_in: weights.spec().d_in.get(), w_dec, b_dec: weights.b_dec().to_vec() })
+    }
+
+    /// Width of an embedding.
+    #[must_use]
+    pub fn d_in(&self) -> usize {
+        self.d_in
+    }
+
+    /// Error of one row `x [d_in]` against its active latents and their values (both `[n_active]`).
+    /// `scratch` holds the reconstruction `[d_in]` afterwards; its memory is kept.
+    ///
+    /// # Panics
+    /// When a latent lies outside the dictionary, as indexing a slice does.
+    pub fn row_error(&self, x: &[f32], latents: &[LatentId], values: &[f32], scratch: &mut Vec<f32>) -> RowError {
+        scratch.clear();
+        scratch.extend_from_slice(&self.b_dec);
+        for (latent, value) in latents.iter().zip(values) {
+            let row = &self.w_dec[latent.index() * self.d_in..][..self.d_in];
+            for (out, w) in scratch.iter_mut().zip(row) {
+                *out += value * w;
+            }
+        }
+        row_error(x, scratch)
+    }
+}
+
+/// The three sums of a row in one pass.
+fn row_error(x: &[f32], x_hat: &[f32]) -> RowError {
+    let (mut error, mut product, mut norm_hat, mut norm) = ([0f64; LANES], [0f64; LANES], [0f64; LANES], [0f64; LANES]);
+    for (xs, hats) in x.chunks(LANES).zip(x_hat.chunks(LANES)) {
+        for (lane, (a, b)) in xs.iter().zip(hats).enumerate() {
+            let (a, b) = (f64::from(*a), f64::from(*b));
+            error[lane] += (a - b) * (a - b);
+            product[lane] += a * b;
+            norm_hat[lane] += b * b;
+            norm[lane] += a * a;
+        }
+    }
+    let sum = |lanes: [f64; LANES]| lanes.iter().sum::<f64>();
+    let (product, squared_norm_hat, squared_norm) = (sum(product), sum(norm_hat), sum(norm));
+    let scale = (squared_norm * squared_norm_hat).sqrt();
+    RowError {
+        squared_error: sum(error),
+        cosine: if scale > 0.0 { product / scale } else { 0.0 },
+        norm_ratio: if squared_norm > 0.0 { (squared_norm_hat / squared_norm).sqrt() } else { 0.0 },
+        squared_norm,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use ndarray::{Array1, Array2};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::sae::weights::{SaeSpec, Selection};
+
+    fn weights(d_in: usize, d_sae: usize, numbers: &[f32]) -> SaeWeights {
+        let size = |n| NonZeroUsize::new(n).unwrap();
+        let mut cycle = numbers.iter().copied().cycle();
+        let mut matrix = || Array2::from_shape_fn((d_sae, d_in), |_| cycle.next().unwrap());
+        let (w_enc, w_dec) = (matrix(), matrix());
+        let spec = SaeSpec { d_in: size(d_in), d_sae: size(d_sae), selection: Selection::TopK(size(3)), centring: true };
+        SaeWeights::new(spec, w_enc, Array1::zeros(d_sae), Some(w_dec), Array1::from_elem(d_in, 0.1)).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn the_sparse_error_equals_the_dense_decode_in_f64(
+            numbers in prop::collection::vec(-1.0f32..1.0, 300), x in prop::collection::vec(-2.0f32..2.0, 1..40),
+        ) {
+            let sae = weights(x.len(), 20, &numbers);
+            let active = sae.encode(&x);
+            let x_hat = sae.decode(&active).unwrap();
+            let latents: Vec<LatentId> = active.iter().map(|(latent, _)| *latent).collect();
+            let values: Vec<f32> = active.iter().map(|(_, value)| *value as f32).collect();
+            let got = Decoder::new(&sae).unwrap().row_error(&x, &latents, &values, &mut Vec::new());
+            let expected: f64 = x.iter().zip(&x_hat).map(|(a, b)| (f64::from(*a) - b).powi(2)).sum();
+            let norm: f64 = x.iter().map(|a| f64::from(*a).powi(2)).sum();
+            let norm_hat: f64 = x_hat.iter().map(|b| b * b).sum();
+            let product: f64 = x.iter().zip(&x_hat).map(|(a, b)| f64::from(*a) * b).sum();
+            prop_assert!((got.squared_error - expected).abs() < 1e-5 * (1.0 + expected));
+            prop_assert!((got.squared_norm - norm).abs() < 1e-9 * (1.0 + norm));
+            prop_assert!((got.cosine - product / (norm * norm_hat).sqrt()).abs() < 1e-5);
+            prop_assert!((got.norm_ratio - (norm_hat / norm).sqrt()).abs() < 1e-5 * (1.0 + got.norm_ratio));
+        }
+    }
+
+    #[test]
+    fn a_zero_vector_has_an_error_but_no_direction() {
+        let sae = weights(4, 5, &[0.5]);
+        let got = Decoder::new(&sae).unwrap().row_error(&[0.0; 4], &[], &[], &mut Vec::new());
+        assert!((got.squared_error - 0.04).abs() < 1e-8);
+        assert_eq!((got.cosine, got.norm_ratio, got.squared_norm), (0.0, 0.0, 0.0));
+    }
+}
