@@ -2,5 +2,9 @@
 
 pub mod closed;
 pub mod counts;
+pub mod partition;
+pub mod presence;
 pub mod report;
+pub mod segment;
 pub mod stream;
+pub mod window;

@@ -1,0 +1,232 @@
+//! The open windows of one partition: which window a record belongs to, and when a window closes.
+//!
+//! Closing depends on the partition's records alone, in their order: the watermark is the newest
+//! accepted event time, never the process clock. So reading a partition again from the first record
+//! of its oldest open window rebuilds the same windows, and the log is the state.
+//!
+//! | offset against `counted_next` | window            | outcome                                            |
+//! |-------------------------------|-------------------|----------------------------------------------------|
+//! | >= (new)                      | open              | counted; the watermark may move                    |
+//! | >= (new)                      | closed            | late: a counted reject                             |
+//! | <  (read again)               | open              | counted into the rebuilt window; no watermark move |
+//! | <  (read again)               | closed            | skipped: it was counted, or rejected, before       |
+//!
+//! A record is late exactly when its window is closed at the watermark, so what was rejected as late
+//! before can never fall into a window that is still open now.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::drift::closed::{ENTITY_SKETCH, PartialWindow};
+use crate::drift::segment::{SeenSegments, SegmentTable};
+use crate::drift::window::{CountedRow, CountingSpec, OpenCounts, WindowSpec};
+use crate::record::{RejectReason, TopicPartition};
+
+/// Where a partition stands: what is stored with each step and given back at a start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionPosition {
+    /// Offset of the next record to count: what Kafka's lag tools see.
+    pub next_offset: i64,
+    /// Offset to read again from: the first record of the oldest open window, or `next_offset`.
+    pub replay_offset: i64,
+    /// Newest accepted event time, or what an idle partition was raised to; `i64::MIN` at none.
+    pub watermark_ms: i64,
+    /// Records rejected as late so far.
+    pub n_late: u64,
+    /// Rejects since the last window closed.
+    pub rejected: BTreeMap<RejectReason, u64>,
+}
+
+impl PartitionPosition {
+    /// A partition of which nothing was counted, read from `offset`.
+    #[must_use]
+    pub fn starting_at(offset: i64) -> Self {
+        Self { next_offset: offset, replay_offset: offset, watermark_ms: i64::MIN, n_late: 0, rejected: BTreeMap::new() }
+    }
+}
+
+/// What becomes of a record by its event time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Belongs to the open window that starts there.
+    Open {
+        /// Start of the window.
+        window_start_ms: i64,
+    },
+    /// Its window is closed: a reject.
+    Late,
+    /// Read again, and its window was closed before: nothing to do.
+    Replayed,
+}
+
+#[derive(Debug)]
+struct OpenWindow {
+    models: Vec<Option<OpenCounts>>,
+    first_offset: i64,
+    last_offset: i64,
+    seen: SeenSegments,
+}
+
+/// The open windows of one partition.
+#[derive(Debug)]
+pub struct PartitionWindows {
+    partition: TopicPartition,
+    spec: WindowSpec,
+    counted_next: i64,
+    position: PartitionPosition,
+    open: BTreeMap<i64, OpenWindow>,
+}
+
+impl PartitionWindows {
+    /// Goes on from a stored position: reading starts at `position.replay_offset`.
+    #[must_use]
+    pub fn resume(partition: TopicPartition, spec: WindowSpec, position: PartitionPosition) -> Self {
+        let counted_next = position.next_offset;
+        let position = PartitionPosition { next_offset: position.replay_offset, ..position };
+        Self { partition, spec, counted_next, position, open: BTreeMap::new() }
+    }
+
+    /// Which partition.
+    #[must_use]
+    pub fn partition(&self) -> &TopicPartition {
+        &self.partition
+    }
+
+    /// Whether a record at this offset was counted before.
+    #[must_use]
+    pub fn is_replay(&self, offset: i64) -> bool {
+        offset < self.counted_next
+    }
+
+    /// The record at this offset was read, whatever became of it.
+    pub fn consumed(&mut self, offset: i64) {
+        self.position.next_offset = self.position.next_offset.max(offset + 1);
+    }
+
+    /// Whether a window is open for the record; changes nothing.
+    #[must_use]
+    pub fn admit(&self, offset: i64, event_time_ms: i64) -> Admission {
+        let window_start_ms = self.spec.start_of(event_time_ms);
+        if window_start_ms >= self.spec.closed_before(self.position.watermark_ms) {
+            Admission::Open { window_start_ms }
+        } else if self.is_replay(offset) {
+            Admission::Replayed
+        } else {
+            Admission::Late
+        }
+    }
+
+    /// The record passed every check: its time moves the watermark, unless it is read again.
+    pub fn accepted(&mut self, offset: i64, event_time_ms: i64) {
+        if !self.is_replay(offset) {
+            self.position.watermark_ms = self.position.watermark_ms.max(event_time_ms);
+        }
+    }
+
+    /// A record was rejected; once only, however often it is read.
+    pub fn rejected(&mut self, offset: i64, reason: RejectReason) {
+        if !self.is_replay(offset) {
+            *self.position.rejected.entry(reason).or_insert(0) += 1;
+            self.position.n_late += u64::from(reason == RejectReason::Late);
+        }
+    }
+
+    /// Counts an encoded record in its window; `model` is the position of its model in `specs` of [`Self::close_due`].
+    pub fn count(&mut self, window_start_ms: i64, offset: i64, model: usize, spec: &CountingSpec, row: &CountedRow<'_>) {
+        let window = self.open.entry(window_start_ms).or_insert_with(|| OpenWindow {
+            models: Vec::new(),
+            first_offset: offset,
+            last_offset: offset,
+            seen: SeenSegments::default(),
+        });
+        window.first_offset = window.first_offset.min(offset);
+        window.last_offset = window.last_offset.max(offset);
+        if window.models.len() <= model {
+            window.models.resize_with(model + 1, || None);
+        }
+        window.models[model].get_or_insert_with(|| OpenCounts::new(spec)).add(spec, row);
+    }
+
+    /// Names a record showed that are not followed; counted so that the judge can admit them later.
+    pub fn seen(&mut self, window_start_ms: i64, names: Vec<String>) {
+        if let Some(window) = self.open.get_mut(&window_start_ms) {
+            names.into_iter().for_each(|name| window.seen.add(name));
+        }
+    }
+
+    /// Raises the watermark of an idle partition; never lowers it.
+    pub fn raise_watermark(&mut self, watermark_ms: i64) {
+        self.position.watermark_ms = self.position.watermark_ms.max(watermark_ms);
+    }
+
+    /// Whether a window is closed at the watermark and waits to be taken.
+    #[must_use]
+    pub fn is_due(&self) -> bool {
+        let edge = self.spec.closed_before(self.position.watermark_ms);
+        !self.is_rereading() && self.open.first_key_value().is_some_and(|(start, _)| *start < edge)
+    }
+
+    /// Takes the windows that are closed at the watermark, oldest first. `models` names the versions
+    /// and counting of the model positions given to [`Self::count`].
+    pub fn close_due(&mut self, models: &[(String, CountingSpec)], table: &SegmentTable) -> Vec<PartialWindow> {
+        let mut closed = Vec::new();
+        while self.is_due() {
+            let Some((start_ms, window)) = self.open.pop_first() else { break };
+            closed.push(self.partial(start_ms, window, models, table));
+        }
+        closed
+    }
+
+    /// Where the partition stands now.
+    #[must_use]
+    pub fn position(&self) -> PartitionPosition {
+        let oldest = self.open.values().map(|window| window.first_offset).min();
+        let next_offset = self.position.next_offset.max(self.counted_next);
+        PartitionPosition { next_offset, replay_offset: oldest.unwrap_or(next_offset).min(next_offset), ..self.position.clone() }
+    }
+
+    /// Whether records that were counted before are still being read again.
+    #[must_use]
+    pub fn is_rereading(&self) -> bool {
+        self.position.next_offset < self.counted_next
+    }
+
+    /// Windows at or after this start are open (or not begun).
+    #[must_use]
+    pub fn closed_before(&self) -> i64 {
+        self.spec.closed_before(self.position.watermark_ms)
+    }
+
+    /// Start of the newest open window.
+    #[must_use]
+    pub fn newest_open(&self) -> Option<i64> {
+        self.open.last_key_value().map(|(start, _)| *start)
+    }
+
+    fn partial(&mut self, start_ms: i64, window: OpenWindow, models: &[(String, CountingSpec)], table: &SegmentTable) -> PartialWindow {
+        let mut partial = PartialWindow {
+            partition: self.partition.clone(),
+            start_ms,
+            end_ms: self.spec.end_of(start_ms),
+            models: BTreeMap::new(),
+            rejected: std::mem::take(&mut self.position.rejected),
+            offsets: window.first_offset..window.last_offset + 1,
+            seen: window.seen.into_counts(),
+            entity_sketch: Vec::new(),
+            incomplete: None,
+        };
+        for ((version, spec), counts) in models.iter().zip(window.models) {
+            let Some(counts) = counts else { continue };
+            if let Some(why) = counts.incomplete() {
+                partial.incomplete.get_or_insert(why);
+            }
+            partial.entity_sketch.extend(counts.entity_sketch(ENTITY_SKETCH));
+            partial.models.insert(version.clone(), counts.close(spec, table));
+        }
+        partial.entity_sketch.sort_unstable();
+        partial.entity_sketch.dedup();
+        partial.entity_sketch.truncate(ENTITY_SKETCH);
+        partial
+    }
+}
