@@ -1,8 +1,11 @@
 //! recsae: knowing, live, what a recommender has started to think.
 
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod drift;
 pub mod encode;
 pub mod record;
 pub mod sae;
+pub mod task;
+pub mod telemetry;
