@@ -1,1 +1,3 @@
 //! The one integration binary: what needs the repository and ONNX Runtime, no server.
+
+mod counting;
