@@ -84,7 +84,14 @@ fn run(windows: &mut PartitionWindows, events: &[Event], from: i64, by_entity: b
                 let latents: Vec<LatentId> = event.latents.iter().map(|l| LatentId(*l)).collect();
                 let values = vec![1.0; latents.len()];
                 let fit = Fit { squared_error: 0.25, cosine: 1.0, norm_ratio: 1.0, squared_norm: 1.0 };
-                let row = CountedRow { entity: Some(event.entity), segments, embedding: &[1.0], latents: &latents, values: &values, fit: Some(fit) };
+                let row = CountedRow {
+                    entity: Some(event.entity),
+                    segments,
+                    embedding: &[1.0],
+                    latents: &latents,
+                    values: &values,
+                    fit: Some(fit),
+                };
                 windows.count(window_start_ms, offset, 0, &models[0].1, &row);
             }
         }
@@ -167,7 +174,8 @@ fn check(closed: &[PartialWindow], expected: &BTreeMap<(i64, String), Twin>) -> 
                 let present: Vec<u64> = twin.entities().into_iter().filter(shows).collect();
                 prop_assert_eq!(at(&counts.fired, latent), fired as u64);
                 prop_assert_eq!(at(&counts.presence, latent), present.len() as u64);
-                let kish: f64 = twin.records.iter().filter(|(_, l)| l.contains(&latent)).map(|(e, _)| Twin::weight(twin.of(*e).len())).sum();
+                let kish: f64 =
+                    twin.records.iter().filter(|(_, l)| l.contains(&latent)).map(|(e, _)| Twin::weight(twin.of(*e).len())).sum();
                 let counted = counts.kish.get(latent as usize).copied().unwrap_or(0) as f64 / 2_f64.powi(32);
                 prop_assert!((counted - kish).abs() < 1e-6);
                 if segment == "_all" {
@@ -237,7 +245,9 @@ fn compaction_changes_no_count() {
     let n = 400_000_u64;
     for i in 0..n {
         let latents = [LatentId((i % 3) as u32), LatentId(3 + (i % 2) as u32)];
-        visits.add(Visit { entity: i % 4, segments: 1 | u128::from(i % 4 == 1) << 2, latents: &latents, residual_bin: Some((i % 5) as u8) }).unwrap();
+        visits
+            .add(Visit { entity: i % 4, segments: 1 | u128::from(i % 4 == 1) << 2, latents: &latents, residual_bin: Some((i % 5) as u8) })
+            .unwrap();
     }
     let mut segments = vec![SegmentCounts::default(); 3];
     visits.count(&mut segments, D_SAE, 0, &[]);
