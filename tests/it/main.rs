@@ -1,3 +1,4 @@
 //! The one integration binary: what needs the repository and ONNX Runtime, no server.
 
 mod counting;
+mod support;

@@ -1,0 +1,46 @@
+# Two commands for a newcomer: `make demo` and `make test`. Both set up what they need first; a
+# second run downloads nothing.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+export RECSAE_CACHE ?= $(HOME)/.cache/recsae-monitor
+export RECSAE_PYTHON ?= $(RECSAE_CACHE)/python/bin/python
+onnxruntime_version := $(shell sed -n 's/^onnxruntime==//p' deploy/setup/requirements.txt)
+export ORT_DYLIB_PATH ?= $(RECSAE_CACHE)/onnxruntime-$(onnxruntime_version)/libonnxruntime.so.$(onnxruntime_version)
+
+.PHONY: help demo test check fmt build bench setup setup-demo
+
+help: ## What can be made
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
+
+demo: setup-demo ## The whole chain on this machine: world, broker, monitor, page, a named alert
+	cargo run --quiet --release --locked -- demo $(ARGS)
+
+test: setup ## Everything that must hold; ends with the counts
+	tests/run.sh
+
+check: ## The fast loop: format, lints, and the tests that need only the repo and ONNX Runtime
+	cargo fmt --check
+	cargo clippy --quiet --all-targets --locked -- -D warnings
+	cargo test --quiet --locked
+
+fmt: ## Format
+	cargo fmt
+
+build: setup-demo ## The release program: target/release/recsae
+	cargo build --release --locked
+
+bench: setup ## CPU per record against a careful Python program, same topic and broker
+	cargo build --quiet --release --locked
+	"$(RECSAE_PYTHON)" benches/peer.py --recsae target/release/recsae $(ARGS)
+
+setup: setup-demo ## All that tests and benchmarks need, versions pinned, into $RECSAE_CACHE
+	@deploy/setup/debian.sh test
+	@deploy/setup/python.sh
+	@deploy/setup/kafka.sh
+	@deploy/setup/cargo.sh
+
+setup-demo: ## What the demo needs: ONNX Runtime's library
+	@deploy/setup/debian.sh build
+	@deploy/setup/onnxruntime.sh

@@ -1,0 +1,12 @@
+#!/bin/sh
+# The virtual environment of the checking scripts, every version pinned: $RECSAE_CACHE/python.
+set -eu
+. "$(dirname "$0")/common.sh"
+
+is_done python "$setup_dir/requirements.txt" && [ -x "$cache/python/bin/python" ] && exit 0
+say "Python packages into $cache/python"
+rm -rf "$cache/python"
+python3 -m venv "$cache/python" || fail "python3 -m venv failed; on Debian: apt-get install python3-venv"
+"$cache/python/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: \
+    -r "$setup_dir/requirements.txt" || fail "pip could not install $setup_dir/requirements.txt (it needs Python 3.11 or newer and the network once)"
+mark_done python "$setup_dir/requirements.txt"

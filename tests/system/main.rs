@@ -1,0 +1,7 @@
+//! Tests on real parts: Apache Kafka, Prometheus, Alertmanager, Chromium. Run by `make test`, or
+//! `cargo test --test system`; plain `cargo test` leaves them out.
+
+#[path = "../it/support.rs"]
+mod support;
+
+mod service_unit;
