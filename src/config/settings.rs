@@ -9,6 +9,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::config::secret::LibrdkafkaOptions;
 use crate::config::units::{duration, size};
 
 /// The whole configuration.
@@ -67,8 +68,9 @@ pub struct KafkaSettings {
     #[serde(with = "duration")]
     #[schemars(with = "String")]
     pub drain: Duration,
-    /// Any librdkafka option but those recsae owns, by its dotted name.
-    pub librdkafka: BTreeMap<String, String>,
+    /// Any librdkafka option but those recsae owns, by its dotted name. Secret ones come from the
+    /// environment or from `secret_files`.
+    pub librdkafka: LibrdkafkaOptions,
     /// Files that hold secret librdkafka options (`"sasl.password" = "/run/secrets/kafka"`): read at
     /// start, never printed.
     pub secret_files: BTreeMap<String, PathBuf>,
@@ -86,7 +88,7 @@ impl Default for KafkaSettings {
             workers: 0,
             dead_letter_topic: "recsae.dead-letters".into(),
             drain: Duration::from_secs(5),
-            librdkafka: BTreeMap::new(),
+            librdkafka: LibrdkafkaOptions::default(),
             secret_files: BTreeMap::new(),
         }
     }
