@@ -1,5 +1,6 @@
 //! recsae: knowing, live, what a recommender has started to think.
 
+pub mod bundle;
 pub mod cli;
 pub mod clock;
 pub mod config;
