@@ -155,24 +155,32 @@ fn run_inspect(args: &BundleArgs) -> anyhow::Result<Outcome> {
     writeln!(out, "fingerprint    {}", manifest.fingerprint)?;
     writeln!(out, "model version  {}", manifest.model_version.as_deref().unwrap_or("(not stated)"))?;
     writeln!(out, "probing site   {}", manifest.probing_site.as_deref().unwrap_or("(not stated)"))?;
-    writeln!(out, "decoder        {}", if bundle.decoder().is_some() { "known" } else { "unknown: the input contract cannot be measured" })?;
+    writeln!(
+        out,
+        "decoder        {}",
+        if bundle.decoder().is_some() { "known" } else { "unknown: the input contract cannot be measured" }
+    )?;
     let unverified = if golden.is_verified() { "" } else { " (unverified)" };
     writeln!(out, "golden rows    {}, {}{unverified}", golden.embedding.nrows(), golden.producer)?;
-    writeln!(out, "concepts       {} named, {} families, revision {}", catalogue.concepts.len(), catalogue.families.len(), catalogue.revision)?;
+    writeln!(
+        out,
+        "concepts       {} named, {} families, revision {}",
+        catalogue.concepts.len(),
+        catalogue.families.len(),
+        catalogue.revision
+    )?;
     Ok(Outcome::Done)
 }
 
 fn run_verify(args: &BundleArgs) -> anyhow::Result<Outcome> {
     let checked = match Bundle::open(&args.dir) {
-        Ok(bundle) => {
-            encode::open_unchecked(&bundle, Engine::Auto, args.common.onnxruntime.as_deref())
-                .and_then(|mut encoder| encode::check_golden(encoder.as_mut(), &bundle))
-                .map(|report| (report, bundle.golden().is_verified()))
-                .map_err(|error| match error {
-                    OpenError::Library(error) => anyhow::Error::new(UsageError(error.to_string())),
-                    other => anyhow::Error::new(other),
-                })
-        }
+        Ok(bundle) => encode::open_unchecked(&bundle, Engine::Auto, args.common.onnxruntime.as_deref())
+            .and_then(|mut encoder| encode::check_golden(encoder.as_mut(), &bundle))
+            .map(|report| (report, bundle.golden().is_verified()))
+            .map_err(|error| match error {
+                OpenError::Library(error) => anyhow::Error::new(UsageError(error.to_string())),
+                other => anyhow::Error::new(other),
+            }),
         Err(error @ BundleError::Io { .. }) => Err(usage(error)),
         Err(error) => Err(anyhow::Error::new(error)),
     };

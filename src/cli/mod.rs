@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub mod bundle;
 pub mod config;
 
 /// What a command that ran to its end says: exit 0 or 1. Errors are 2 ([`UsageError`]) or 70.
@@ -34,6 +35,8 @@ pub struct Cli {
 pub enum Command {
     /// Print the documented default configuration, or its JSON Schema
     Config(config::Args),
+    /// Build, inspect and verify bundles: an SAE with its names and golden rows
+    Bundle(bundle::Args),
 }
 
 /// Runs the command and turns its outcome into the program's exit code.
@@ -41,6 +44,7 @@ pub enum Command {
 pub fn run(cli: Cli) -> ExitCode {
     let outcome = match cli.command {
         Command::Config(args) => config::run(&args),
+        Command::Bundle(args) => bundle::run(&args),
     };
     match outcome {
         Ok(Outcome::Done) => ExitCode::SUCCESS,

@@ -18,7 +18,7 @@ use crate::sae::topk::Selector;
 use crate::sae::weights::SaeSpec;
 
 /// Name of this engine.
-pub const ENGINE: &str = "onnxruntime";
+const ENGINE: &str = "onnxruntime";
 
 /// A session over one graph.
 #[derive(Debug)]
