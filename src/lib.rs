@@ -6,6 +6,8 @@ pub mod clock;
 pub mod config;
 pub mod drift;
 pub mod encode;
+pub mod decode;
+pub mod kafka;
 pub mod record;
 pub mod sae;
 pub mod task;

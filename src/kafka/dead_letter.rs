@@ -1,0 +1,109 @@
+//! Dead letters: the original bytes of a record that was not counted, and why, at least once.
+//!
+//! The queue is bounded; full means slower, never dropped. A position is committed only after the
+//! dead letters below it are acknowledged ([`DeadLetters::settled`]), so that a kill sends some of
+//! them twice and none of them never. The key names the record, so that readers show each once.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::kafka::error::KafkaError;
+use crate::kafka::producer::{Outgoing, Receipts, ReliableProducer};
+use crate::record::{RawMessage, Reject};
+
+/// Header: the reason, from the closed set.
+pub const REASON: &str = "recsae.reason";
+/// Header: the record's topic.
+pub const TOPIC: &str = "recsae.topic";
+/// Header: the record's partition.
+pub const PARTITION: &str = "recsae.partition";
+/// Header: the record's offset.
+pub const OFFSET: &str = "recsae.offset";
+/// Header: the record's Kafka timestamp, ms; empty when it had none.
+pub const TIMESTAMP: &str = "recsae.timestamp";
+/// Header: what was expected and what was found.
+pub const ERROR: &str = "recsae.error";
+/// Header: the record's own key, when it had one (the dead letter's key names the record).
+pub const KEY: &str = "recsae.key";
+
+/// Most dead letters without an acknowledgement, a worker. At a mebibyte each this is the memory a
+/// worker can be made to hold by poison.
+const MOST_IN_FLIGHT: u64 = 64;
+
+/// One worker's way to the dead-letter topic.
+pub struct DeadLetters {
+    producer: Arc<ReliableProducer>,
+    topic: String,
+    receipts: Arc<Receipts>,
+}
+
+impl DeadLetters {
+    /// Writes to `topic` through a producer that workers share.
+    #[must_use]
+    pub fn new(producer: Arc<ReliableProducer>, topic: &str) -> Self {
+        Self { producer, topic: topic.to_owned(), receipts: Arc::default() }
+    }
+
+    /// Queues the record with its reason, waiting at most `timeout` while too many are without an
+    /// acknowledgement. A worker that gets an error stops; the record is read again.
+    ///
+    /// # Errors
+    /// The topic cannot take the record, or nobody acknowledged within `timeout`.
+    pub fn send(&self, message: &RawMessage<'_>, reject: &Reject, timeout: Duration) -> Result<(), KafkaError> {
+        let deadline = Instant::now() + timeout;
+        while self.receipts.in_flight() >= MOST_IN_FLIGHT {
+            self.producer.poll(Duration::from_millis(1));
+            self.receipts.outcome()?;
+            if Instant::now() >= deadline {
+                return Err(self.producer.fault().unwrap_or_else(|| KafkaError::Delivery {
+                    topic: self.topic.clone(),
+                    message: format!("{} records without acknowledgement", self.receipts.in_flight()),
+                }));
+            }
+        }
+        let (partition, offset) = (message.partition.partition.to_string(), message.offset.to_string());
+        let timestamp = message.timestamp_ms.map(|ms| ms.to_string()).unwrap_or_default();
+        let key = format!("{}|{partition}|{offset}", message.partition.topic);
+        let mut headers: Vec<(&str, &[u8])> = vec![
+            (REASON, reject.reason.kind().as_bytes()),
+            (TOPIC, message.partition.topic.as_bytes()),
+            (PARTITION, partition.as_bytes()),
+            (OFFSET, offset.as_bytes()),
+            (TIMESTAMP, timestamp.as_bytes()),
+            (ERROR, reject.detail.as_bytes()),
+        ];
+        if let Some(original) = message.key {
+            headers.push((KEY, original));
+        }
+        // The record's own headers, so that a replay is the record again.
+        headers.extend(message.headers.iter().map(|(name, value)| (*name, value.unwrap_or_default())));
+        let record = Outgoing { topic: &self.topic, key: Some(key.as_bytes()), payload: message.payload, ..Outgoing::default() };
+        self.producer.send(&record, &headers, &self.receipts, deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// Whether every dead letter so far is acknowledged; serves acknowledgements, never blocks.
+    ///
+    /// # Errors
+    /// One could not be written.
+    pub fn settled(&self) -> Result<bool, KafkaError> {
+        if self.receipts.in_flight() > 0 {
+            self.producer.poll(Duration::ZERO);
+        }
+        self.receipts.outcome()?;
+        Ok(self.receipts.in_flight() == 0)
+    }
+
+    /// Waits for every acknowledgement: for a drain.
+    ///
+    /// # Errors
+    /// One could not be written, or is still missing at the deadline.
+    pub fn settle(&self, deadline: Instant) -> Result<(), KafkaError> {
+        self.producer.settle(&self.receipts, deadline)
+    }
+
+    /// Dead letters acknowledged so far.
+    #[must_use]
+    pub fn acked(&self) -> u64 {
+        self.receipts.acked()
+    }
+}

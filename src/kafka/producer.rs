@@ -1,0 +1,210 @@
+//! A producer that loses nothing and doubles nothing: idempotent, acks=all, every ack counted.
+//!
+//! `flush` of the library costs 100 ms a call; polling until nothing is in flight costs what the
+//! broker needs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError as NativeError, RDKafkaErrorCode};
+use rdkafka::message::{Message, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
+
+use crate::config::settings::KafkaSettings;
+use crate::kafka::context::log;
+use crate::kafka::error::{KafkaError, classify};
+use crate::kafka::settings;
+
+/// A record to send.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Outgoing<'a> {
+    /// Topic.
+    pub topic: &'a str,
+    /// Partition; `None` = by the key's hash.
+    pub partition: Option<i32>,
+    /// Key bytes.
+    pub key: Option<&'a [u8]>,
+    /// Payload bytes; `None` is a tombstone.
+    pub payload: Option<&'a [u8]>,
+    /// ms since 1970 UTC; `None` = now.
+    pub timestamp_ms: Option<i64>,
+}
+
+/// How one sender's records fared; shared with librdkafka's callback.
+#[derive(Debug, Default)]
+pub struct Receipts {
+    sent: AtomicU64,
+    acked: AtomicU64,
+    failed: AtomicU64,
+    last: Mutex<Option<KafkaError>>,
+}
+
+/// The producer. Thread-safe: several senders share one, each with receipts of its own.
+pub struct ReliableProducer {
+    producer: BaseProducer<Context>,
+    brokers: String,
+}
+
+struct Context {
+    brokers: String,
+    fault: Mutex<Option<KafkaError>>,
+}
+
+impl ReliableProducer {
+    /// Connects lazily: the first record finds out.
+    ///
+    /// # Errors
+    /// A setting is refused.
+    pub fn new(settings: &KafkaSettings) -> Result<Self, KafkaError> {
+        let context = Context { brokers: settings.brokers.clone(), fault: Mutex::default() };
+        let producer = settings::producer(settings)?
+            .create_with_context(context)
+            .map_err(|error| settings::setting("librdkafka", settings::native_words(&error)))?;
+        Ok(Self { producer, brokers: settings.brokers.clone() })
+    }
+
+    /// Queues a record; false when the queue is full (poll, then try again). Never blocks.
+    ///
+    /// # Errors
+    /// The record can never be sent (too large, no such partition).
+    pub fn try_send(&self, record: &Outgoing<'_>, headers: &[(&str, &[u8])], receipts: &Arc<Receipts>) -> Result<bool, KafkaError> {
+        let mut message: BaseRecord<'_, [u8], [u8], Arc<Receipts>> = BaseRecord::with_opaque_to(record.topic, receipts.clone());
+        message.partition = record.partition;
+        message.key = record.key;
+        message.payload = record.payload;
+        message.timestamp = record.timestamp_ms;
+        if !headers.is_empty() {
+            let empty = OwnedHeaders::new_with_capacity(headers.len());
+            message.headers = Some(headers.iter().fold(empty, |all, (key, value)| {
+                all.insert(rdkafka::message::Header { key, value: Some(*value) })
+            }));
+        }
+        match self.producer.send(message) {
+            Ok(()) => {
+                receipts.sent.fetch_add(1, Ordering::Relaxed);
+                Ok(true)
+            }
+            Err((NativeError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => Ok(false),
+            Err((error, _)) => Err(KafkaError::Delivery { topic: record.topic.to_owned(), message: error.to_string() }),
+        }
+    }
+
+    /// Queues a record, waiting while the queue is full.
+    ///
+    /// # Errors
+    /// As [`Self::try_send`], or still full after `timeout`.
+    pub fn send(&self, record: &Outgoing<'_>, headers: &[(&str, &[u8])], receipts: &Arc<Receipts>, timeout: Duration) -> Result<(), KafkaError> {
+        let deadline = Instant::now() + timeout;
+        while !self.try_send(record, headers, receipts)? {
+            self.poll(Duration::from_millis(10));
+            if Instant::now() >= deadline {
+                return Err(self.fault().unwrap_or_else(|| KafkaError::Unreachable {
+                    brokers: self.brokers.clone(),
+                    message: "the queue of unacknowledged records is full".into(),
+                }));
+            }
+        }
+        Ok(())
+    }
+
+    /// Serves acknowledgements for at most `timeout`.
+    pub fn poll(&self, timeout: Duration) {
+        self.producer.poll(timeout);
+    }
+
+    /// Waits until all of a sender's records are acknowledged.
+    ///
+    /// # Errors
+    /// A record failed, or acknowledgements are still missing at the deadline.
+    pub fn settle(&self, receipts: &Receipts, deadline: Instant) -> Result<(), KafkaError> {
+        while receipts.in_flight() > 0 {
+            self.poll(Duration::ZERO);
+            if receipts.in_flight() == 0 {
+                break;
+            }
+            if Instant::now() >= deadline {
+                let message = format!("{} records without acknowledgement", receipts.in_flight());
+                return Err(self.fault().unwrap_or(KafkaError::Unreachable { brokers: self.brokers.clone(), message }));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        receipts.outcome()
+    }
+
+    /// The last fault librdkafka reported, once.
+    pub fn fault(&self) -> Option<KafkaError> {
+        self.producer.context().fault.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Receipts {
+    /// Records queued or sent and not yet acknowledged.
+    #[must_use]
+    pub fn in_flight(&self) -> u64 {
+        // Read in this order: an ack between the two reads can only make the result too large.
+        let done = self.acked.load(Ordering::Acquire) + self.failed.load(Ordering::Acquire);
+        self.sent.load(Ordering::Relaxed).saturating_sub(done)
+    }
+
+    /// Records the broker has on all replicas.
+    #[must_use]
+    pub fn acked(&self) -> u64 {
+        self.acked.load(Ordering::Acquire)
+    }
+
+    /// Records that were given up.
+    #[must_use]
+    pub fn failed(&self) -> u64 {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    /// Whether any record was given up, and why.
+    ///
+    /// # Errors
+    /// The last failure.
+    pub fn outcome(&self) -> Result<(), KafkaError> {
+        match &*self.last.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(error) => Err(error.clone()),
+            None => Ok(()),
+        }
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+
+    fn error(&self, error: NativeError, reason: &str) {
+        if let Some(code) = error.rdkafka_error_code() {
+            let mut fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
+            let said = classify(code, reason, &self.brokers);
+            if fault.as_ref().is_none_or(|known| !known.needs_human()) {
+                *fault = Some(said);
+            }
+        }
+    }
+
+    fn stats_raw(&self, _: &[u8]) {}
+}
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = Arc<Receipts>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, receipts: Arc<Receipts>) {
+        match result {
+            Ok(_) => {
+                receipts.acked.fetch_add(1, Ordering::Release);
+            }
+            Err((error, message)) => {
+                let failure = KafkaError::Delivery { topic: message.topic().to_owned(), message: error.to_string() };
+                *receipts.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+                receipts.failed.fetch_add(1, Ordering::Release);
+            }
+        }
+    }
+}
