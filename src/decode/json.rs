@@ -175,7 +175,11 @@ impl<'de> DeserializeSeed<'de> for Number {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "rounding to f32 is what is wanted; beyond it is Inf, which the batch refuses")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    reason = "rounding to f32 is what is wanted; beyond it is Inf, which the batch refuses"
+)]
 impl<'de> Visitor<'de> for Number {
     type Value = Result<f32, &'static str>;
 

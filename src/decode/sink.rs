@@ -154,7 +154,10 @@ impl<'a> Sink<'a> {
             return Err(fault);
         }
         if !self.has_embedding {
-            return Err(Reject::new(RejectReason::MissingEmbedding, format!("expected a vector at {:?}, found none", self.settings.embedding)));
+            return Err(Reject::new(
+                RejectReason::MissingEmbedding,
+                format!("expected a vector at {:?}, found none", self.settings.embedding),
+            ));
         }
         let from_broker = message.timestamp_ms.filter(|ms| *ms >= 0);
         self.record.event_time_ms = self.event_time_ms.or(from_broker).ok_or_else(|| {

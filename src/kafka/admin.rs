@@ -146,8 +146,7 @@ pub(super) fn topic_partitions<C: ClientContext>(
     timeout: Duration,
 ) -> Result<Vec<TopicPartition>, KafkaError> {
     let metadata = client.fetch_metadata(None, timeout).map_err(|error| KafkaError::request("topics", brokers, &error))?;
-    let listed: Vec<(String, usize)> =
-        metadata.topics().iter().map(|topic| (topic.name().to_owned(), topic.partitions().len())).collect();
+    let listed: Vec<(String, usize)> = metadata.topics().iter().map(|topic| (topic.name().to_owned(), topic.partitions().len())).collect();
     Ok(partitions_of(&listed, topics))
 }
 
@@ -155,7 +154,9 @@ fn partitions_of(listed: &[(String, usize)], topics: &TopicMatcher) -> Vec<Topic
     let mut partitions = Vec::new();
     for (name, count) in listed.iter().filter(|(name, _)| topics.matches(name)) {
         let topic: Arc<str> = Arc::from(name.as_str());
-        partitions.extend((0..*count).filter_map(|number| i32::try_from(number).ok()).map(|partition| TopicPartition { topic: topic.clone(), partition }));
+        partitions.extend(
+            (0..*count).filter_map(|number| i32::try_from(number).ok()).map(|partition| TopicPartition { topic: topic.clone(), partition }),
+        );
     }
     partitions.sort();
     partitions

@@ -39,9 +39,11 @@ impl Commits {
         let mut list = TopicPartitionList::with_capacity(positions.len());
         for position in positions {
             let mut entry = list.add_partition(&position.partition.topic, position.partition.partition);
-            entry
-                .set_offset(Offset::Offset(position.offset))
-                .map_err(|error| KafkaError::Commit { message: format!("{}: {error}", position.partition), retriable: false, fenced: false })?;
+            entry.set_offset(Offset::Offset(position.offset)).map_err(|error| KafkaError::Commit {
+                message: format!("{}: {error}", position.partition),
+                retriable: false,
+                fenced: false,
+            })?;
             entry.set_metadata(&position.metadata);
         }
         match self.queue.commit(client, &list) {
@@ -79,9 +81,10 @@ impl Commits {
 }
 
 fn outcome(reply: &CommitReply) -> Result<(), KafkaError> {
-    let named = reply.partitions.iter().find_map(|(topic, partition, offset, error)| {
-        error.map(|code| (code, format!("{topic}[{partition}] at {offset}: {code}")))
-    });
+    let named = reply
+        .partitions
+        .iter()
+        .find_map(|(topic, partition, offset, error)| error.map(|code| (code, format!("{topic}[{partition}] at {offset}: {code}"))));
     match (named, reply.error) {
         (Some((code, words)), _) => Err(failure(code, &words)),
         (None, Some(code)) => Err(failure(code, &code.to_string())),

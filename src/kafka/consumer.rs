@@ -241,8 +241,7 @@ impl WorkerConsumer {
     /// # Errors
     /// librdkafka refuses.
     pub fn positions(&self) -> Result<Vec<(TopicPartition, i64)>, KafkaError> {
-        let list =
-            self.consumer.position().map_err(|error| KafkaError::request("positions", self.consumer.context().brokers(), &error))?;
+        let list = self.consumer.position().map_err(|error| KafkaError::request("positions", self.consumer.context().brokers(), &error))?;
         let known = queue::metadata(&list).into_iter().filter(|(_, _, offset, error, _)| *offset >= 0 && error.is_none());
         Ok(known.map(|(topic, partition, offset, ..)| (self.name(&topic, partition), offset)).collect())
     }
@@ -323,8 +322,7 @@ impl WorkerConsumer {
                 return Err(KafkaError::Request { what: format!("committed position of {partition}"), message: code.to_string() });
             }
             let (low, high) = self.watermarks(&partition, TAKE_OVER)?;
-            let committed =
-                (offset >= 0).then(|| Committed { offset, metadata: String::from_utf8(metadata).unwrap_or_default() });
+            let committed = (offset >= 0).then(|| Committed { offset, metadata: String::from_utf8(metadata).unwrap_or_default() });
             let start = match &committed {
                 Some(committed) => committed.offset,
                 None => self.first_offset(&partition, low, high)?,

@@ -28,7 +28,9 @@ pub enum KafkaError {
         message: String,
     },
     /// TLS could not be agreed on: mostly a certificate of another authority.
-    #[error("no TLS connection to {brokers}: check that ssl.ca.location names the authority that signed the broker's certificate ({message})")]
+    #[error(
+        "no TLS connection to {brokers}: check that ssl.ca.location names the authority that signed the broker's certificate ({message})"
+    )]
     Tls {
         /// `kafka.brokers`.
         brokers: String,
@@ -128,7 +130,10 @@ impl KafkaError {
     /// Whether waiting cannot help: a human must change the configuration or the broker.
     #[must_use]
     pub fn needs_human(&self) -> bool {
-        !matches!(self, Self::Unreachable { .. } | Self::Commit { .. } | Self::PollTooSlow { .. } | Self::Request { .. } | Self::Fatal { .. })
+        !matches!(
+            self,
+            Self::Unreachable { .. } | Self::Commit { .. } | Self::PollTooSlow { .. } | Self::Request { .. } | Self::Fatal { .. }
+        )
     }
 
     /// A request that was refused or not answered, with the code's own classification.
@@ -156,7 +161,9 @@ pub(super) fn classify(code: Code, reason: &str, brokers: &str) -> KafkaError {
         Code::SSL => KafkaError::Tls { brokers, message },
         // A TLS listener that refuses our certificate authority closes the connection; librdkafka
         // then reports a transport fault whose words alone tell the difference.
-        _ if reason.contains("certificate verify failed") || reason.contains("SSL handshake failed") => KafkaError::Tls { brokers, message },
+        _ if reason.contains("certificate verify failed") || reason.contains("SSL handshake failed") => {
+            KafkaError::Tls { brokers, message }
+        }
         Code::BrokerTransportFailure | Code::AllBrokersDown | Code::Resolve | Code::OperationTimedOut | Code::RequestTimedOut => {
             KafkaError::Unreachable { brokers, message }
         }
@@ -191,7 +198,10 @@ mod tests {
     fn a_transport_fault_whose_words_speak_of_certificates_is_a_tls_fault() {
         let reason = "ssl://b:9093/bootstrap: SSL handshake failed: error:0A000086:SSL routines::certificate verify failed";
         assert_eq!(classify(Code::BrokerTransportFailure, reason, "b:9093").kind(), "tls");
-        assert_eq!(classify(Code::BrokerTransportFailure, "Connect to ipv4#127.0.0.1:1 failed: Connection refused", "b").kind(), "unreachable");
+        assert_eq!(
+            classify(Code::BrokerTransportFailure, "Connect to ipv4#127.0.0.1:1 failed: Connection refused", "b").kind(),
+            "unreachable"
+        );
     }
 
     #[test]

@@ -6,14 +6,14 @@
 //! handed to the worker as a value instead of being handled inside a callback, so that the worker
 //! can flush, store and commit with its own state in its hands.
 
-pub mod consumer;
-pub mod rebalance;
-pub mod error;
-pub mod settings;
-pub mod dead_letter;
-pub mod producer;
 pub mod admin;
+pub mod consumer;
+pub mod dead_letter;
 pub mod embedded;
+pub mod error;
+pub mod producer;
+pub mod rebalance;
+pub mod settings;
 
 mod commit;
 mod context;

@@ -79,9 +79,8 @@ impl ReliableProducer {
         message.timestamp = record.timestamp_ms;
         if !headers.is_empty() {
             let empty = OwnedHeaders::new_with_capacity(headers.len());
-            message.headers = Some(headers.iter().fold(empty, |all, (key, value)| {
-                all.insert(rdkafka::message::Header { key, value: Some(*value) })
-            }));
+            message.headers =
+                Some(headers.iter().fold(empty, |all, (key, value)| all.insert(rdkafka::message::Header { key, value: Some(*value) })));
         }
         match self.producer.send(message) {
             Ok(()) => {
@@ -97,7 +96,13 @@ impl ReliableProducer {
     ///
     /// # Errors
     /// As [`Self::try_send`], or still full after `timeout`.
-    pub fn send(&self, record: &Outgoing<'_>, headers: &[(&str, &[u8])], receipts: &Arc<Receipts>, timeout: Duration) -> Result<(), KafkaError> {
+    pub fn send(
+        &self,
+        record: &Outgoing<'_>,
+        headers: &[(&str, &[u8])],
+        receipts: &Arc<Receipts>,
+        timeout: Duration,
+    ) -> Result<(), KafkaError> {
         let deadline = Instant::now() + timeout;
         while !self.try_send(record, headers, receipts)? {
             self.poll(Duration::from_millis(10));

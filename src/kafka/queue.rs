@@ -69,9 +69,8 @@ impl Queue {
     pub(super) fn read(&mut self, max: usize, timeout: Duration, mut each: impl FnMut(Fetched<'_>)) -> usize {
         let max = max.min(self.messages.capacity());
         // SAFETY: the vector has room for `max` pointers; librdkafka writes `count <= max` of them.
-        let count = unsafe {
-            native::rd_kafka_consume_batch_queue(self.queue.as_ptr(), milliseconds(timeout), self.messages.as_mut_ptr(), max)
-        };
+        let count =
+            unsafe { native::rd_kafka_consume_batch_queue(self.queue.as_ptr(), milliseconds(timeout), self.messages.as_mut_ptr(), max) };
         let count = usize::try_from(count).unwrap_or(0);
         // SAFETY: the first `count` pointers were just written and are ours to destroy.
         unsafe { self.messages.set_len(count) };
@@ -107,9 +106,7 @@ impl Queue {
     /// Starts a commit whose reply comes to this queue; never blocks.
     pub(super) fn commit(&self, client: &NativeClient, positions: &TopicPartitionList) -> Option<RDKafkaErrorCode> {
         // SAFETY: client, list and queue are alive; librdkafka copies the list; no callback is given.
-        error_code(unsafe {
-            native::rd_kafka_commit_queue(client.ptr(), positions.ptr(), self.queue.as_ptr(), None, ptr::null_mut())
-        })
+        error_code(unsafe { native::rd_kafka_commit_queue(client.ptr(), positions.ptr(), self.queue.as_ptr(), None, ptr::null_mut()) })
     }
 }
 
@@ -225,8 +222,7 @@ pub(super) fn cached_high_watermark(client: &NativeClient, topic: &str, partitio
     let topic = CString::new(topic).ok()?;
     let (mut low, mut high) = (-1, -1);
     // SAFETY: the client is alive; both numbers are ours.
-    let error =
-        unsafe { native::rd_kafka_get_watermark_offsets(client.ptr(), topic.as_ptr(), partition, &raw mut low, &raw mut high) };
+    let error = unsafe { native::rd_kafka_get_watermark_offsets(client.ptr(), topic.as_ptr(), partition, &raw mut low, &raw mut high) };
     (error_code(error).is_none() && high >= 0).then_some(high)
 }
 
@@ -244,7 +240,9 @@ pub(super) fn metadata(list: &TopicPartitionList) -> Vec<(String, i32, i64, Opti
 }
 
 /// SAFETY: `list` is null or a live list that outlives the iterator.
-unsafe fn entries<'a>(list: *const native::rd_kafka_topic_partition_list_t) -> impl Iterator<Item = &'a native::rd_kafka_topic_partition_t> {
+unsafe fn entries<'a>(
+    list: *const native::rd_kafka_topic_partition_list_t,
+) -> impl Iterator<Item = &'a native::rd_kafka_topic_partition_t> {
     let slice = if list.is_null() || unsafe { (*list).elems.is_null() } {
         &[]
     } else {

@@ -124,7 +124,10 @@ pub fn start(settings: &KafkaSettings) -> Result<Start, KafkaError> {
         "latest" => Ok(Start::Latest),
         "error" => Ok(Start::Error),
         other => other.parse::<jiff::Timestamp>().map(|time| Start::Time(time.as_millisecond())).map_err(|_| {
-            setting("start", format!("expected \"earliest\", \"latest\", \"error\" or an RFC 3339 time like \"2026-01-31T00:00:00Z\", found {other:?}"))
+            setting(
+                "start",
+                format!("expected \"earliest\", \"latest\", \"error\" or an RFC 3339 time like \"2026-01-31T00:00:00Z\", found {other:?}"),
+            )
         }),
     }
 }
@@ -164,9 +167,8 @@ pub fn faults(settings: &KafkaSettings) -> Vec<KafkaError> {
         }
     }
     if faults.is_empty()
-        && let Err(error) = consumer(settings, 0).and_then(|config| {
-            config.create_native_config().map(|_| ()).map_err(|error| setting("librdkafka", native_words(&error)))
-        })
+        && let Err(error) = consumer(settings, 0)
+            .and_then(|config| config.create_native_config().map(|_| ()).map_err(|error| setting("librdkafka", native_words(&error))))
     {
         faults.push(error);
     }
@@ -246,7 +248,8 @@ fn client(settings: &KafkaSettings) -> Result<ClientConfig, KafkaError> {
 }
 
 fn refused(settings: &KafkaSettings) -> Vec<KafkaError> {
-    let given = settings.librdkafka.keys().map(|key| (key, "librdkafka")).chain(settings.secret_files.keys().map(|key| (key, "secret_files")));
+    let given =
+        settings.librdkafka.keys().map(|key| (key, "librdkafka")).chain(settings.secret_files.keys().map(|key| (key, "secret_files")));
     given
         .filter_map(|(key, section)| {
             let (_, instead) = OWNED.iter().find(|(owned, _)| owned == key)?;

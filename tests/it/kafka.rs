@@ -83,7 +83,8 @@ fn a_worker_starts_where_the_group_committed_and_finds_its_metadata() {
     let mut again = Vec::new();
     let events = read_until(&mut second, |message| again.push(message.offset), |count| count == 1);
     assert_eq!(again, [next - 1]);
-    let assigned: Vec<_> = events.iter().flat_map(|event| if let RebalanceEvent::Assigned(all) = event { all.clone() } else { vec![] }).collect();
+    let assigned: Vec<_> =
+        events.iter().flat_map(|event| if let RebalanceEvent::Assigned(all) = event { all.clone() } else { vec![] }).collect();
     let ours = assigned.iter().find(|partition| partition.partition == at).unwrap();
     assert_eq!(ours.committed.as_ref().unwrap().metadata, "1;0;1790000000000;0");
     assert_eq!((ours.start, ours.low, ours.high), (next - 1, 0, next));

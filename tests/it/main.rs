@@ -1,5 +1,5 @@
 //! The one integration binary: what needs the repository and ONNX Runtime, no server.
 
 mod counting;
-mod support;
 mod kafka;
+mod support;
