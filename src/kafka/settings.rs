@@ -235,7 +235,7 @@ fn client(settings: &KafkaSettings) -> Result<ClientConfig, KafkaError> {
     let mut config = ClientConfig::new();
     config.set_log_level(RDKafkaLogLevel::Info);
     config.set("bootstrap.servers", &settings.brokers);
-    for (key, value) in &settings.librdkafka {
+    for (key, value) in settings.librdkafka.iter() {
         config.set(key, value);
     }
     for (key, path) in &settings.secret_files {
