@@ -55,3 +55,19 @@ pub(crate) fn program(name: &str) -> Option<PathBuf> {
     }
     found
 }
+
+/// ONNX Runtime's library: `ORT_DYLIB_PATH`, else the one of `make setup`.
+pub(crate) fn onnxruntime() -> Option<PathBuf> {
+    let named = std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from);
+    let set_up = || {
+        let folders = std::fs::read_dir(cache()).ok()?.flatten().map(|entry| entry.path());
+        let folders = folders.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("onnxruntime-")));
+        let files = folders.filter_map(|folder| std::fs::read_dir(folder).ok()).flat_map(|files| files.flatten().map(|file| file.path()));
+        files.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("libonnxruntime.so"))).max()
+    };
+    let library = named.or_else(set_up).filter(|path| path.is_file());
+    if library.is_none() {
+        skip("no ONNX Runtime (make setup)");
+    }
+    library
+}
