@@ -79,17 +79,26 @@ fn candidates(configured: Option<&Path>, variable: Option<PathBuf>) -> Result<Ve
     Ok(beside.chain(FILE_NAMES.map(PathBuf::from)).collect())
 }
 
-/// Loads one library. `init_from` compares its version with the one the interface needs, so that
-/// nothing behind it can meet a missing interface, which would panic.
+/// Loads one library. A file that is not what it says (no interface behind a new version number) makes
+/// `ort` panic; that becomes an error too, because a wrong path in a configuration is no fault of ours.
 fn load(path: &Path) -> Result<Environment, LibraryError> {
-    let unusable = |message: String| LibraryError::Unusable { path: path.to_owned(), message: one_line(&message) };
+    std::panic::catch_unwind(|| try_load(path))
+        .unwrap_or_else(|_| Err(unusable(path, &format!("it does not have the interface of version 1.{}", ort::MINOR_VERSION))))
+}
+
+/// `init_from` compares the library's version with the one the interface needs.
+fn try_load(path: &Path) -> Result<Environment, LibraryError> {
     let builder = ort::init_from(path).map_err(|error| match error {
-        ort::LoadDynamicError::BadVersion { version_str, .. } => unusable(format!("it is version {version_str}, which is too old")),
-        ort::LoadDynamicError::MissingApi { .. } => unusable("it is not ONNX Runtime (no OrtGetApiBase in it)".into()),
-        ort::LoadDynamicError::Dlopen { error, .. } => unusable(error.to_string()),
-        other => unusable(other.to_string()),
+        ort::LoadDynamicError::BadVersion { version_str, .. } => unusable(path, &format!("it is version {version_str}, which is too old")),
+        ort::LoadDynamicError::MissingApi { .. } => unusable(path, "it is not ONNX Runtime (no OrtGetApiBase in it)"),
+        ort::LoadDynamicError::Dlopen { error, .. } => unusable(path, &error.to_string()),
+        other => unusable(path, &other.to_string()),
     })?;
-    builder.with_name("recsae").with_telemetry(false).build().map_err(|error| unusable(error.to_string()))
+    builder.with_name("recsae").with_telemetry(false).build().map_err(|error| unusable(path, &error.to_string()))
+}
+
+fn unusable(path: &Path, message: &str) -> LibraryError {
+    LibraryError::Unusable { path: path.to_owned(), message: one_line(message) }
 }
 
 /// Messages of the loader may span lines; one fault is one line.

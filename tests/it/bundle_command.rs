@@ -169,9 +169,13 @@ fn a_library_that_is_missing_wrong_or_too_old_is_one_sentence() {
         const Base *OrtGetApiBase(void) { return &base; }";
     fails(&verify(&dir, &library("old", old)), 2, "it is version 1.17.3, which is too old");
     let lying = old.replace("1.17.3", "1.99.0");
-    fails(&verify(&dir, &library("lying", &lying)), 2, "cannot be used");
     let null = "const void *OrtGetApiBase(void) { return 0; }";
-    fails(&verify(&dir, &library("null", null)), 2, "cannot be used");
+    for path in [library("lying", &lying), library("null", null)] {
+        // `ort` panics inside on these; what the user gets is still the sentence and the exit code.
+        let output = verify(&dir, &path);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(words(&output).contains("cannot be used: it does not have the interface of version 1.22"), "{}", words(&output));
+    }
     // Beside the executable and on the system there is none in a bare environment.
     let bare = Command::new(env!("CARGO_BIN_EXE_recsae")).env_clear().args(["bundle", "verify"]).arg(&dir).output().unwrap();
     if bare.status.code() != Some(0) {

@@ -4,7 +4,8 @@ use std::io::Read;
 use std::path::Path;
 
 use onnx_protobuf::{AttributeProto, GraphProto, Message, ModelProto, NodeProto, TensorProto, TypeProto};
-use protobuf::Enum;
+use protobuf::rt::WireType;
+use protobuf::{CodedInputStream, Enum};
 
 use crate::bundle::onnx::error::OnnxError;
 use crate::bundle::onnx::proto::{element_bytes, is_external};
@@ -138,12 +139,26 @@ pub(super) fn read(path: &Path) -> Result<ModelProto, OnnxError> {
 
 /// Parses and checks a model.
 pub(super) fn parse(bytes: &[u8]) -> Result<ModelProto, OnnxError> {
-    let model = ModelProto::parse_from_bytes(bytes).map_err(|error| OnnxError::Malformed(error.to_string()))?;
+    let malformed = |error: protobuf::Error| OnnxError::Malformed(error.to_string());
+    whole(bytes).map_err(malformed)?;
+    let model = ModelProto::parse_from_bytes(bytes).map_err(malformed)?;
     if model.graph.is_none() || model.opset_import.is_empty() {
         return Err(OnnxError::Malformed("it has no graph or no operator set".into()));
     }
     check(&model)?;
     Ok(model)
+}
+
+/// Whether every field of the outermost message ends inside the file. The parser itself takes the end of
+/// the file for the end of a nested message, so that a file cut at the right place would pass as a smaller model.
+fn whole(bytes: &[u8]) -> protobuf::Result<()> {
+    let mut stream = CodedInputStream::from_bytes(bytes);
+    while let Some(tag) = stream.read_raw_tag_or_eof()? {
+        // An unknown wire type is left for the parser to name.
+        let Some(wire_type) = WireType::new(tag & 7) else { return Ok(()) };
+        stream.skip_field(wire_type)?;
+    }
+    Ok(())
 }
 
 fn check(model: &ModelProto) -> Result<(), OnnxError> {
