@@ -44,6 +44,7 @@ impl OrtEncoder {
     }
 }
 
+#[expect(clippy::result_large_err, reason = "ort hands the builder back inside its error")]
 fn configure(builder: SessionBuilder) -> Result<SessionBuilder, ort::Error<SessionBuilder>> {
     builder
         .with_intra_threads(1)?

@@ -107,6 +107,7 @@ mod tests {
 
     proptest! {
         #[test]
+        #[expect(clippy::cast_possible_truncation, reason = "what an engine would give")]
         fn the_sparse_error_equals_the_dense_decode_in_f64(
             numbers in prop::collection::vec(-1.0f32..1.0, 300), x in prop::collection::vec(-2.0f32..2.0, 1..40),
         ) {

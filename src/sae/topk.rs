@@ -120,12 +120,10 @@ fn lane_maxima(dense: &[f32], n_lanes: usize, maxima: &mut Vec<f32>) {
 /// Positions and values that satisfy `wanted`, ascending. Whole chunks without one are passed over.
 fn collect(dense: &[f32], wanted: impl Fn(f32) -> bool, found: &mut Vec<(u32, f32)>) {
     found.clear();
-    let mut start = 0u32;
-    for chunk in dense.chunks(CHUNK) {
+    for (start, chunk) in (0u32..).step_by(CHUNK).zip(dense.chunks(CHUNK)) {
         if chunk.iter().fold(false, |any, value| any | wanted(*value)) {
             found.extend((start..).zip(chunk).filter(|(_, value)| wanted(**value)).map(|(latent, value)| (latent, *value)));
         }
-        start = start.saturating_add(CHUNK as u32);
     }
 }
 

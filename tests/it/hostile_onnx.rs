@@ -274,7 +274,7 @@ fn truncated_and_random_files_are_refused_and_never_panic() {
             changed[place] = rand::Rng::random(&mut rng);
         }
         // A flipped weight is still a model; whatever is not must come back as an error.
-        let _: Result<_, OnnxError> = read(folder.path(), &changed, None);
+        read(folder.path(), &changed, None).map(|graph| graph.spec).ok();
         let random: Vec<u8> = (0..200).map(|_| rand::Rng::random(&mut rng)).collect();
         assert!(read(folder.path(), &random, None).is_err());
     }

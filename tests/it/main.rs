@@ -1,4 +1,5 @@
 //! The one integration binary: what needs the repository and ONNX Runtime, no server.
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests, which the lints' own exception for tests does not reach")]
 
 mod bundle_command;
 mod counting;

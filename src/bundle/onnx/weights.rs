@@ -22,6 +22,9 @@ pub(super) struct FoundWeights {
     pub(super) notes: Vec<String>,
 }
 
+/// A matrix with one row an output, and the bias where there is one.
+type Affine = (Array2<f32>, Option<Array1<f32>>);
+
 /// Reads encoder and, where there is one, decoder. The error says in words what is not plain.
 pub(super) fn find(
     graph: &Graph<'_>,
@@ -30,7 +33,7 @@ pub(super) fn find(
     d_sae: NonZeroUsize,
     selection: Selection,
 ) -> Result<FoundWeights, String> {
-    let (input_name, w_enc, b_enc) = affine_backward(graph, &selected.dense)?;
+    let (input_name, (w_enc, b_enc)) = affine_backward(graph, &selected.dense)?;
     let centre = if input_name == graph.input { None } else { Some(centre(graph, &input_name)?) };
     let mut notes = Vec::new();
     let decoder = match selected.latents.as_deref().map(|latents| decoder(graph, latents)) {
@@ -69,7 +72,7 @@ pub(super) fn find(
 }
 
 /// Input, matrix `[out, in]` and bias of the affine map that ends in `name`, through `Relu` and `Identity`.
-fn affine_backward(graph: &Graph<'_>, name: &str) -> Result<(String, Array2<f32>, Option<Array1<f32>>), String> {
+fn affine_backward(graph: &Graph<'_>, name: &str) -> Result<(String, Affine), String> {
     let mut node = graph.producer(name).ok_or("the latents are the input itself")?;
     while matches!(node.op_type.as_str(), "Relu" | "Identity") {
         node = input(node, 0).and_then(|name| graph.producer(name)).ok_or("the latents are the input itself")?;
@@ -85,12 +88,12 @@ fn affine_backward(graph: &Graph<'_>, name: &str) -> Result<(String, Array2<f32>
     let source = input(node, 0).ok_or("a product without input")?.to_owned();
     match (added, bias) {
         (Some(_), Some(_)) => Err("two biases after one product".into()),
-        (added, bias) => Ok((source, matrix, added.or(bias))),
+        (added, bias) => Ok((source, (matrix, added.or(bias)))),
     }
 }
 
 /// Matrix `[out, in]` and bias of a `Gemm` or `MatMul` with a constant right side.
-fn product(graph: &Graph<'_>, node: &NodeProto) -> Result<(Array2<f32>, Option<Array1<f32>>), String> {
+fn product(graph: &Graph<'_>, node: &NodeProto) -> Result<Affine, String> {
     let weights = input(node, 1).and_then(|name| graph.matrix(name));
     match node.op_type.as_str() {
         "MatMul" => Ok((transposed(weights.ok_or("a MatMul without an f32 matrix")?), None)),
@@ -122,7 +125,7 @@ fn centre(graph: &Graph<'_>, name: &str) -> Result<Array1<f32>, String> {
 }
 
 /// Decoder matrix `[d_sae, d_in]` and bias behind the latents.
-fn decoder(graph: &Graph<'_>, latents: &str) -> Result<(Array2<f32>, Option<Array1<f32>>), String> {
+fn decoder(graph: &Graph<'_>, latents: &str) -> Result<Affine, String> {
     let mut name = latents.to_owned();
     loop {
         let nodes: Vec<&NodeProto> = graph.consumers(&name).filter(|node| !matches!(node.op_type.as_str(), "Shape" | "TopK")).collect();
