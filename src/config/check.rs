@@ -9,22 +9,27 @@ use crate::config::parsed::ReferenceChoice;
 use crate::config::settings::{CountingUnit, KafkaSettings, RecordFormat, Settings};
 use crate::drift::stream::StreamId;
 
-/// librdkafka options that recsae sets itself: positions, groups and hand-over depend on them.
-pub const OWNED_OPTIONS: [&str; 14] = [
-    "bootstrap.servers",
-    "metadata.broker.list",
-    "group.id",
-    "group.instance.id",
-    "group.protocol",
-    "enable.auto.commit",
-    "enable.auto.offset.store",
-    "auto.commit.interval.ms",
-    "auto.offset.reset",
-    "offset.store.method",
-    "partition.assignment.strategy",
-    "enable.partition.eof",
-    "isolation.level",
-    "consume.callback.max.messages",
+/// librdkafka options that recsae sets itself, and what to use instead: positions, groups and
+/// hand-over depend on them.
+pub const OWNED_OPTIONS: [(&str, &str); 18] = [
+    ("bootstrap.servers", "use kafka.brokers"),
+    ("metadata.broker.list", "use kafka.brokers"),
+    ("group.id", "use kafka.group"),
+    ("group.instance.id", "use kafka.instance_id, to which each worker appends its number"),
+    ("group.protocol", "use kafka.protocol"),
+    ("auto.offset.reset", "use kafka.start; a position outside the log is an error, never a silent jump"),
+    ("enable.auto.commit", "positions are committed after what was counted is stored"),
+    ("auto.commit.enable", "positions are committed after what was counted is stored"),
+    ("auto.commit.interval.ms", "use store.checkpoint_every"),
+    ("enable.auto.offset.store", "positions are committed after what was counted is stored"),
+    ("offset.store.method", "positions are committed after what was counted is stored"),
+    ("enable.partition.eof", "the end of a partition is told from its high watermark"),
+    ("consume.callback.max.messages", "use encode.batch"),
+    ("enable.idempotence", "dead letters are always written idempotently"),
+    ("acks", "dead letters always wait for all replicas"),
+    ("request.required.acks", "dead letters always wait for all replicas"),
+    ("transactional.id", "no transactions are used"),
+    ("allow.auto.create.topics", "topics are created on purpose or not at all"),
 ];
 
 /// Options that a broker of the new group protocol refuses (it decides them itself).
@@ -95,7 +100,9 @@ impl Faults {
     fn options(&mut self, kafka: &KafkaSettings) {
         for key in kafka.librdkafka.keys().chain(kafka.secret_files.keys()) {
             let place = format!("kafka.librdkafka.{key}");
-            self.when(OWNED_OPTIONS.contains(&key.as_str()), &place, || "is set by recsae itself; take it out".into());
+            if let Some((_, instead)) = OWNED_OPTIONS.iter().find(|(owned, _)| owned == key) {
+                self.when(true, &place, || format!("is set by recsae itself: {instead}"));
+            }
             self.when(kafka.protocol == "consumer" && NOT_WITH_CONSUMER_PROTOCOL.contains(&key.as_str()), &place, || {
                 "is decided by the broker under protocol = \"consumer\"; take it out".into()
             });

@@ -4,12 +4,10 @@
 //! goes on trying and says why through events. Here the events are awaited for a while and the first
 //! that waiting cannot mend becomes the answer.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientContext;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::{Client, DefaultClientContext};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 
@@ -17,33 +15,8 @@ use crate::config::settings::KafkaSettings;
 use crate::kafka::context::Context;
 use crate::kafka::error::KafkaError;
 use crate::kafka::settings;
+use crate::kafka::topics::{TopicMatcher, partitions_of};
 use crate::record::TopicPartition;
-
-/// The configured topics: names, and patterns that start with `^`.
-pub struct TopicMatcher {
-    names: Vec<String>,
-    patterns: Vec<regex::Regex>,
-}
-
-impl TopicMatcher {
-    /// Compiles `kafka.topics`.
-    ///
-    /// # Errors
-    /// A pattern is no regular expression.
-    pub fn new(topics: &[String]) -> Result<Self, KafkaError> {
-        let (patterns, names): (Vec<_>, Vec<_>) = topics.iter().cloned().partition(|topic| topic.starts_with('^'));
-        let compile = |pattern: &String| {
-            regex::Regex::new(pattern).map_err(|_| settings::setting("topics", format!("{pattern:?} is no regular expression")))
-        };
-        Ok(Self { names, patterns: patterns.iter().map(compile).collect::<Result<_, _>>()? })
-    }
-
-    /// Whether the topic is read.
-    #[must_use]
-    pub fn matches(&self, topic: &str) -> bool {
-        self.names.iter().any(|name| name == topic) || self.patterns.iter().any(|pattern| pattern.is_match(topic))
-    }
-}
 
 /// What the cluster looks like from here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,7 +54,7 @@ pub fn inspect(settings: &KafkaSettings, timeout: Duration) -> Result<Cluster, K
     let config = settings::inquirer(settings)?;
     let client: BaseConsumer<Context> = config
         .create_with_context(Context::new(&settings.brokers))
-        .map_err(|error| settings::setting("librdkafka", settings::native_words(&error)))?;
+        .map_err(|error| settings::option(&error))?;
     let deadline = Instant::now() + timeout;
     let mut last = None;
     loop {
@@ -125,7 +98,7 @@ pub fn create_topic(settings: &KafkaSettings, topic: &str, partitions: i32, time
     let failed = |message: String| KafkaError::Request { what: format!("create topic {topic:?}"), message };
     let config = settings::inquirer(settings)?;
     let client: AdminClient<DefaultClientContext> =
-        config.create().map_err(|error| settings::setting("librdkafka", settings::native_words(&error)))?;
+        config.create().map_err(|error| settings::option(&error))?;
     let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(-1)).set("retention.ms", "-1");
     let options = AdminOptions::new().operation_timeout(Some(timeout)).request_timeout(Some(timeout));
     let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|error| failed(error.to_string()))?;
@@ -136,41 +109,5 @@ pub fn create_topic(settings: &KafkaSettings, topic: &str, partitions: i32, time
         Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(false),
         Some(Err((_, code))) => Err(failed(code.to_string())),
         Some(Ok(_)) | None => Ok(true),
-    }
-}
-
-pub(super) fn topic_partitions<C: ClientContext>(
-    client: &Client<C>,
-    topics: &TopicMatcher,
-    brokers: &str,
-    timeout: Duration,
-) -> Result<Vec<TopicPartition>, KafkaError> {
-    let metadata = client.fetch_metadata(None, timeout).map_err(|error| KafkaError::request("topics", brokers, &error))?;
-    let listed: Vec<(String, usize)> = metadata.topics().iter().map(|topic| (topic.name().to_owned(), topic.partitions().len())).collect();
-    Ok(partitions_of(&listed, topics))
-}
-
-fn partitions_of(listed: &[(String, usize)], topics: &TopicMatcher) -> Vec<TopicPartition> {
-    let mut partitions = Vec::new();
-    for (name, count) in listed.iter().filter(|(name, _)| topics.matches(name)) {
-        let topic: Arc<str> = Arc::from(name.as_str());
-        partitions.extend(
-            (0..*count).filter_map(|number| i32::try_from(number).ok()).map(|partition| TopicPartition { topic: topic.clone(), partition }),
-        );
-    }
-    partitions.sort();
-    partitions
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pattern_matches_as_a_regular_expression_and_a_name_as_itself() {
-        let topics = TopicMatcher::new(&["^views\\..*".into(), "served".into()]).unwrap();
-        assert!(topics.matches("views.home") && topics.matches("served"));
-        assert!(!topics.matches("views") && !topics.matches("served.more") && !topics.matches("my-views.home"));
-        assert!(TopicMatcher::new(&["^(".into()]).is_err());
     }
 }

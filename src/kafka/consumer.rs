@@ -11,14 +11,15 @@ use rdkafka::consumer::{BaseConsumer, Consumer, RebalanceProtocol};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 
+use crate::config::StartAt;
 use crate::config::settings::KafkaSettings;
-use crate::kafka::admin::{TopicMatcher, topic_partitions};
 use crate::kafka::commit::Commits;
 use crate::kafka::context::{Context, Order};
 use crate::kafka::error::{KafkaError, classify};
 use crate::kafka::queue::{self, Fetched, Queue};
 use crate::kafka::rebalance::{AssignedPartition, Committed, Position, RebalanceEvent};
-use crate::kafka::settings::{self, Start};
+use crate::kafka::settings;
+use crate::kafka::topics::{TopicMatcher, topic_partitions};
 use crate::record::{Header, RawMessage, TopicPartition};
 
 /// Longest wait for the coordinator or a partition's leader while partitions are taken over.
@@ -56,7 +57,7 @@ pub struct WorkerConsumer {
     commits: Commits,
     consumer: BaseConsumer<Context>,
     options: ReadOptions,
-    start: Start,
+    start: StartAt,
     topics: TopicMatcher,
     assigned: Vec<TopicPartition>,
     /// (topic handle, partition) → index into `assigned`, in order of use.
@@ -70,7 +71,7 @@ impl WorkerConsumer {
     /// A setting is refused, or the client cannot be made.
     pub fn new(settings: &KafkaSettings, worker: usize, options: ReadOptions) -> Result<Self, KafkaError> {
         let topics = TopicMatcher::new(&settings.topics)?;
-        let start = settings::start(settings)?;
+        let start = settings.start_at().map_err(|fault| KafkaError::Setting { key: fault.key, message: fault.message })?;
         let consumer = create(&settings::consumer(settings, worker)?, &settings.brokers)?;
         let native = consumer.client().native_client();
         let no_queue = || KafkaError::Fatal { message: "librdkafka gave no queue".into() };
@@ -335,10 +336,10 @@ impl WorkerConsumer {
     /// Where `kafka.start` begins in a partition that has no committed position.
     fn first_offset(&self, at: &TopicPartition, low: i64, high: i64) -> Result<i64, KafkaError> {
         match self.start {
-            Start::Earliest => Ok(low),
-            Start::Latest => Ok(high),
-            Start::Error => Err(KafkaError::NoPosition { partition: at.clone() }),
-            Start::Time(since_ms) => {
+            StartAt::Earliest => Ok(low),
+            StartAt::Latest => Ok(high),
+            StartAt::Error => Err(KafkaError::NoPosition { partition: at.clone() }),
+            StartAt::Time(since_ms) => {
                 let refused = |error| KafkaError::request(format!("offset of a time in {at}"), self.consumer.context().brokers(), &error);
                 let mut list = TopicPartitionList::with_capacity(1);
                 list.add_partition_offset(&at.topic, at.partition, Offset::Offset(since_ms.max(0))).map_err(refused)?;
@@ -397,7 +398,7 @@ impl Drop for WorkerConsumer {
 }
 
 fn create(config: &ClientConfig, brokers: &str) -> Result<BaseConsumer<Context>, KafkaError> {
-    config.create_with_context(Context::new(brokers)).map_err(|error| settings::setting("librdkafka", settings::native_words(&error)))
+    config.create_with_context(Context::new(brokers)).map_err(|error| settings::option(&error))
 }
 
 fn index_of(fetched: &Fetched<'_>, assigned: &[TopicPartition], handles: &mut Vec<(usize, i32, usize)>) -> Option<usize> {

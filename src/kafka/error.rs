@@ -12,9 +12,9 @@ use crate::record::TopicPartition;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KafkaError {
     /// A key of `[kafka]` cannot be used as it is.
-    #[error("[kafka] {key}: {message}")]
+    #[error("{key}: {message}")]
     Setting {
-        /// Key, as the configuration file writes it.
+        /// Dotted key, e.g. `kafka.topics`.
         key: String,
         /// What was expected and what was found.
         message: String,

@@ -63,7 +63,7 @@ impl ReliableProducer {
         let context = Context { brokers: settings.brokers.clone(), fault: Mutex::default() };
         let producer = settings::producer(settings)?
             .create_with_context(context)
-            .map_err(|error| settings::setting("librdkafka", settings::native_words(&error)))?;
+            .map_err(|error| settings::option(&error))?;
         Ok(Self { producer, brokers: settings.brokers.clone() })
     }
 

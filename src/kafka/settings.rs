@@ -1,33 +1,13 @@
 //! From `[kafka]` to librdkafka's options: what we own, what we set, what is passed through.
 
-use std::time::Duration;
-
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 
+use crate::config::OWNED_OPTIONS;
+use crate::config::secret::{REDACTED, is_secret};
 use crate::config::settings::KafkaSettings;
 use crate::kafka::error::KafkaError;
-
-/// Options recsae owns, and what to use instead.
-const OWNED: [(&str, &str); 17] = [
-    ("bootstrap.servers", "use kafka.brokers"),
-    ("metadata.broker.list", "use kafka.brokers"),
-    ("group.id", "use kafka.group"),
-    ("group.instance.id", "use kafka.instance_id; each worker appends its number"),
-    ("group.protocol", "use kafka.protocol"),
-    ("auto.offset.reset", "use kafka.start; a position outside the log is an error, never a silent jump"),
-    ("enable.auto.commit", "positions are committed after what was counted is stored"),
-    ("auto.commit.enable", "positions are committed after what was counted is stored"),
-    ("auto.commit.interval.ms", "use store.checkpoint_every"),
-    ("enable.auto.offset.store", "positions are committed after what was counted is stored"),
-    ("enable.partition.eof", "the end of a partition is told from its high watermark"),
-    ("enable.idempotence", "dead letters are always written idempotently"),
-    ("acks", "dead letters always wait for all replicas"),
-    ("request.required.acks", "dead letters always wait for all replicas"),
-    ("transactional.id", "no transactions are used"),
-    ("log.queue", "log lines go through tracing"),
-    ("allow.auto.create.topics", "topics are created on purpose or not at all"),
-];
+use crate::kafka::topics::TopicMatcher;
 
 /// Set by recsae where the configuration says nothing (measured; kafka design page).
 const DEFAULTS: [(&str, &str); 3] = [
@@ -89,19 +69,6 @@ pub enum Protocol {
     Consumer,
 }
 
-/// Where a partition without a committed position starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
-    /// First record the log still has.
-    Earliest,
-    /// Only what comes from now on.
-    Latest,
-    /// First record whose Kafka timestamp is at or after this instant, ms since 1970 UTC.
-    Time(i64),
-    /// Refuse to start.
-    Error,
-}
-
 /// Reads `kafka.protocol`.
 ///
 /// # Errors
@@ -114,74 +81,22 @@ pub fn protocol(settings: &KafkaSettings) -> Result<Protocol, KafkaError> {
     }
 }
 
-/// Reads `kafka.start`.
-///
-/// # Errors
-/// It is no keyword and no RFC 3339 time.
-pub fn start(settings: &KafkaSettings) -> Result<Start, KafkaError> {
-    match settings.start.as_str() {
-        "earliest" => Ok(Start::Earliest),
-        "latest" => Ok(Start::Latest),
-        "error" => Ok(Start::Error),
-        other => other.parse::<jiff::Timestamp>().map(|time| Start::Time(time.as_millisecond())).map_err(|_| {
-            setting(
-                "start",
-                format!("expected \"earliest\", \"latest\", \"error\" or an RFC 3339 time like \"2026-01-31T00:00:00Z\", found {other:?}"),
-            )
-        }),
-    }
-}
-
-/// Every fault of `[kafka]` that can be seen without a broker.
+/// What of `[kafka]` can be wrong without a broker and is not seen by `config::check`: patterns,
+/// secret files, and options that librdkafka does not know or whose value it refuses.
 #[must_use]
 pub fn faults(settings: &KafkaSettings) -> Vec<KafkaError> {
-    let mut faults: Vec<KafkaError> = refused(settings);
-    faults.extend(protocol(settings).err());
-    faults.extend(start(settings).err());
-    if settings.brokers.trim().is_empty() {
-        faults.push(setting("brokers", "expected host:port, found nothing"));
-    }
-    if settings.group.trim().is_empty() {
-        faults.push(setting("group", "expected the name of a consumer group, found nothing"));
-    }
-    if settings.topics.is_empty() {
-        faults.push(setting("topics", "expected at least one topic or ^pattern, found none"));
-    }
-    for pattern in settings.topics.iter().filter(|topic| topic.starts_with('^')) {
-        if let Err(error) = regex::Regex::new(pattern) {
-            faults.push(setting("topics", format!("{pattern:?} is no regular expression: {}", error.to_string().replace('\n', " "))));
-        }
-    }
-    if let Some(session) = session_timeout(settings)
-        && settings.drain >= session
-    {
-        let (drain, session) = (humantime::format_duration(settings.drain), humantime::format_duration(session));
-        faults.push(setting(
-            "drain",
-            format!("{drain} must stay below the session timeout of {session}, or the group gives partitions away while they are flushed"),
-        ));
-    }
+    let mut faults: Vec<KafkaError> = settings.topics.iter().filter_map(|topic| TopicMatcher::new(std::slice::from_ref(topic)).err()).collect();
     for (key, path) in &settings.secret_files {
         if let Err(error) = std::fs::metadata(path) {
-            faults.push(setting(&format!("secret_files.\"{key}\""), format!("{}: {error}", path.display())));
+            faults.push(secret_file(key, path, &error));
         }
     }
     if faults.is_empty()
-        && let Err(error) = consumer(settings, 0)
-            .and_then(|config| config.create_native_config().map(|_| ()).map_err(|error| setting("librdkafka", native_words(&error))))
+        && let Err(error) = consumer(settings, 0).and_then(|config| config.create_native_config().map(drop).map_err(|error| option(&error)))
     {
         faults.push(error);
     }
     faults
-}
-
-/// Session timeout the classic protocol runs with; `None` under the consumer protocol, whose broker decides.
-#[must_use]
-pub fn session_timeout(settings: &KafkaSettings) -> Option<Duration> {
-    (settings.protocol == "classic").then(|| {
-        let set = settings.librdkafka.get("session.timeout.ms").and_then(|text| text.parse().ok());
-        Duration::from_millis(set.unwrap_or(6_000))
-    })
 }
 
 /// Options of worker `worker`'s consumer.
@@ -193,7 +108,7 @@ pub(super) fn consumer(settings: &KafkaSettings, worker: usize) -> Result<Client
         Protocol::Consumer => {
             if let Some((key, _)) = CLASSIC_DEFAULTS.iter().find(|(key, _)| settings.librdkafka.contains_key(*key)) {
                 return Err(setting(
-                    &format!("librdkafka.\"{key}\""),
+                    &format!("librdkafka.{key}"),
                     "protocol = \"consumer\" leaves this to the broker: remove it, or use protocol = \"classic\"",
                 ));
             }
@@ -229,7 +144,7 @@ pub(super) fn producer(settings: &KafkaSettings) -> Result<ClientConfig, KafkaEr
 
 /// What all clients share: address, passed-through options, secrets from files.
 fn client(settings: &KafkaSettings) -> Result<ClientConfig, KafkaError> {
-    if let Some(fault) = refused(settings).into_iter().next() {
+    if let Some(fault) = refused(settings) {
         return Err(fault);
     }
     let mut config = ClientConfig::new();
@@ -239,23 +154,19 @@ fn client(settings: &KafkaSettings) -> Result<ClientConfig, KafkaError> {
         config.set(key, value);
     }
     for (key, path) in &settings.secret_files {
-        let secret = std::fs::read_to_string(path)
-            .map_err(|error| setting(&format!("secret_files.\"{key}\""), format!("{}: {error}", path.display())))?;
+        let secret = std::fs::read_to_string(path).map_err(|error| secret_file(key, path, &error))?;
         config.set(key, secret.trim_end_matches(['\r', '\n']));
     }
     defaults(&mut config, &DEFAULTS);
     Ok(config)
 }
 
-fn refused(settings: &KafkaSettings) -> Vec<KafkaError> {
-    let given =
-        settings.librdkafka.keys().map(|key| (key, "librdkafka")).chain(settings.secret_files.keys().map(|key| (key, "secret_files")));
-    given
-        .filter_map(|(key, section)| {
-            let (_, instead) = OWNED.iter().find(|(owned, _)| owned == key)?;
-            Some(setting(&format!("{section}.\"{key}\""), format!("recsae sets this itself: {instead}")))
-        })
-        .collect()
+/// The first option given that is ours.
+fn refused(settings: &KafkaSettings) -> Option<KafkaError> {
+    settings.librdkafka.keys().chain(settings.secret_files.keys()).find_map(|key| {
+        let (_, instead) = OWNED_OPTIONS.iter().find(|(owned, _)| owned == key)?;
+        Some(setting(&format!("librdkafka.{key}"), format!("is set by recsae itself: {instead}")))
+    })
 }
 
 fn defaults(config: &mut ClientConfig, defaults: &[(&str, &str)]) {
@@ -266,14 +177,21 @@ fn defaults(config: &mut ClientConfig, defaults: &[(&str, &str)]) {
     }
 }
 
-/// The words of a refused option, without its value: it may be a secret.
-pub(super) fn native_words(error: &rdkafka::error::KafkaError) -> String {
+/// An option that librdkafka does not know, or whose value it refuses. A secret's value is not repeated.
+pub(super) fn option(error: &rdkafka::error::KafkaError) -> KafkaError {
     match error {
-        rdkafka::error::KafkaError::ClientConfig(_, why, key, _) => format!("{key}: {why}"),
-        other => other.to_string(),
+        rdkafka::error::KafkaError::ClientConfig(_, why, key, value) if !value.is_empty() && is_secret(key) => {
+            setting(&format!("librdkafka.{key}"), why.replace(value.as_str(), REDACTED))
+        }
+        rdkafka::error::KafkaError::ClientConfig(_, why, key, _) => setting(&format!("librdkafka.{key}"), why.as_str()),
+        other => setting("librdkafka", other.to_string()),
     }
 }
 
 pub(super) fn setting(key: &str, message: impl Into<String>) -> KafkaError {
-    KafkaError::Setting { key: key.to_owned(), message: message.into() }
+    KafkaError::Setting { key: format!("kafka.{key}"), message: message.into() }
+}
+
+fn secret_file(key: &str, path: &std::path::Path, error: &std::io::Error) -> KafkaError {
+    setting(&format!("secret_files.{key}"), format!("{}: {error}", path.display()))
 }

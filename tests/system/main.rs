@@ -5,3 +5,6 @@
 mod support;
 
 mod service_unit;
+mod consume;
+mod kafka_server;
+mod secured;
