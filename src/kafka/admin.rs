@@ -52,9 +52,8 @@ pub fn preflight(settings: &KafkaSettings, timeout: Duration) -> Result<Cluster,
 pub fn inspect(settings: &KafkaSettings, timeout: Duration) -> Result<Cluster, KafkaError> {
     let topics = TopicMatcher::new(&settings.topics)?;
     let config = settings::inquirer(settings)?;
-    let client: BaseConsumer<Context> = config
-        .create_with_context(Context::new(&settings.brokers))
-        .map_err(|error| settings::option(&error))?;
+    let client: BaseConsumer<Context> =
+        config.create_with_context(Context::new(&settings.brokers)).map_err(|error| settings::option(&error))?;
     let deadline = Instant::now() + timeout;
     let mut last = None;
     loop {
@@ -97,8 +96,7 @@ pub fn create_topic(settings: &KafkaSettings, topic: &str, partitions: i32, time
     }
     let failed = |message: String| KafkaError::Request { what: format!("create topic {topic:?}"), message };
     let config = settings::inquirer(settings)?;
-    let client: AdminClient<DefaultClientContext> =
-        config.create().map_err(|error| settings::option(&error))?;
+    let client: AdminClient<DefaultClientContext> = config.create().map_err(|error| settings::option(&error))?;
     let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(-1)).set("retention.ms", "-1");
     let options = AdminOptions::new().operation_timeout(Some(timeout)).request_timeout(Some(timeout));
     let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|error| failed(error.to_string()))?;

@@ -6,7 +6,6 @@
 //! handed to the worker as a value instead of being handled inside a callback, so that the worker
 //! can flush, store and commit with its own state in its hands.
 
-pub mod topics;
 pub mod admin;
 pub mod consumer;
 pub mod dead_letter;
@@ -15,6 +14,7 @@ pub mod error;
 pub mod producer;
 pub mod rebalance;
 pub mod settings;
+pub mod topics;
 
 mod commit;
 mod context;

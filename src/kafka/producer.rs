@@ -61,9 +61,7 @@ impl ReliableProducer {
     /// A setting is refused.
     pub fn new(settings: &KafkaSettings) -> Result<Self, KafkaError> {
         let context = Context { brokers: settings.brokers.clone(), fault: Mutex::default() };
-        let producer = settings::producer(settings)?
-            .create_with_context(context)
-            .map_err(|error| settings::option(&error))?;
+        let producer = settings::producer(settings)?.create_with_context(context).map_err(|error| settings::option(&error))?;
         Ok(Self { producer, brokers: settings.brokers.clone() })
     }
 

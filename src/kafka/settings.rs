@@ -85,7 +85,8 @@ pub fn protocol(settings: &KafkaSettings) -> Result<Protocol, KafkaError> {
 /// secret files, and options that librdkafka does not know or whose value it refuses.
 #[must_use]
 pub fn faults(settings: &KafkaSettings) -> Vec<KafkaError> {
-    let mut faults: Vec<KafkaError> = settings.topics.iter().filter_map(|topic| TopicMatcher::new(std::slice::from_ref(topic)).err()).collect();
+    let mut faults: Vec<KafkaError> =
+        settings.topics.iter().filter_map(|topic| TopicMatcher::new(std::slice::from_ref(topic)).err()).collect();
     for (key, path) in &settings.secret_files {
         if let Err(error) = std::fs::metadata(path) {
             faults.push(secret_file(key, path, &error));

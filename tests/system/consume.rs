@@ -95,15 +95,24 @@ fn produce(settings: &KafkaSettings, topic: &str, records: std::ops::Range<usize
     let receipts = Arc::new(Receipts::default());
     for number in records {
         let text = number.to_string();
-        let record = Outgoing { topic, key: Some(text.as_bytes()), payload: Some(text.as_bytes()), partition: None, timestamp_ms: timestamp_ms(number) };
+        let record = Outgoing {
+            topic,
+            key: Some(text.as_bytes()),
+            payload: Some(text.as_bytes()),
+            partition: None,
+            timestamp_ms: timestamp_ms(number),
+        };
         producer.send(&record, &[], &receipts, Duration::from_secs(10)).unwrap();
     }
     producer.settle(&receipts, Instant::now() + Duration::from_secs(30)).unwrap();
 }
 
 fn numbers(workers: &[Worker]) -> Vec<usize> {
-    let mut numbers: Vec<usize> =
-        workers.iter().flat_map(|worker| &worker.read).map(|(.., payload)| std::str::from_utf8(payload).unwrap().parse().unwrap()).collect();
+    let mut numbers: Vec<usize> = workers
+        .iter()
+        .flat_map(|worker| &worker.read)
+        .map(|(.., payload)| std::str::from_utf8(payload).unwrap().parse().unwrap())
+        .collect();
     numbers.sort_unstable();
     numbers
 }
@@ -112,7 +121,9 @@ fn numbers(workers: &[Worker]) -> Vec<usize> {
 fn shared_by_two(settings: &KafkaSettings, topic: &str) {
     produce(settings, topic, 0..1000, |_| None);
     let mut workers = vec![Worker::new(settings, 0), Worker::new(settings, 1)];
-    run(&mut workers, |workers| workers.iter().all(|worker| worker.next.len() == 2) && workers.iter().map(|w| w.read.len()).sum::<usize>() >= 1000);
+    run(&mut workers, |workers| {
+        workers.iter().all(|worker| worker.next.len() == 2) && workers.iter().map(|w| w.read.len()).sum::<usize>() >= 1000
+    });
     produce(settings, topic, 1000..2000, |_| None);
     run(&mut workers, |workers| workers.iter().map(|w| w.read.len()).sum::<usize>() >= 2000);
     let mut leaving = workers.pop().unwrap();

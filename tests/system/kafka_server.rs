@@ -220,12 +220,37 @@ fn certificates(folder: &Path) {
     openssl(&[&["req"], &key[..], &["-subj", "/CN=127.0.0.1", "-keyout", "broker.key", "-out", "broker.csr"]].concat());
     fs::File::create(folder.join("san")).unwrap().write_all(b"subjectAltName=IP:127.0.0.1,DNS:localhost\n").unwrap();
     openssl(&[
-        "x509", "-req", "-in", "broker.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "san", "-out",
+        "x509",
+        "-req",
+        "-in",
+        "broker.csr",
+        "-CA",
+        "ca.pem",
+        "-CAkey",
+        "ca.key",
+        "-CAcreateserial",
+        "-days",
+        "2",
+        "-extfile",
+        "san",
+        "-out",
         "broker.pem",
     ]);
     let password = format!("pass:{STORE_PASSWORD}");
     openssl(&[
-        "pkcs12", "-export", "-in", "broker.pem", "-inkey", "broker.key", "-certfile", "ca.pem", "-name", "broker", "-out", "broker.p12",
-        "-passout", &password,
+        "pkcs12",
+        "-export",
+        "-in",
+        "broker.pem",
+        "-inkey",
+        "broker.key",
+        "-certfile",
+        "ca.pem",
+        "-name",
+        "broker",
+        "-out",
+        "broker.p12",
+        "-passout",
+        &password,
     ]);
 }

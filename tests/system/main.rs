@@ -4,7 +4,7 @@
 #[path = "../it/support.rs"]
 mod support;
 
-mod service_unit;
 mod consume;
 mod kafka_server;
 mod secured;
+mod service_unit;
