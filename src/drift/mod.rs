@@ -1,5 +1,6 @@
 //! Counting and judging as mathematics: no I/O, no clock, no logging; same input, same bytes.
 
+pub mod alert;
 pub mod closed;
 pub mod counts;
 pub mod partition;

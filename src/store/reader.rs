@@ -1,0 +1,388 @@
+//! Everything read back: by the writer, and by the API and offline commands through a read-only connection.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::Serialize;
+
+use crate::drift::alert::{Alert, rfc3339};
+use crate::drift::closed::{ClosedWindow, OffsetRange, PartialWindow};
+use crate::drift::partition::PartitionPosition;
+use crate::drift::report::DriftReport;
+use crate::record::TopicPartition;
+use crate::store::audit::{self, AuditEntry, Verification};
+use crate::store::error::{StoreError, StoreResult};
+use crate::store::references::{self, ReferenceEntry};
+use crate::store::{alerts, codec, schema};
+
+/// Read access. `Send`, not `Sync`: one a thread, or behind a mutex.
+#[derive(Debug)]
+pub struct StoreReader {
+    pub(super) connection: Connection,
+}
+
+/// Which windows of which model. The default is everything of the current lineage.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WindowQuery {
+    /// Only windows that start at or after this, ms since 1970 UTC.
+    pub from_ms: Option<i64>,
+    /// Only windows that start before this.
+    pub to_ms: Option<i64>,
+    /// Only this model version.
+    pub model_version: Option<String>,
+    /// Only this segment (summaries).
+    pub segment: Option<String>,
+    /// At most this many, the newest (summaries).
+    pub limit: Option<usize>,
+    /// Windows of earlier lineages too.
+    pub all_lineages: bool,
+}
+
+/// A window that is not judged yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnjudgedWindow {
+    /// First instant, ms since 1970 UTC.
+    pub start_ms: i64,
+    /// One past the last.
+    pub end_ms: i64,
+    /// Partitions whose part is stored.
+    pub partitions: Vec<TopicPartition>,
+}
+
+/// One segment of a judged window as `/api/v1/windows` prints it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct WindowSummary {
+    /// First instant.
+    #[serde(with = "rfc3339")]
+    pub window_start: i64,
+    /// One past the last.
+    #[serde(with = "rfc3339")]
+    pub window_end: i64,
+    /// Model version, "" = the only one.
+    pub model_version: String,
+    /// Segment.
+    pub segment: String,
+    /// Records counted.
+    pub records: i64,
+    /// Entities counted.
+    pub entities: i64,
+    /// Records of the window's time that were rejected, in all.
+    pub rejected: i64,
+    /// Fraction of variance unexplained.
+    pub fvu: Option<f64>,
+    /// Mean cosine.
+    pub cosine: Option<f64>,
+    /// Mean norm ratio.
+    pub norm_ratio: Option<f64>,
+    /// Mean active latents.
+    pub l0: Option<f64>,
+    /// Judged, or why not.
+    pub verdict: String,
+    /// In words.
+    pub why: Option<String>,
+    /// Where the records lie.
+    pub offsets: Vec<OffsetRange>,
+}
+
+impl StoreReader {
+    /// Opens an existing store read-only; a running writer is not disturbed.
+    ///
+    /// # Errors
+    /// There is none, it is no store, damaged, or of another schema version.
+    pub fn open(path: &Path) -> StoreResult<Self> {
+        Ok(Self::over(schema::open_for_reading(path)?))
+    }
+
+    pub(super) fn over(connection: Connection) -> Self {
+        Self { connection }
+    }
+
+    /// Positions of the current lineage.
+    ///
+    /// # Errors
+    /// The database refuses.
+    pub fn positions(&self) -> StoreResult<BTreeMap<TopicPartition, PartitionPosition>> {
+        let sql = "SELECT topic, partition, next_offset, replay_offset, watermark_ms, n_late, rejected FROM positions
+                   WHERE lineage = (SELECT max(id) FROM lineages)";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let rows = statement.query_map([], |row| {
+            let rejected: String = row.get(6)?;
+            let position = PartitionPosition {
+                next_offset: row.get(2)?,
+                replay_offset: row.get(3)?,
+                watermark_ms: row.get(4)?,
+                n_late: u64::try_from(row.get::<_, i64>(5)?).unwrap_or(0),
+                rejected: serde_json::from_str(&rejected).map_err(|error| not_json(6, error))?,
+            };
+            Ok((topic_partition(row, 0)?, position))
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Windows of the current lineage that have parts and are not judged, oldest first.
+    ///
+    /// # Errors
+    /// The database refuses.
+    pub fn unjudged_windows(&self) -> StoreResult<Vec<UnjudgedWindow>> {
+        let sql = "SELECT p.topic, p.partition, p.window_start, p.window_end FROM partials p
+                   WHERE p.lineage = (SELECT max(id) FROM lineages) AND p.counts IS NOT NULL
+                   AND NOT EXISTS (SELECT 1 FROM windows w WHERE w.lineage = p.lineage AND w.window_start = p.window_start)
+                   ORDER BY p.window_start, p.topic, p.partition";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let mut rows = statement.query([])?;
+        let mut windows: Vec<UnjudgedWindow> = Vec::new();
+        while let Some(row) = rows.next()? {
+            let (partition, start_ms, end_ms) = (topic_partition(row, 0)?, row.get(2)?, row.get(3)?);
+            match windows.last_mut().filter(|last| last.start_ms == start_ms) {
+                Some(window) => window.partitions.push(partition),
+                None => windows.push(UnjudgedWindow { start_ms, end_ms, partitions: vec![partition] }),
+            }
+        }
+        Ok(windows)
+    }
+
+    /// Stored parts of an unjudged window, by topic and partition; empty once it is judged.
+    ///
+    /// # Errors
+    /// Damaged counts, or the database refuses.
+    pub fn partials_of(&self, window_start_ms: i64) -> StoreResult<Vec<PartialWindow>> {
+        let sql = "SELECT counts, digest FROM partials WHERE lineage = (SELECT max(id) FROM lineages) AND window_start = ?1
+                   AND counts IS NOT NULL ORDER BY topic, partition";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let mut rows = statement.query([window_start_ms])?;
+        let mut partials = Vec::new();
+        while let Some(row) = rows.next()? {
+            let bytes = codec::decompress(&row.get::<_, Vec<u8>>(0)?)?;
+            if row.get::<_, Vec<u8>>(1)? != codec::digest(&bytes) {
+                return Err(StoreError::damaged(format!("partial window {window_start_ms}"), "counts that do not match their digest"));
+            }
+            partials.push(codec::read_partial(&bytes)?);
+        }
+        Ok(partials)
+    }
+
+    /// Whether the window of the current lineage was judged.
+    ///
+    /// # Errors
+    /// The database refuses.
+    pub fn is_judged(&self, window_start_ms: i64) -> StoreResult<bool> {
+        let sql = "SELECT count(*) FROM windows WHERE lineage = (SELECT max(id) FROM lineages) AND window_start = ?1";
+        Ok(self.connection.query_row(sql, [window_start_ms], |row| row.get::<_, i64>(0))? > 0)
+    }
+
+    /// Start and end of the newest judged window of the current lineage.
+    ///
+    /// # Errors
+    /// The database refuses.
+    pub fn last_judged(&self) -> StoreResult<Option<(i64, i64)>> {
+        let sql = "SELECT window_start, window_end FROM windows WHERE lineage = (SELECT max(id) FROM lineages)
+                   ORDER BY window_start DESC LIMIT 1";
+        Ok(self.connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
+    }
+
+    /// Newest detector state of a model in the current lineage, and the start of the window it belongs to.
+    ///
+    /// # Errors
+    /// A damaged blob, or the database refuses.
+    pub fn judge_state(&self, model_version: &str) -> StoreResult<Option<(i64, Vec<u8>)>> {
+        let sql = "SELECT window_start, state FROM judge_states WHERE lineage = (SELECT max(id) FROM lineages) AND model_version = ?1";
+        let found: Option<(i64, Vec<u8>)> =
+            self.connection.query_row(sql, [model_version], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+        found.map(|(start, blob)| Ok((start, codec::decompress(&blob)?))).transpose()
+    }
+
+    /// Judged windows with their counts, oldest first, one at a time so that a year does not fill memory.
+    ///
+    /// # Errors
+    /// Damaged counts, the database refuses, or `each` does.
+    pub fn for_each_window<E: From<StoreError>>(
+        &self,
+        query: &WindowQuery,
+        mut each: impl FnMut(ClosedWindow) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.for_each_blob("counts", query, |bytes| each(codec::read_closed(bytes)?))
+    }
+
+    /// Reports of judged windows, oldest first.
+    ///
+    /// # Errors
+    /// A damaged report, the database refuses, or `each` does.
+    pub fn for_each_report<E: From<StoreError>>(
+        &self,
+        query: &WindowQuery,
+        mut each: impl FnMut(DriftReport) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.for_each_blob("report", query, |bytes| each(codec::unpack(bytes)?))
+    }
+
+    /// Summaries of judged segments, newest first.
+    ///
+    /// # Errors
+    /// The database refuses.
+    pub fn summaries(&self, query: &WindowQuery) -> StoreResult<Vec<WindowSummary>> {
+        let sql = "SELECT w.window_start, w.window_end, s.model_version, s.segment, s.records, s.entities, m.rejected, s.fvu, s.cosine,
+                   s.norm_ratio, s.l0, s.verdict, s.why, m.offsets
+                   FROM judged_segments s
+                   JOIN judged_models m USING (lineage, window_start, model_version)
+                   JOIN windows w USING (lineage, window_start)
+                   WHERE (?1 OR s.lineage = (SELECT max(id) FROM lineages)) AND s.window_start >= ?2 AND s.window_start < ?3
+                   AND (?4 IS NULL OR s.model_version = ?4) AND (?5 IS NULL OR s.segment = ?5)
+                   ORDER BY s.window_start DESC, s.model_version, s.segment LIMIT ?6";
+        let (from_ms, to_ms) = (query.from_ms.unwrap_or(i64::MIN), query.to_ms.unwrap_or(i64::MAX));
+        let limit = query.limit.map_or(-1, |limit| i64::try_from(limit).unwrap_or(-1));
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let rows = statement.query_map(params![query.all_lineages, from_ms, to_ms, query.model_version, query.segment, limit], summary)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// One alert.
+    ///
+    /// # Errors
+    /// A damaged row, or the database refuses.
+    pub fn alert(&self, id: i64) -> StoreResult<Option<Alert>> {
+        alerts::load(&self.connection, id)
+    }
+
+    /// All firing alerts and the latest `n_others` of the rest, newest first.
+    ///
+    /// # Errors
+    /// A damaged row, or the database refuses.
+    pub fn alerts(&self, n_others: usize) -> StoreResult<Vec<Alert>> {
+        alerts::list(&self.connection, n_others)
+    }
+
+    /// All references, newest first.
+    ///
+    /// # Errors
+    /// The database refuses.
+    pub fn references(&self) -> StoreResult<Vec<ReferenceEntry>> {
+        references::list(&self.connection)
+    }
+
+    /// A reference and its body.
+    ///
+    /// # Errors
+    /// A damaged body, or the database refuses.
+    pub fn reference(&self, name: &str) -> StoreResult<Option<(ReferenceEntry, Vec<u8>)>> {
+        references::load(&self.connection, name)
+    }
+
+    /// Head of the audit chain, hexadecimal; empty before the first entry.
+    ///
+    /// # Errors
+    /// The database refuses.
+    pub fn audit_head(&self) -> StoreResult<String> {
+        audit::head(&self.connection)
+    }
+
+    /// Checks the whole chain, and every judged window and reference against the digests in it.
+    /// `each` sees every entry that holds.
+    ///
+    /// # Errors
+    /// The database refuses.
+    pub fn verify_audit(&self, mut each: impl FnMut(&AuditEntry)) -> StoreResult<Verification> {
+        audit::verify(&self.connection, |entry| {
+            each(entry);
+            match entry.kind.as_str() {
+                "judged" => self.check_judged(&entry.body),
+                "reference" => self.check_reference(&entry.body),
+                _ => Ok(None),
+            }
+        })
+    }
+
+    /// Segments of the current lineage that were admitted while running, and the first window start
+    /// each is counted from.
+    ///
+    /// # Errors
+    /// The database refuses.
+    pub fn admitted_segments(&self) -> StoreResult<BTreeMap<String, i64>> {
+        let sql = "SELECT segment, from_ms FROM admitted_segments WHERE lineage = (SELECT max(id) FROM lineages)";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        Ok(statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?)
+    }
+
+    fn for_each_blob<E: From<StoreError>>(
+        &self,
+        column: &str,
+        query: &WindowQuery,
+        mut each: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let sql = format!(
+            "SELECT {column}, window_start FROM judged_models
+             WHERE (?1 OR lineage = (SELECT max(id) FROM lineages)) AND window_start >= ?2 AND window_start < ?3
+             AND (?4 IS NULL OR model_version = ?4) ORDER BY window_start, lineage, model_version"
+        );
+        let (from_ms, to_ms) = (query.from_ms.unwrap_or(i64::MIN), query.to_ms.unwrap_or(i64::MAX));
+        let refused = |error| E::from(StoreError::Database(error));
+        let mut statement = self.connection.prepare_cached(&sql).map_err(refused)?;
+        let mut rows = statement.query(params![query.all_lineages, from_ms, to_ms, query.model_version]).map_err(refused)?;
+        while let Some(row) = rows.next().map_err(refused)? {
+            let blob = row.get_ref(0).and_then(|value| Ok(value.as_blob()?)).map_err(refused)?;
+            each(&codec::decompress(blob)?)?;
+        }
+        Ok(())
+    }
+
+    fn check_judged(&self, body: &str) -> StoreResult<Option<String>> {
+        let Ok(body) = serde_json::from_str::<serde_json::Value>(body) else { return Ok(Some("its body is no JSON".into())) };
+        let (lineage, start) = (body["lineage"].as_i64(), body["window_start"].as_i64());
+        for model in body["models"].as_array().into_iter().flatten() {
+            let version = model["model_version"].as_str();
+            let sql = "SELECT counts, report FROM judged_models WHERE lineage = ?1 AND window_start = ?2 AND model_version = ?3";
+            let found: Option<(Vec<u8>, Vec<u8>)> =
+                self.connection.query_row(sql, params![lineage, start, version], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+            let Some((counts, report)) = found else {
+                return Ok(Some(format!("window {} of model {:?} is missing", start.unwrap_or(0), version.unwrap_or(""))));
+            };
+            for (what, blob) in [("counts", counts), ("report", report)] {
+                let digest = codec::decompress(&blob).map(|bytes| codec::hex(&codec::digest(&bytes))).ok();
+                if digest.as_deref() != model[what].as_str() {
+                    return Ok(Some(format!("{what} of window {} are not those that were judged", start.unwrap_or(0))));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn check_reference(&self, body: &str) -> StoreResult<Option<String>> {
+        let Ok(body) = serde_json::from_str::<serde_json::Value>(body) else { return Ok(Some("its body is no JSON".into())) };
+        let name = body["name"].as_str().unwrap_or("");
+        let digest = match references::load(&self.connection, name) {
+            Ok(Some((_, bytes))) => codec::hex(&codec::digest(&bytes)),
+            Ok(None) => return Ok(Some(format!("reference {name:?} is missing"))),
+            Err(StoreError::Damaged { .. }) => String::new(),
+            Err(error) => return Err(error),
+        };
+        Ok((Some(digest.as_str()) != body["sha256"].as_str()).then(|| format!("reference {name:?} is not the one that was stored")))
+    }
+}
+
+fn topic_partition(row: &Row<'_>, at: usize) -> rusqlite::Result<TopicPartition> {
+    Ok(TopicPartition { topic: row.get::<_, String>(at)?.into(), partition: row.get(at + 1)? })
+}
+
+fn summary(row: &Row<'_>) -> rusqlite::Result<WindowSummary> {
+    let offsets: String = row.get(13)?;
+    Ok(WindowSummary {
+        window_start: row.get(0)?,
+        window_end: row.get(1)?,
+        model_version: row.get(2)?,
+        segment: row.get(3)?,
+        records: row.get(4)?,
+        entities: row.get(5)?,
+        rejected: row.get(6)?,
+        fvu: row.get(7)?,
+        cosine: row.get(8)?,
+        norm_ratio: row.get(9)?,
+        l0: row.get(10)?,
+        verdict: row.get(11)?,
+        why: row.get(12)?,
+        offsets: serde_json::from_str(&offsets).map_err(|error| not_json(13, error))?,
+    })
+}
+
+fn not_json(column: usize, error: serde_json::Error) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
+}

@@ -1,0 +1,111 @@
+//! The tables, their version, and the checks before a file is trusted.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags};
+
+use crate::store::error::{StoreError, StoreResult};
+
+/// `application_id` of a store: "RSAE". `file` and SQLite's tools show it.
+const APPLICATION_ID: i64 = 0x5253_4145;
+const SQLITE_MAGIC: &[u8; 16] = b"SQLite format 3\0";
+
+/// Migrations: entry i leads from schema version i to i + 1. Never edited once released, only added to.
+const MIGRATIONS: [&str; 1] = [include_str!("schema_v1.sql")];
+
+/// Schema version this program writes.
+pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
+
+/// Opens or creates the file, checks what it is, and brings it to [`VERSION`].
+pub(super) fn open_for_writing(path: &Path) -> StoreResult<Connection> {
+    check_file(path)?;
+    let mut connection = Connection::open(path).map_err(|error| not_a_store(path, error))?;
+    let found = check_identity(&connection, path)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    migrate(&mut connection, found)?;
+    Ok(connection)
+}
+
+/// Opens an existing store without the right to change it.
+pub(super) fn open_for_reading(path: &Path) -> StoreResult<Connection> {
+    if !path.exists() {
+        return Err(StoreError::NotFound { what: "store", name: path.display().to_string() });
+    }
+    check_file(path)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(|error| not_a_store(path, error))?;
+    let found = check_identity(&connection, path)?;
+    if found < VERSION {
+        let found = format!("a store of schema version {found}; `recsae run` brings it to {VERSION}");
+        return Err(StoreError::NotAStore { path: path.to_owned(), found });
+    }
+    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    Ok(connection)
+}
+
+/// A file that SQLite would take for an empty database, or that lost its tail, is refused before SQLite
+/// opens it: SQLite itself notices a lost tail only when it happens to read there.
+fn check_file(path: &Path) -> StoreResult<()> {
+    let Ok(mut file) = File::open(path) else { return Ok(()) };
+    let io = |source| StoreError::Io { path: path.to_owned(), source };
+    let length = file.metadata().map_err(io)?.len();
+    if length == 0 {
+        return Ok(());
+    }
+    let mut header = [0_u8; 100];
+    if length < 100 || file.read_exact(&mut header).is_err() || &header[..16] != SQLITE_MAGIC {
+        return Err(StoreError::NotAStore { path: path.to_owned(), found: format!("a file of {length} bytes that is no SQLite database") });
+    }
+    let page_size = match u16::from_be_bytes([header[16], header[17]]) {
+        1 => 65_536,
+        size => u64::from(size),
+    };
+    let pages = u64::from(u32::from_be_bytes([header[28], header[29], header[30], header[31]]));
+    if length < pages * page_size {
+        return Err(StoreError::damaged(path.display().to_string(), format!("{length} bytes where {} are expected", pages * page_size)));
+    }
+    Ok(())
+}
+
+/// Version of the store; 0 for a new file.
+fn check_identity(connection: &Connection, path: &Path) -> StoreResult<i64> {
+    let pragma = |name: &str| -> StoreResult<i64> {
+        connection.pragma_query_value(None, name, |row| row.get(0)).map_err(|error| not_a_store(path, error))
+    };
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(|error| not_a_store(path, error))?;
+    let (application, version) = (pragma("application_id")?, pragma("user_version")?);
+    match (application, tables) {
+        (0, 0) => Ok(0),
+        (APPLICATION_ID, _) if version > VERSION => Err(StoreError::Newer { path: path.to_owned(), found: version, supported: VERSION }),
+        (APPLICATION_ID, _) => Ok(version),
+        _ => Err(StoreError::NotAStore { path: path.to_owned(), found: "another program's SQLite database".into() }),
+    }
+}
+
+fn migrate(connection: &mut Connection, found: i64) -> StoreResult<()> {
+    for (step, version) in MIGRATIONS.iter().zip(1_i64..).skip_while(|(_, version)| *version <= found) {
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(step)?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        transaction.pragma_update(None, "user_version", version)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+fn not_a_store(path: &Path, error: rusqlite::Error) -> StoreError {
+    match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::NotADatabase) => StoreError::NotAStore { path: path.to_owned(), found: "no SQLite database".into() },
+        Some(rusqlite::ErrorCode::DatabaseCorrupt) => StoreError::damaged(path.display().to_string(), error),
+        Some(rusqlite::ErrorCode::CannotOpen | rusqlite::ErrorCode::ReadOnly | rusqlite::ErrorCode::PermissionDenied) => {
+            StoreError::Io { path: path.to_owned(), source: std::io::Error::other(error) }
+        }
+        _ => StoreError::Database(error),
+    }
+}

@@ -1,0 +1,122 @@
+//! A worker's step: what it counted, in one transaction with the offsets it came from.
+
+use rusqlite::{OptionalExtension, Transaction, params};
+
+use crate::drift::closed::PartialWindow;
+use crate::drift::partition::PartitionPosition;
+use crate::record::TopicPartition;
+use crate::store::Store;
+use crate::store::codec;
+use crate::store::error::{StoreError, StoreResult};
+
+/// One worker's step on one partition.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The position it was counted from: the stored next offset, unless this is a replay.
+    pub starts_at: i64,
+    /// The position afterwards.
+    pub position: PartitionPosition,
+    /// Windows that closed.
+    pub closed: Vec<PartialWindow>,
+}
+
+/// What became of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "after a gap nothing was stored"]
+pub enum StepOutcome {
+    /// Stored.
+    Applied,
+    /// Everything in it was stored before.
+    Replayed,
+    /// Records between the stored position and the step are missing; nothing was stored.
+    Gap {
+        /// Next offset in the store.
+        stored: i64,
+    },
+}
+
+impl Store {
+    /// Stores a step in one transaction.
+    ///
+    /// | stored next offset | step            | outcome                                                        |
+    /// |--------------------|-----------------|----------------------------------------------------------------|
+    /// | none               | any             | applied                                                        |
+    /// | n                  | starts at n     | applied                                                        |
+    /// | n                  | s < n < next    | applied: a replay that went on past the stored position          |
+    /// | n                  | next <= n, s<n  | replayed: closed windows not yet stored are kept, nothing else |
+    /// | n                  | starts after n  | gap, the store is unchanged                                    |
+    ///
+    /// A closed window is stored once by (lineage, window start, topic, partition): an equal duplicate is
+    /// ignored, whatever the outcome.
+    ///
+    /// # Errors
+    /// An unequal duplicate of a closed window (named; nothing is stored), no lineage, or the database refuses.
+    pub fn apply_step(&mut self, step: &Step) -> StoreResult<StepOutcome> {
+        let lineage = self.lineage();
+        if lineage == 0 {
+            return Err(StoreError::NoLineage);
+        }
+        let transaction = self.transaction()?;
+        let stored = stored_next(&transaction, lineage, &step.partition)?;
+        let outcome = match stored {
+            Some(stored) if step.starts_at > stored => return Ok(StepOutcome::Gap { stored }),
+            Some(stored) if step.starts_at < stored && step.position.next_offset <= stored => StepOutcome::Replayed,
+            _ => StepOutcome::Applied,
+        };
+        for window in &step.closed {
+            store_partial(&transaction, lineage, window)?;
+        }
+        if outcome == StepOutcome::Applied {
+            store_position(&transaction, lineage, step)?;
+        }
+        transaction.commit()?;
+        Ok(outcome)
+    }
+}
+
+fn stored_next(transaction: &Transaction<'_>, lineage: i64, partition: &TopicPartition) -> StoreResult<Option<i64>> {
+    let sql = "SELECT next_offset FROM positions WHERE lineage = ?1 AND topic = ?2 AND partition = ?3";
+    Ok(transaction.query_row(sql, params![lineage, &*partition.topic, partition.partition], |row| row.get(0)).optional()?)
+}
+
+fn store_position(transaction: &Transaction<'_>, lineage: i64, step: &Step) -> StoreResult<()> {
+    let position = &step.position;
+    let rejected = serde_json::to_string(&position.rejected).map_err(|error| StoreError::damaged("rejects to be stored", error))?;
+    transaction.execute(
+        "INSERT INTO positions (lineage, topic, partition, next_offset, replay_offset, watermark_ms, n_late, rejected)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+         ON CONFLICT DO UPDATE SET next_offset = ?4, replay_offset = ?5, watermark_ms = ?6, n_late = ?7, rejected = ?8",
+        params![
+            lineage,
+            &*step.partition.topic,
+            step.partition.partition,
+            position.next_offset,
+            position.replay_offset,
+            position.watermark_ms,
+            i64::try_from(position.n_late).unwrap_or(i64::MAX),
+            rejected
+        ],
+    )?;
+    Ok(())
+}
+
+fn store_partial(transaction: &Transaction<'_>, lineage: i64, window: &PartialWindow) -> StoreResult<()> {
+    let bytes = codec::partial_bytes(window)?;
+    let digest = codec::digest(&bytes);
+    let TopicPartition { topic, partition } = &window.partition;
+    let sql = "SELECT digest FROM partials WHERE lineage = ?1 AND window_start = ?2 AND topic = ?3 AND partition = ?4";
+    let known: Option<Vec<u8>> =
+        transaction.query_row(sql, params![lineage, window.start_ms, &**topic, partition], |row| row.get(0)).optional()?;
+    match known {
+        Some(known) if known == digest => return Ok(()),
+        Some(_) => return Err(StoreError::UnequalPartial { partition: window.partition.clone(), start_ms: window.start_ms }),
+        None => {}
+    }
+    transaction.execute(
+        "INSERT INTO partials (lineage, window_start, topic, partition, window_end, digest, counts) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        params![lineage, window.start_ms, &**topic, partition, window.end_ms, digest.as_slice(), codec::compress(&bytes)?],
+    )?;
+    Ok(())
+}
