@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::secret::LibrdkafkaOptions;
 use crate::config::units::{duration, size};
+pub use crate::drift::settings::CountingUnit;
 
 /// The whole configuration.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -227,19 +228,6 @@ impl Default for SegmentSettings {
     }
 }
 
-/// Unit of counting.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum CountingUnit {
-    /// Entities that show the concept at least once in the window.
-    #[default]
-    Presence,
-    /// Records.
-    Records,
-    /// Records, each weighted 1 / (1 + 0.1 (n - 1)) for an entity with n of them.
-    Kish,
-}
-
 /// What is counted.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -280,6 +268,9 @@ pub struct DriftSettings {
     pub calendar: Vec<String>,
     /// FVU above this share breaks the input contract; absent: 2 x the reference's + 0.05.
     pub max_fvu: Option<f64>,
+    /// Whether `residual_outlier` (with a decoder) and `dead_record` are tested beside the latents and
+    /// families, where they are counted. Default true; each adds one stream to the threshold's m.
+    pub pseudo_streams: bool,
 }
 
 impl Default for DriftSettings {
@@ -294,6 +285,7 @@ impl Default for DriftSettings {
             weekend: None,
             calendar: Vec::new(),
             max_fvu: None,
+            pseudo_streams: true,
         }
     }
 }

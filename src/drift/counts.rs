@@ -62,7 +62,8 @@ pub struct ContractSums {
 }
 
 impl ContractSums {
-    fn merge(&mut self, other: &Self) {
+    /// Adds another part's sums. Sums of floats depend on the order: add parts in the order of partitions.
+    pub fn merge(&mut self, other: &Self) {
         self.n += other.n;
         self.squared_error += other.squared_error;
         self.cosine += other.cosine;
