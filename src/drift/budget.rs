@@ -90,7 +90,8 @@ mod tests {
 
     #[test]
     fn garbage_is_refused() {
-        for text in ["", "1", "per 30d", "x per 30d", "1 per", "1 per soon", "0 per 30d", "-1 per 30d", "NaN per 30d", "1 per inf windows"] {
+        for text in ["", "1", "per 30d", "x per 30d", "1 per", "1 per soon", "0 per 30d", "-1 per 30d", "NaN per 30d", "1 per inf windows"]
+        {
             assert!(matches!(budget_windows(text, HOUR), Err(BudgetError::Malformed { .. })), "{text}");
         }
         assert!(matches!(budget_windows("5 per 1 window", HOUR), Err(BudgetError::TooMany { .. })));

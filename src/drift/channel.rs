@@ -58,7 +58,12 @@ impl Channel {
     }
 
     /// Judges what was merged. Returns the streams' reports, the concentration factor, and adds to `changes`.
-    pub(super) fn step(&mut self, mut window: Merged, place: Place<'_>, changes: &mut Vec<AlertChange>) -> (Vec<StreamReport>, Option<f64>) {
+    pub(super) fn step(
+        &mut self,
+        mut window: Merged,
+        place: Place<'_>,
+        changes: &mut Vec<AlertChange>,
+    ) -> (Vec<StreamReport>, Option<f64>) {
         let factor = (!self.frequent.is_empty()).then(|| concentration::factor(&window.y, &window.mu, &self.frequent));
         if let Some(factor) = factor {
             window.mu.iter_mut().take(self.n_shared).for_each(|mu| *mu *= factor);
@@ -218,7 +223,6 @@ fn change_point_slack(ratio: f64, information: f64, window_ms: i64) -> i64 {
     let windows = (CHANGE_POINT_NATS / (information * gain).max(1e-9)).ceil().min(8784.0);
     window_ms.saturating_mul(windows as i64)
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -47,9 +47,7 @@ pub fn shrink(raw: &[f64], mu: &[f64], df: f64) -> Vec<f64> {
     let excess: Vec<f64> = (0..raw.len()).filter(|&j| on_line[j]).map(|j| (raw[j] / line[j] - 1.0).powi(2) - v[j]).collect();
     let tau_sq = (excess.iter().sum::<f64>() / count(excess.len())).max(0.0);
     let strength = MAX_STRENGTH.min(2.0 / tau_sq.max(1e-6));
-    (0..raw.len())
-        .map(|j| ((df * raw[j] + strength * line[j]) / (df + strength)).max(raw[j] / (1.0 + 3.0 * v[j].sqrt())))
-        .collect()
+    (0..raw.len()).map(|j| ((df * raw[j] + strength * line[j]) / (df + strength)).max(raw[j] / (1.0 + 3.0 * v[j].sqrt()))).collect()
 }
 
 fn fit_line(raw: &[f64], mu: &[f64], v: &[f64], on_line: &[bool], floor: f64) -> Vec<f64> {

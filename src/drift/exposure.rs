@@ -46,8 +46,7 @@ impl PresenceCurve {
                 row[m + f] = family.iter().filter_map(|member| given.get(member.index())).sum();
             }
         }
-        let growth: Vec<f64> =
-            (0..N_BUCKETS).map(|b| shown[b * n..b * n + m].iter().sum::<f64>() / entities[b].max(1.0) + 1e-12).collect();
+        let growth: Vec<f64> = (0..N_BUCKETS).map(|b| shown[b * n..b * n + m].iter().sum::<f64>() / entities[b].max(1.0) + 1e-12).collect();
         let opportunity: f64 = entities.iter().zip(&growth).map(|(n, g)| n * g).sum();
         let mut q = vec![0.0; N_BUCKETS * n];
         for j in 0..n {

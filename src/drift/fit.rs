@@ -33,12 +33,7 @@ pub(super) struct FittedStreams {
 }
 
 /// Fits `_all`. `kept` holds more windows than the season has columns, each with records.
-pub(super) fn fit_streams(
-    kept: &[&ObservedWindow],
-    season: Season,
-    layout: &StreamLayout,
-    settings: &JudgeSettings,
-) -> FittedStreams {
+pub(super) fn fit_streams(kept: &[&ObservedWindow], season: Season, layout: &StreamLayout, settings: &JudgeSettings) -> FittedStreams {
     let windows: Vec<&Observed> = kept.iter().filter_map(|window| window.segments.get(ALL)).collect();
     let entities = total_entities(windows.iter().copied());
     let curve = (settings.unit == CountingUnit::Presence).then(|| {
@@ -72,7 +67,8 @@ pub(super) fn fit_segments(
     layout: &StreamLayout,
     settings: &JudgeSettings,
 ) -> BTreeMap<String, SegmentLevels> {
-    let names: BTreeSet<&str> = kept.iter().flat_map(|window| window.segments.keys()).map(String::as_str).filter(|name| *name != ALL).collect();
+    let names: BTreeSet<&str> =
+        kept.iter().flat_map(|window| window.segments.keys()).map(String::as_str).filter(|name| *name != ALL).collect();
     let nothing = Observed::default();
     let volume = |name: &str| kept.iter().filter_map(|w| w.segments.get(name)).map(|s| s.units(settings.unit)).sum::<f64>();
     let global_volume = volume(ALL);
@@ -98,8 +94,7 @@ fn fit_levels(windows: &[&Observed], streams: &FittedStreams, layout: &StreamLay
         }
     }
     let counts: Vec<f64> = y.columns().into_iter().map(|y| y.sum()).collect();
-    let level: Vec<f64> =
-        counts.iter().zip(mu.columns()).map(|(count, mu)| (count + LEVEL_PRIOR) / (mu.sum() + LEVEL_PRIOR)).collect();
+    let level: Vec<f64> = counts.iter().zip(mu.columns()).map(|(count, mu)| (count + LEVEL_PRIOR) / (mu.sum() + LEVEL_PRIOR)).collect();
     for (mut mu, level) in mu.columns_mut().into_iter().zip(&level) {
         mu.mapv_inplace(|mu| mu * level);
     }
@@ -169,12 +164,8 @@ fn expectations(rates: &StreamRates, design: &[Vec<f64>], e: &Array2<f64>) -> Ar
 
 /// phi by stream. Families are shrunk apart: their members rise and fall together, so that they lie on no common line with concepts.
 fn dispersions(y: &Array2<f64>, mu: &Array2<f64>, mean: &[f64], df: f64, layout: &StreamLayout, floor: f64) -> Vec<f64> {
-    let raw: Vec<f64> = y
-        .columns()
-        .into_iter()
-        .zip(mu.columns())
-        .map(|(y, mu)| raw_dispersion(y.iter().copied().zip(mu.iter().copied()), df))
-        .collect();
+    let raw: Vec<f64> =
+        y.columns().into_iter().zip(mu.columns()).map(|(y, mu)| raw_dispersion(y.iter().copied().zip(mu.iter().copied()), df)).collect();
     let families = layout.n_latents..layout.n_concepts();
     let single = segment_columns(layout);
     let pick = |values: &[f64]| single.iter().map(|&j| values[j]).collect::<Vec<_>>();

@@ -289,8 +289,7 @@ impl ModelJudge {
 #[must_use]
 pub fn warmup_report(window: &ClosedWindow, verdict: Verdict) -> DriftReport {
     let observed = ObservedWindow::of(window, CountingUnit::Records, None, false);
-    let mut segments: Vec<SegmentReport> =
-        observed.segments.iter().map(|(name, segment)| blank_report(name, segment, verdict)).collect();
+    let mut segments: Vec<SegmentReport> = observed.segments.iter().map(|(name, segment)| blank_report(name, segment, verdict)).collect();
     segments.sort_by_key(|report| report.segment != ALL);
     DriftReport {
         start_ms: window.start_ms,
@@ -343,7 +342,8 @@ fn summed(
     x: &[f64],
     rates: &[f64],
 ) -> Merged {
-    let mut sums = Merged { n_windows: 1, start_ms, entities: observed.entities, units: observed.units(settings.unit), ..Merged::default() };
+    let mut sums =
+        Merged { n_windows: 1, start_ms, entities: observed.entities, units: observed.units(settings.unit), ..Merged::default() };
     let volume = reference.expected_volume(x);
     match reference.segments.get(name) {
         None => {
@@ -384,4 +384,3 @@ fn evidence_of(change: &AlertChange) -> f64 {
         AlertChange::Recovered { .. } => f64::NEG_INFINITY,
     }
 }
-

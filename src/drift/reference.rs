@@ -84,7 +84,9 @@ pub struct Reference {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum ReferenceError {
     /// Not enough windows.
-    #[error("expected {needed} for a reference, found {n_windows} usable windows over {days:.1} days ({n_left_out} left out); wait, or choose a longer span")]
+    #[error(
+        "expected {needed} for a reference, found {n_windows} usable windows over {days:.1} days ({n_left_out} left out); wait, or choose a longer span"
+    )]
     TooShort {
         /// In words.
         needed: String,
@@ -96,13 +98,17 @@ pub enum ReferenceError {
         n_left_out: usize,
     },
     /// The windows fluctuate more than a stationary stream with the fitted season does.
-    #[error("expected a self-measured wander of at most {MAX_WANDER}, found {sigma_w:.3}: a rhythm is not modelled or the stream changed inside the reference; check `[window] timezone`, `[drift] weekend` and `calendar`, or exclude the change")]
+    #[error(
+        "expected a self-measured wander of at most {MAX_WANDER}, found {sigma_w:.3}: a rhythm is not modelled or the stream changed inside the reference; check `[window] timezone`, `[drift] weekend` and `calendar`, or exclude the change"
+    )]
     Unmodelled {
         /// Measured wander.
         sigma_w: f64,
     },
     /// Judged against its own first 70 %, the rest alarms.
-    #[error("expected at most {allowed} alarm windows when the last {judged} windows are judged against the first ones, found {found} (worst: {worst}); the stream changed inside the reference: choose or exclude windows")]
+    #[error(
+        "expected at most {allowed} alarm windows when the last {judged} windows are judged against the first ones, found {found} (worst: {worst}); the stream changed inside the reference: choose or exclude windows"
+    )]
     SelfCheck {
         /// Alarm windows allowed.
         allowed: usize,
@@ -139,8 +145,7 @@ impl Reference {
     pub fn fit(name: &str, fingerprint: &str, windows: &[ClosedWindow], settings: &JudgeSettings) -> Result<Self, ReferenceError> {
         let usable = windows.iter().filter(|window| window.incomplete.is_none() && !settings.is_calendar_day(window.start_ms));
         let residual_from_bin = residual_threshold(usable);
-        let observed: Vec<_> =
-            windows.iter().map(|window| ObservedWindow::of(window, settings.unit, residual_from_bin, true)).collect();
+        let observed: Vec<_> = windows.iter().map(|window| ObservedWindow::of(window, settings.unit, residual_from_bin, true)).collect();
         let mut reference = Self::fit_observed(name, fingerprint, &observed, settings)?;
         reference.residual_from_bin = residual_from_bin;
         Ok(reference)
@@ -200,13 +205,7 @@ impl Reference {
 
 /// Exposure by stream: sessions through the presence curve for concepts (or records, or Kish-weighted
 /// records), Kish-weighted records for pseudo-streams.
-pub(super) fn exposure(
-    unit: CountingUnit,
-    curve: Option<&PresenceCurve>,
-    layout: &StreamLayout,
-    observed: &Observed,
-    out: &mut Vec<f64>,
-) {
+pub(super) fn exposure(unit: CountingUnit, curve: Option<&PresenceCurve>, layout: &StreamLayout, observed: &Observed, out: &mut Vec<f64>) {
     out.clear();
     let flat = if unit == CountingUnit::Records { observed.records } else { observed.kish_exposure };
     out.resize(layout.n_concepts(), flat);

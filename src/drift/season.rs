@@ -90,9 +90,7 @@ mod tests {
     fn the_season_follows_local_time_through_a_change_of_clocks() {
         let season = Season { harmonics: 1, weekend: true };
         let berlin = TimeZone::get("Europe/Berlin").unwrap();
-        let at = |month, day, hour| {
-            berlin.to_timestamp(jiff::civil::date(2026, month, day).at(hour, 0, 0, 0)).unwrap().as_millisecond()
-        };
+        let at = |month, day, hour| berlin.to_timestamp(jiff::civil::date(2026, month, day).at(hour, 0, 0, 0)).unwrap().as_millisecond();
         assert_eq!(season.row(at(3, 27, 8), &berlin), season.row(at(3, 30, 8), &berlin), "Friday before, Monday after");
         assert_eq!(season.row(at(3, 28, 8), &berlin)[1], 1.0);
     }

@@ -105,8 +105,7 @@ fn excess(u: f64) -> f64 {
 
 /// `ln Gamma(a+1) - [ln sqrt(2 pi a) + a ln a - a]`, `a >= 10`.
 fn stirling(a: f64) -> f64 {
-    const TERMS: [f64; 7] =
-        [1.0 / 12.0, -1.0 / 360.0, 1.0 / 1260.0, -1.0 / 1680.0, 1.0 / 1188.0, -691.0 / 360_360.0, 1.0 / 156.0];
+    const TERMS: [f64; 7] = [1.0 / 12.0, -1.0 / 360.0, 1.0 / 1260.0, -1.0 / 1680.0, 1.0 / 1188.0, -691.0 / 360_360.0, 1.0 / 156.0];
     let (inverse, square) = (1.0 / a, 1.0 / (a * a));
     TERMS.iter().rev().fold(0.0, |sum, term| sum * square + term) * inverse
 }
