@@ -134,14 +134,7 @@ impl PartitionWindows {
 
     /// Counts an encoded record in its window; `model` is the position of its model in `specs` of [`Self::close_due`].
     pub fn count(&mut self, window_start_ms: i64, offset: i64, model: usize, spec: &CountingSpec, row: &CountedRow<'_>) {
-        let window = self.open.entry(window_start_ms).or_insert_with(|| OpenWindow {
-            models: Vec::new(),
-            first_offset: offset,
-            last_offset: offset,
-            seen: SeenSegments::default(),
-        });
-        window.first_offset = window.first_offset.min(offset);
-        window.last_offset = window.last_offset.max(offset);
+        let window = self.window(window_start_ms, offset);
         if window.models.len() <= model {
             window.models.resize_with(model + 1, || None);
         }
@@ -149,10 +142,9 @@ impl PartitionWindows {
     }
 
     /// Names a record showed that are not followed; counted so that the judge can admit them later.
-    pub fn seen(&mut self, window_start_ms: i64, names: Vec<String>) {
-        if let Some(window) = self.open.get_mut(&window_start_ms) {
-            names.into_iter().for_each(|name| window.seen.add(name));
-        }
+    pub fn seen(&mut self, window_start_ms: i64, offset: i64, names: Vec<String>) {
+        let window = self.window(window_start_ms, offset);
+        names.into_iter().for_each(|name| window.seen.add(name));
     }
 
     /// Raises the watermark of an idle partition; never lowers it.
@@ -202,6 +194,18 @@ impl PartitionWindows {
     #[must_use]
     pub fn newest_open(&self) -> Option<i64> {
         self.open.last_key_value().map(|(start, _)| *start)
+    }
+
+    fn window(&mut self, start_ms: i64, offset: i64) -> &mut OpenWindow {
+        let window = self.open.entry(start_ms).or_insert_with(|| OpenWindow {
+            models: Vec::new(),
+            first_offset: offset,
+            last_offset: offset,
+            seen: SeenSegments::default(),
+        });
+        window.first_offset = window.first_offset.min(offset);
+        window.last_offset = window.last_offset.max(offset);
+        window
     }
 
     fn partial(&mut self, start_ms: i64, window: OpenWindow, models: &[(String, CountingSpec)], table: &SegmentTable) -> PartialWindow {

@@ -1,0 +1,93 @@
+//! Where workers and the judge agree on segments: admitted names with the first window they hold for.
+//!
+//! The judge may admit a name only for windows that no worker has opened yet. Both sides therefore
+//! meet under one lock: a worker says which window it is about to open and takes the names known so
+//! far; the judge picks an edge beyond the newest window anybody opened.
+
+use std::sync::{Mutex, PoisonError};
+
+/// A segment that is followed from a window on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admission {
+    /// Segment name.
+    pub segment: String,
+    /// First window start it holds for, ms since 1970 UTC.
+    pub from_ms: i64,
+}
+
+/// The board both sides read and write.
+#[derive(Debug, Default)]
+pub struct AdmissionBoard {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    admitted: Vec<Admission>,
+    newest_opened_ms: Option<i64>,
+}
+
+impl AdmissionBoard {
+    /// A board that holds what was stored, and what the configuration names (`from_ms = i64::MIN`).
+    #[must_use]
+    pub fn new(admitted: Vec<Admission>) -> Self {
+        Self { state: Mutex::new(State { admitted, newest_opened_ms: None }) }
+    }
+
+    /// A worker is about to open a window: gives the admissions after the `known` first ones.
+    pub fn open_window(&self, window_start_ms: i64, known: usize) -> Vec<Admission> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.newest_opened_ms = state.newest_opened_ms.max(Some(window_start_ms));
+        state.admitted.get(known..).unwrap_or_default().to_vec()
+    }
+
+    /// The judge admits names, for windows of `length_ms` after the newest that was opened anywhere and
+    /// not before `not_before_ms`. Returns what was admitted: to be stored in the same transaction as the
+    /// window that showed them.
+    pub fn admit(&self, names: Vec<String>, length_ms: i64, not_before_ms: i64) -> Vec<Admission> {
+        if names.is_empty() {
+            return Vec::new();
+        }
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let from_ms = state.newest_opened_ms.map_or(not_before_ms, |newest| newest + length_ms).max(not_before_ms);
+        let admitted: Vec<Admission> = names.into_iter().map(|segment| Admission { segment, from_ms }).collect();
+        state.admitted.extend(admitted.iter().cloned());
+        admitted
+    }
+
+    /// Every admitted name.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.admitted.iter().map(|admission| admission.segment.clone()).collect()
+    }
+
+    /// How many names are admitted.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).admitted.len()
+    }
+
+    /// Whether no name is admitted.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_admitted_beyond_every_window_that_was_opened() {
+        let board = AdmissionBoard::new(Vec::new());
+        assert!(board.open_window(100, 0).is_empty());
+        assert!(board.open_window(300, 0).is_empty());
+        assert!(board.open_window(200, 0).is_empty());
+        let admitted = board.admit(vec!["surface=home".into()], 100, 0);
+        assert_eq!(admitted, [Admission { segment: "surface=home".into(), from_ms: 400 }]);
+        assert_eq!(board.open_window(400, 0), admitted);
+        assert!(board.open_window(500, 1).is_empty());
+    }
+}

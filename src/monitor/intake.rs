@@ -1,0 +1,187 @@
+//! From a polled message to a row in a batch: decode, find its model, find its window.
+//!
+//! Everything that can be wrong with a record is decided here, before encoding, in one order: decode,
+//! model, entity, future, late, width. A record that fails moves no watermark and touches no count.
+
+use std::num::NonZeroUsize;
+
+use ahash::AHashMap;
+
+use crate::decode::Decoder;
+use crate::drift::partition::{Admission, PartitionWindows};
+use crate::drift::segment::{SegmentMask, SegmentTable};
+use crate::monitor::admission::AdmissionBoard;
+use crate::record::{RawMessage, Record, Reject, RejectReason};
+use crate::sae::embedding::{EmbeddingBatch, EmbeddingError};
+
+/// Which model reads which version: positions in the list of models.
+#[derive(Clone, Debug, Default)]
+pub struct ModelIndex {
+    /// Listed versions.
+    pub by_version: AHashMap<String, usize>,
+    /// The model without a version: every version that is not listed.
+    pub default: Option<usize>,
+}
+
+impl ModelIndex {
+    fn of(&self, version: &str) -> Option<usize> {
+        if self.by_version.is_empty() { self.default } else { self.by_version.get(version).copied().or(self.default) }
+    }
+}
+
+/// Rules that do not change while the process runs.
+#[derive(Clone, Copy, Debug)]
+pub struct IntakeRules {
+    /// Presence and Kish counting need an entity.
+    pub needs_entity: bool,
+    /// How far an event time may lie ahead of the Kafka timestamp.
+    pub future_tolerance_ms: i64,
+    /// Segment fields.
+    pub n_fields: usize,
+}
+
+/// A row that waits to be encoded.
+#[derive(Clone, Copy, Debug)]
+pub struct PendingRow {
+    /// Position of the partition in the worker's list.
+    pub partition: usize,
+    /// Its offset.
+    pub offset: i64,
+    /// Start of its window.
+    pub window_start_ms: i64,
+    /// Its entity.
+    pub entity: Option<u64>,
+    /// Its segments.
+    pub segments: SegmentMask,
+}
+
+/// Rows of one model.
+#[derive(Debug)]
+pub struct ModelBatch {
+    /// Vectors, `[n, d_in]`.
+    pub embeddings: EmbeddingBatch,
+    /// What belongs to each.
+    pub rows: Vec<PendingRow>,
+}
+
+/// What became of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It waits in a batch.
+    Pending,
+    /// Read again, and counted or rejected before.
+    Skipped,
+    /// It cannot be counted.
+    Rejected(Reject),
+}
+
+/// One worker's intake.
+pub struct Intake {
+    decoder: Decoder,
+    rules: IntakeRules,
+    models: ModelIndex,
+    record: Record,
+    table: SegmentTable,
+    n_admitted: usize,
+    newest_window_ms: i64,
+    /// Batches by model.
+    pub batches: Vec<ModelBatch>,
+}
+
+impl Intake {
+    /// An empty intake for models of these widths. `table` holds no more than `_all` and `_other`:
+    /// names come from the board.
+    #[must_use]
+    pub fn new(decoder: Decoder, rules: IntakeRules, models: ModelIndex, table: SegmentTable, widths: &[NonZeroUsize]) -> Self {
+        let batches = widths.iter().map(|&d_in| ModelBatch { embeddings: EmbeddingBatch::new(d_in), rows: Vec::new() }).collect();
+        Self { decoder, rules, models, record: Record::default(), table, n_admitted: 0, newest_window_ms: i64::MIN, batches }
+    }
+
+    /// The segments as this worker knows them.
+    #[must_use]
+    pub fn table(&self) -> &SegmentTable {
+        &self.table
+    }
+
+    /// Event time of the last record that was taken.
+    #[must_use]
+    pub fn last_event_time_ms(&self) -> i64 {
+        self.record.event_time_ms
+    }
+
+    /// Takes a message of the partition at position `partition` in the worker's list.
+    pub fn take(&mut self, message: &RawMessage<'_>, partition: usize, windows: &mut PartitionWindows, board: &AdmissionBoard) -> Taken {
+        let taken = match self.admit(message, partition, windows, board) {
+            Ok(taken) => taken,
+            // A record that is read again was rejected, counted and kept then.
+            Err(_) if windows.is_replay(message.offset) => Taken::Skipped,
+            Err(reject) => {
+                windows.rejected(message.offset, reject.reason);
+                Taken::Rejected(reject)
+            }
+        };
+        windows.consumed(message.offset);
+        taken
+    }
+
+    fn admit(
+        &mut self,
+        message: &RawMessage<'_>,
+        partition: usize,
+        windows: &mut PartitionWindows,
+        board: &AdmissionBoard,
+    ) -> Result<Taken, Reject> {
+        self.record.clear(self.rules.n_fields);
+        self.decoder.decode(message, &mut self.record)?;
+        let record = &self.record;
+        let model = self.models.of(&record.model_version).ok_or_else(|| unknown_version(record))?;
+        if self.rules.needs_entity && record.entity.is_none() {
+            let words = "counting by entity needs an entity: neither the configured place nor the Kafka key has one";
+            return Err(Reject::new(RejectReason::MissingEntity, words));
+        }
+        let event_time_ms = record.event_time_ms;
+        if let Some(kafka_ms) = message.timestamp_ms
+            && event_time_ms > kafka_ms.saturating_add(self.rules.future_tolerance_ms)
+        {
+            let words = format!("event time {event_time_ms} ms lies more than window.future_tolerance ahead of the Kafka timestamp {kafka_ms} ms");
+            return Err(Reject::new(RejectReason::Future, words));
+        }
+        let window_start_ms = match windows.admit(message.offset, event_time_ms) {
+            Admission::Open { window_start_ms } => window_start_ms,
+            Admission::Replayed => return Ok(Taken::Skipped),
+            Admission::Late => {
+                let words = format!("event time {event_time_ms} ms lies in a window that is closed: raise window.lateness to wait longer");
+                return Err(Reject::new(RejectReason::Late, words));
+            }
+        };
+        let batch = &mut self.batches[model];
+        batch.embeddings.push(&record.embedding).map_err(|error| not_a_row(&error))?;
+        if window_start_ms > self.newest_window_ms {
+            self.newest_window_ms = window_start_ms;
+            for admission in board.open_window(window_start_ms, self.n_admitted) {
+                self.n_admitted += 1;
+                self.table.admit(&admission.segment, admission.from_ms);
+            }
+        }
+        windows.accepted(message.offset, event_time_ms);
+        let segments = self.table.mask(&record.fields, window_start_ms);
+        if segments & crate::drift::segment::MASK_OTHER != 0 {
+            windows.seen(window_start_ms, message.offset, self.table.unadmitted(&record.fields, window_start_ms));
+        }
+        batch.rows.push(PendingRow { partition, offset: message.offset, window_start_ms, entity: record.entity, segments });
+        Ok(Taken::Pending)
+    }
+}
+
+fn unknown_version(record: &Record) -> Reject {
+    let words = format!("no [[model]] reads model_version {:?}, and none without a version is configured", record.model_version);
+    Reject::new(RejectReason::UnknownModelVersion, words)
+}
+
+fn not_a_row(error: &EmbeddingError) -> Reject {
+    let reason = match error {
+        EmbeddingError::Width { .. } => RejectReason::WrongWidth,
+        EmbeddingError::NotFinite { .. } => RejectReason::NotFinite,
+    };
+    Reject::new(reason, error.to_string())
+}

@@ -1,0 +1,323 @@
+//! The judge: one thread, owns the store, does everything that must be in one transaction.
+//!
+//! Steps come in, are stored and acknowledged. When every partition has passed the end of a window,
+//! its parts are merged, judged model by model, stored in one transaction, and the picture that
+//! metrics, API and page read is swapped.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::drift::alert::{Alert, AlertAction};
+use crate::drift::partition::PartitionPosition;
+use crate::drift::report::{AlertChange, DriftReport, Verdict};
+use crate::metrics::registry::Stage;
+use crate::monitor::admission::Admission;
+use crate::monitor::assemble::{MAX_SPLIT, assemble};
+use crate::monitor::error::MonitorError;
+use crate::monitor::version::Version;
+use crate::monitor::worker::Shared;
+use crate::record::TopicPartition;
+use crate::snapshot::{InstanceFacts, Snapshot, SnapshotCell};
+use crate::store::judgement::{JudgedModel, Judgement};
+use crate::store::reader::UnjudgedWindow;
+use crate::store::step::{Step, StepOutcome};
+use crate::store::{Store, StoreError};
+use crate::task::Shutdown;
+
+/// Alerts shown that do not fire any more.
+const PAST_ALERTS: usize = 100;
+/// Pause before a refused transaction is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What the judge is asked for.
+pub enum JudgeCommand {
+    /// Store a step.
+    Step {
+        /// The step.
+        step: Box<Step>,
+        /// When it was sent.
+        sent: Instant,
+        /// Where the acknowledgement goes.
+        reply: Sender<StepAck>,
+    },
+    /// An operator acts on an alert.
+    Act {
+        /// Number of the alert.
+        alert: i64,
+        /// What, who, why.
+        action: AlertAction,
+        /// Where the outcome goes.
+        reply: Sender<Result<Alert, StoreError>>,
+    },
+    /// Somebody sends a test alert: recorded, then shown.
+    TestAlert {
+        /// Who.
+        who: String,
+        /// Why.
+        why: String,
+        /// Until when, ms since 1970 UTC.
+        until_ms: i64,
+        /// Where the outcome goes.
+        reply: Sender<Result<(), StoreError>>,
+    },
+}
+
+/// A step was stored, or not.
+#[derive(Clone, Debug)]
+pub struct StepAck {
+    /// Its partition.
+    pub partition: TopicPartition,
+    /// Its position.
+    pub position: PartitionPosition,
+    /// What became of it.
+    pub outcome: StepOutcome,
+}
+
+/// Positions as stored: the judge writes, workers read when a partition is assigned.
+#[derive(Debug, Default)]
+pub struct StoredPositions(Mutex<BTreeMap<TopicPartition, PartitionPosition>>);
+
+impl StoredPositions {
+    /// What the store holds at start.
+    #[must_use]
+    pub fn new(positions: BTreeMap<TopicPartition, PartitionPosition>) -> Self {
+        Self(Mutex::new(positions))
+    }
+
+    /// One partition's position.
+    #[must_use]
+    pub fn get(&self, partition: &TopicPartition) -> Option<PartitionPosition> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(partition).cloned()
+    }
+
+    fn set(&self, partition: &TopicPartition, position: PartitionPosition) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(partition.clone(), position);
+    }
+
+    fn closed_before(&self, n_partitions: usize, shared: &Shared) -> i64 {
+        let positions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if positions.len() < n_partitions {
+            return i64::MIN;
+        }
+        positions.values().map(|p| shared.rules.window.closed_before(p.watermark_ms)).min().unwrap_or(i64::MIN)
+    }
+}
+
+/// The judge's state.
+pub struct Judge {
+    store: Store,
+    versions: Vec<Version>,
+    shared: Arc<Shared>,
+    facts: Arc<InstanceFacts>,
+    snapshot: Arc<SnapshotCell>,
+    budget_windows: f64,
+    min_segment_records: u64,
+    max_segments: usize,
+    workers: Arc<AtomicUsize>,
+    n_judged: u64,
+}
+
+/// What does not change about a judge.
+pub struct JudgeRules {
+    /// A, windows per allowed false alarm.
+    pub budget_windows: f64,
+    /// Records a segment name needs in a window to be followed.
+    pub min_segment_records: u64,
+    /// Most segments.
+    pub max_segments: usize,
+}
+
+impl Judge {
+    /// A judge over an opened store.
+    #[must_use]
+    pub fn new(
+        store: Store,
+        versions: Vec<Version>,
+        shared: Arc<Shared>,
+        facts: Arc<InstanceFacts>,
+        snapshot: Arc<SnapshotCell>,
+        rules: JudgeRules,
+        workers: Arc<AtomicUsize>,
+    ) -> Self {
+        let JudgeRules { budget_windows, min_segment_records, max_segments } = rules;
+        Self { store, versions, shared, facts, snapshot, budget_windows, min_segment_records, max_segments, workers, n_judged: 0 }
+    }
+
+    /// Serves until every worker has ended and everything they sent is stored and judged; windows judged.
+    ///
+    /// # Errors
+    /// The store is damaged, or refuses for good.
+    pub fn run(mut self, commands: &Receiver<JudgeCommand>, shutdown: &Shutdown) -> Result<u64, MonitorError> {
+        self.publish()?;
+        self.judge_due(shutdown)?;
+        self.shared.live.set_ready("store");
+        loop {
+            match commands.recv_timeout(Duration::from_millis(100)) {
+                Ok(command) => self.serve(command, shutdown)?,
+                Err(RecvTimeoutError::Timeout) if self.workers.load(Ordering::SeqCst) > 0 => {}
+                Err(_) => break,
+            }
+        }
+        self.judge_due(shutdown)?;
+        tracing::info!(windows = self.n_judged, "judge ended: everything sent is stored");
+        Ok(self.n_judged)
+    }
+
+    fn serve(&mut self, command: JudgeCommand, shutdown: &Shutdown) -> Result<(), MonitorError> {
+        match command {
+            JudgeCommand::Step { step, sent, reply } => {
+                let outcome = self.keep_trying(shutdown, |store| store.apply_step(&step))?;
+                self.shared.metrics.checkpointed(sent.elapsed());
+                self.shared.metrics.spent(Stage::Checkpoint, sent.elapsed());
+                if outcome == StepOutcome::Applied {
+                    self.shared.positions.set(&step.partition, step.position.clone());
+                }
+                // A worker that has gone needs no answer.
+                drop(reply.send(StepAck { partition: step.partition.clone(), position: step.position.clone(), outcome }));
+                self.judge_due(shutdown)?;
+            }
+            JudgeCommand::Act { alert, action, reply } => {
+                drop(reply.send(self.store.act(alert, &action)));
+                self.publish()?;
+            }
+            JudgeCommand::TestAlert { who, why, until_ms, reply } => {
+                let outcome = self.store.record_test_alert(&who, &why, until_ms, self.shared.clock.now_ms());
+                if outcome.is_ok() {
+                    self.shared.live.set_test_alert(Some(until_ms));
+                }
+                drop(reply.send(outcome));
+                self.publish()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Judges every window that all partitions have passed, oldest first.
+    fn judge_due(&mut self, shutdown: &Shutdown) -> Result<(), MonitorError> {
+        let edge = self.shared.positions.closed_before(self.shared.rules.n_partitions, &self.shared);
+        let due: Vec<UnjudgedWindow> = self.store.read().unjudged_windows()?.into_iter().filter(|w| w.start_ms < edge).collect();
+        let any = !due.is_empty();
+        for window in due {
+            self.judge_window(&window, shutdown)?;
+        }
+        if any {
+            self.publish()?;
+        }
+        Ok(())
+    }
+
+    fn judge_window(&mut self, due: &UnjudgedWindow, shutdown: &Shutdown) -> Result<(), MonitorError> {
+        let began = Instant::now();
+        let parts = self.store.read().partials_of(due.start_ms)?;
+        let labels: Vec<String> = self.versions.iter().map(|version| version.label().to_owned()).collect();
+        let by_entity = self.shared.rules.models.iter().any(|(_, spec)| spec.by_entity);
+        let assembled = assemble(due.start_ms, due.end_ms, &parts, &labels, by_entity);
+        self.shared.metrics.entities_split.set(assembled.split_ratio);
+        let mut models = Vec::new();
+        for (version, window) in self.versions.iter_mut().zip(assembled.windows) {
+            let mut report = version.judge(&window);
+            if by_entity && assembled.split_ratio > MAX_SPLIT {
+                name_split(&mut report);
+            }
+            models.push(JudgedModel { window, report, state: version.state()? });
+        }
+        let admitted = self.admit(&assembled.seen, due.end_ms);
+        let now_ms = self.shared.clock.now_ms();
+        let judgement = Judgement {
+            start_ms: due.start_ms,
+            end_ms: due.end_ms,
+            n_partials: parts.len(),
+            models,
+            judged_ms: now_ms,
+            admitted: admitted.into_iter().map(|admission| (admission.segment, admission.from_ms)).collect(),
+        };
+        let outcome = self.keep_trying(shutdown, |store| store.commit_judgement(&judgement))?;
+        tracing::debug!(?outcome, window = due.start_ms, "window judged");
+        for version in &mut self.versions {
+            version.fit_first(&mut self.store, now_ms)?;
+        }
+        self.n_judged += 1;
+        self.shared.metrics.windows_judged.inc();
+        self.shared.metrics.window_end.set(due.end_ms as f64 / 1e3);
+        for change in judgement.models.iter().flat_map(|model| &model.report.changes) {
+            self.say(change);
+        }
+        self.shared.metrics.spent(Stage::Judge, began.elapsed());
+        Ok(())
+    }
+
+    fn say(&self, change: &AlertChange) {
+        match change {
+            AlertChange::Opened(crossing) => {
+                self.shared.metrics.alerted(crossing.direction);
+                tracing::info!(
+                    stream = %crossing.stream,
+                    segment = %crossing.segment,
+                    model = %crossing.model_version,
+                    direction = crossing.direction.kind(),
+                    ratio = crossing.ratio,
+                    began_ms = crossing.began_ms,
+                    "drift alert opened"
+                );
+            }
+            AlertChange::CrossedAgain(_) => {}
+            AlertChange::Recovered { segment, stream, .. } => tracing::info!(%stream, %segment, "drift alert recovered"),
+        }
+    }
+
+    /// Follows the most frequent new segments from a window on that nobody has opened yet.
+    fn admit(&self, seen: &BTreeMap<String, u64>, not_before_ms: i64) -> Vec<Admission> {
+        let mut names: Vec<(&String, &u64)> = seen.iter().filter(|(_, n)| **n >= self.min_segment_records).collect();
+        names.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
+        // `_all` and `_other` take two places.
+        let free = self.max_segments.saturating_sub(2 + self.shared.board.len());
+        let known = self.shared.board.names();
+        let names = names.into_iter().map(|(name, _)| name.clone()).filter(|name| !known.contains(name)).take(free).collect();
+        self.shared.board.admit(names, self.shared.rules.window.length_ms, not_before_ms)
+    }
+
+    /// A refused transaction (disk full, read-only) stops the flow, not the program: not ready, and tried
+    /// again until it works or the shutdown comes.
+    fn keep_trying<T>(&mut self, shutdown: &Shutdown, mut attempt: impl FnMut(&mut Store) -> Result<T, StoreError>) -> Result<T, MonitorError> {
+        loop {
+            match attempt(&mut self.store) {
+                Ok(done) => {
+                    self.shared.live.set_ready("store");
+                    return Ok(done);
+                }
+                Err(error @ (StoreError::Database(_) | StoreError::Io { .. })) if !shutdown.is_triggered() => {
+                    self.shared.metrics.checkpoint_failures.inc();
+                    self.shared.live.set_not_ready("store", error.to_string());
+                    tracing::error!(%error, "the store refused: consumption waits until it works again");
+                    // Whether the flag is up decides above.
+                    let _up = shutdown.wait_timeout(RETRY);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn publish(&self) -> Result<(), MonitorError> {
+        self.snapshot.publish(Snapshot {
+            instance: Arc::clone(&self.facts),
+            judging: true,
+            lineage: self.store.lineage(),
+            history_head: self.store.read().audit_head()?,
+            last_window_end_ms: self.store.read().last_judged()?.map(|(_, end)| end),
+            false_alarm_budget_windows: self.budget_windows,
+            models: self.versions.iter().map(Version::picture).collect(),
+            alerts: self.store.read().alerts(PAST_ALERTS)?,
+        });
+        Ok(())
+    }
+}
+
+/// `incomplete` because of split entities has a verdict of its own, so that it can be alerted on.
+fn name_split(report: &mut DriftReport) {
+    for segment in report.segments.iter_mut().filter(|segment| segment.verdict == Verdict::Incomplete) {
+        segment.verdict = Verdict::EntitiesSplit;
+    }
+}

@@ -1,0 +1,100 @@
+//! Rejects on their way to the dead letters.
+//!
+//! A reject is copied out of the client's buffer and sent after the batch, so that a slow
+//! dead-letter topic makes the worker slower and loses nothing. Positions are stored only when the
+//! dead letters below them are acknowledged.
+
+use std::time::{Duration, Instant};
+
+use crate::kafka::dead_letter::DeadLetters;
+use crate::kafka::error::KafkaError;
+use crate::metrics::registry::ProcessMetrics;
+use crate::record::{Header, RawMessage, Reject, TopicPartition};
+
+/// Longest wait for the dead-letter topic before the worker stops; its records are then read again.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct Kept {
+    partition: TopicPartition,
+    offset: i64,
+    timestamp_ms: Option<i64>,
+    key: Option<Vec<u8>>,
+    payload: Option<Vec<u8>>,
+    headers: Vec<(String, Option<Vec<u8>>)>,
+    reject: Reject,
+}
+
+/// One worker's rejects.
+pub struct Rejects {
+    dead_letters: Option<DeadLetters>,
+    kept: Vec<Kept>,
+    acked: u64,
+}
+
+impl Rejects {
+    /// Rejects that go to a dead-letter topic, or that are counted only.
+    #[must_use]
+    pub fn new(dead_letters: Option<DeadLetters>) -> Self {
+        Self { dead_letters, kept: Vec::new(), acked: 0 }
+    }
+
+    /// Keeps a reject until [`Self::send`].
+    pub fn keep(&mut self, message: &RawMessage<'_>, reject: Reject) {
+        tracing::debug!(partition = %message.partition, offset = message.offset, %reject, "record rejected");
+        if self.dead_letters.is_none() {
+            return;
+        }
+        self.kept.push(Kept {
+            partition: message.partition.clone(),
+            offset: message.offset,
+            timestamp_ms: message.timestamp_ms,
+            key: message.key.map(<[u8]>::to_vec),
+            payload: message.payload.map(<[u8]>::to_vec),
+            headers: message.headers.iter().map(|(name, value)| ((*name).to_owned(), value.map(<[u8]>::to_vec))).collect(),
+            reject,
+        });
+    }
+
+    /// Queues what was kept.
+    ///
+    /// # Errors
+    /// The topic cannot take it.
+    pub fn send(&mut self, metrics: &ProcessMetrics) -> Result<(), KafkaError> {
+        let Some(dead_letters) = &self.dead_letters else { return Ok(()) };
+        for kept in self.kept.drain(..) {
+            let headers: Vec<Header<'_>> = kept.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
+            let message = RawMessage {
+                partition: &kept.partition,
+                offset: kept.offset,
+                timestamp_ms: kept.timestamp_ms,
+                key: kept.key.as_deref(),
+                payload: kept.payload.as_deref(),
+                headers: &headers,
+            };
+            if let Err(error) = dead_letters.send(&message, &kept.reject, PATIENCE) {
+                metrics.dead_letter_failures.inc();
+                return Err(error);
+            }
+        }
+        let acked = dead_letters.acked();
+        metrics.dead_letters.inc_by(acked - self.acked);
+        self.acked = acked;
+        Ok(())
+    }
+
+    /// Whether every reject so far is kept safely; never blocks.
+    ///
+    /// # Errors
+    /// One could not be written.
+    pub fn is_settled(&self) -> Result<bool, KafkaError> {
+        self.dead_letters.as_ref().map_or(Ok(true), DeadLetters::settled)
+    }
+
+    /// Waits until every reject is kept safely.
+    ///
+    /// # Errors
+    /// One could not be written, or not in time.
+    pub fn settle(&self, deadline: Instant) -> Result<(), KafkaError> {
+        self.dead_letters.as_ref().map_or(Ok(()), |dead_letters| dead_letters.settle(deadline))
+    }
+}

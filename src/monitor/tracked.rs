@@ -1,0 +1,99 @@
+//! One partition in a worker's hands: its open windows, and what of it is not stored yet.
+
+use std::collections::BTreeMap;
+
+use crate::drift::closed::PartialWindow;
+use crate::drift::partition::{PartitionPosition, PartitionWindows};
+use crate::drift::segment::SegmentTable;
+use crate::drift::window::{CountingSpec, WindowSpec};
+use crate::monitor::progress::PartitionProgress;
+use crate::record::{RejectReason, TopicPartition};
+use crate::store::step::Step;
+
+/// A position that has not moved for this long, with records waiting, is stalled.
+const STALLED_AFTER_MS: i64 = 60_000;
+
+/// A partition that was assigned and not released.
+#[derive(Debug)]
+pub struct Tracked {
+    /// Its open windows.
+    pub windows: PartitionWindows,
+    /// Rejects since the last step.
+    pub rejected: BTreeMap<RejectReason, u64>,
+    /// Process clock at the last record, ms.
+    pub last_record_ms: i64,
+    /// Kafka timestamp of the last record, ms.
+    pub last_timestamp_ms: Option<i64>,
+    /// With `--until-end`: the log's end when it was assigned.
+    pub end_target: i64,
+    closed: Vec<PartialWindow>,
+    stepped: PartitionPosition,
+}
+
+impl Tracked {
+    /// Goes on from a position; the log held records up to `end_target` when it was assigned.
+    #[must_use]
+    pub fn new(partition: TopicPartition, spec: WindowSpec, position: PartitionPosition, end_target: i64, now_ms: i64) -> Self {
+        let windows = PartitionWindows::resume(partition, spec, position.clone());
+        Self {
+            windows,
+            rejected: BTreeMap::new(),
+            last_record_ms: now_ms,
+            last_timestamp_ms: None,
+            end_target,
+            closed: Vec::new(),
+            stepped: position,
+        }
+    }
+
+    /// Takes the windows that are closed by now; how many.
+    pub fn close(&mut self, models: &[(String, CountingSpec)], table: &SegmentTable) -> usize {
+        if !self.windows.is_due() {
+            return 0;
+        }
+        let closed = self.windows.close_due(models, table);
+        let n = closed.len();
+        self.closed.extend(closed);
+        n
+    }
+
+    /// Whether closed windows wait to be stored.
+    #[must_use]
+    pub fn has_closed(&self) -> bool {
+        !self.closed.is_empty()
+    }
+
+    /// What is not stored yet, as a step; `None` where nothing is.
+    pub fn step(&mut self) -> Option<Step> {
+        let position = self.windows.position();
+        if self.closed.is_empty() && (position.next_offset, position.watermark_ms) == (self.stepped.next_offset, self.stepped.watermark_ms) {
+            return None;
+        }
+        let starts_at = std::mem::replace(&mut self.stepped, position.clone()).next_offset;
+        Some(Step {
+            partition: self.windows.partition().clone(),
+            starts_at,
+            position,
+            closed: std::mem::take(&mut self.closed),
+            rejected: std::mem::take(&mut self.rejected),
+        })
+    }
+
+    /// The partition as the other workers need to know it; `at` is the consumer's own position.
+    #[must_use]
+    pub fn progress(&self, at: i64, end: Option<i64>) -> PartitionProgress {
+        let position = self.windows.position();
+        PartitionProgress {
+            at_end: end.is_some_and(|end| at >= end),
+            last_record_ms: self.last_record_ms,
+            watermark_ms: position.watermark_ms,
+            finished: !self.windows.is_rereading() && at >= self.end_target,
+        }
+    }
+
+    /// Whether the position has not moved for a minute although records wait.
+    #[must_use]
+    pub fn is_stalled(&self, at: i64, end: Option<i64>, now_ms: i64) -> bool {
+        end.is_some_and(|end| end > at) && now_ms - self.last_record_ms >= STALLED_AFTER_MS
+    }
+}

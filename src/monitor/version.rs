@@ -1,0 +1,232 @@
+//! What the judge holds of one model version: its reference, its detectors, and the windows gathered
+//! while there is no reference yet.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::bundle::Bundle;
+use crate::config::ReferenceChoice;
+use crate::drift::closed::ClosedWindow;
+use crate::drift::judge::{ModelJudge, warmup_report};
+use crate::drift::reference::Reference;
+use crate::drift::report::{DriftReport, Verdict};
+use crate::drift::settings::JudgeSettings;
+use crate::drift::stream::StreamId;
+use crate::monitor::error::MonitorError;
+use crate::sae::latent::LatentId;
+use crate::snapshot::{ConceptName, ModelPicture, RateHistory, ReferenceFacts};
+use crate::store::references::ReferenceEntry;
+use crate::store::reader::WindowQuery;
+use crate::store::{Store, StoreError};
+
+/// One model version under judgement.
+pub struct Version {
+    label: String,
+    bundle: Arc<Bundle>,
+    settings: JudgeSettings,
+    /// Windows the first reference is made of; `None` where a reference is named.
+    first_windows: Option<usize>,
+    judge: Option<ModelJudge>,
+    created_ms: i64,
+    gathered: Vec<ClosedWindow>,
+    names: Arc<BTreeMap<StreamId, ConceptName>>,
+    history: RateHistory,
+    last: Option<Arc<DriftReport>>,
+}
+
+impl Version {
+    /// Goes on where the store says this version was.
+    ///
+    /// # Errors
+    /// A named reference is missing, unapproved, or of another SAE; the store is damaged.
+    pub fn restore(
+        label: &str,
+        bundle: Arc<Bundle>,
+        settings: JudgeSettings,
+        choice: &ReferenceChoice,
+        store: &Store,
+    ) -> Result<Self, MonitorError> {
+        let first_windows = choice.first_windows(std::time::Duration::from_millis(settings.window_ms.unsigned_abs()));
+        let mut version = Self {
+            label: label.to_owned(),
+            names: Arc::new(names(&bundle)),
+            bundle,
+            settings,
+            first_windows: first_windows.and_then(|n| usize::try_from(n).ok()),
+            judge: None,
+            created_ms: 0,
+            gathered: Vec::new(),
+            history: RateHistory::default(),
+            last: None,
+        };
+        let wanted = match choice {
+            ReferenceChoice::Named(name) => Some(name.clone()),
+            _ => Some(version.first_name(store.lineage())),
+        };
+        if let Some((entry, body)) = wanted.as_deref().map(|name| store.read().reference(name)).transpose()?.flatten() {
+            version.take_up(&entry, &body, matches!(choice, ReferenceChoice::Named(_)), store)?;
+        } else if let ReferenceChoice::Named(name) = choice {
+            return Err(MonitorError::NoReference { name: name.clone(), known: known_references(store)? });
+        } else {
+            let query = WindowQuery { model_version: Some(version.label.clone()), ..WindowQuery::default() };
+            store.read().for_each_window(&query, |window| {
+                version.gathered.push(window);
+                Ok::<(), StoreError>(())
+            })?;
+        }
+        Ok(version)
+    }
+
+    fn take_up(&mut self, entry: &ReferenceEntry, body: &[u8], named: bool, store: &Store) -> Result<(), MonitorError> {
+        if named && entry.approval.is_none() {
+            return Err(MonitorError::NotApproved { name: entry.name.clone() });
+        }
+        if entry.fingerprint != self.bundle.fingerprint() {
+            let (name, found, expected) = (entry.name.clone(), entry.fingerprint.clone(), self.bundle.fingerprint().to_owned());
+            return Err(MonitorError::ReferenceOfAnotherSae { name, found, expected });
+        }
+        let reference: Reference = rmp_serde::from_slice(body).map_err(|error| MonitorError::damaged("reference", &entry.name, &error))?;
+        let mut judge = ModelJudge::new(Arc::new(reference), self.settings.clone())?;
+        if let Some((_, state)) = store.read().judge_state(&self.label)?
+            && !state.is_empty()
+        {
+            let state = rmp_serde::from_slice(&state).map_err(|error| MonitorError::damaged("detector state", &self.label, &error))?;
+            if let Err(error) = judge.restore(state) {
+                tracing::warn!(%error, "detectors start with no evidence");
+            }
+        }
+        self.created_ms = entry.created_ms;
+        self.judge = Some(judge);
+        Ok(())
+    }
+
+    /// Judges a window, or gathers it for the first reference.
+    pub fn judge(&mut self, window: &ClosedWindow) -> DriftReport {
+        let report = match &mut self.judge {
+            Some(judge) => judge.judge(window),
+            None => {
+                self.gathered.push(window.clone());
+                warmup_report(window, Verdict::Warmup)
+            }
+        };
+        self.history.push(&report);
+        self.last = Some(Arc::new(report.clone()));
+        report
+    }
+
+    /// Detector state as stored beside the window; empty while there is none.
+    ///
+    /// # Errors
+    /// Never in practice: the state cannot be written down.
+    pub fn state(&self) -> Result<Vec<u8>, MonitorError> {
+        let Some(judge) = &self.judge else { return Ok(Vec::new()) };
+        rmp_serde::to_vec_named(&judge.state()).map_err(|error| MonitorError::damaged("detector state", &self.label, &error))
+    }
+
+    /// Makes the first reference once enough windows are gathered. A refusal is said once per window
+    /// and more windows are waited for: the newest ones are tried again.
+    ///
+    /// # Errors
+    /// The store refuses.
+    pub fn fit_first(&mut self, store: &mut Store, now_ms: i64) -> Result<bool, MonitorError> {
+        let Some(wanted) = self.first_windows.filter(|n| self.judge.is_none() && self.gathered.len() >= *n) else { return Ok(false) };
+        let name = self.first_name(store.lineage());
+        let newest = &self.gathered[self.gathered.len() - wanted..];
+        let fitted = Reference::fit(&name, self.bundle.fingerprint(), newest, &self.settings);
+        let reference = match fitted {
+            Ok(reference) => reference,
+            Err(error) => {
+                tracing::warn!(%error, model = %self.label, "no reference yet: the next window is waited for");
+                return Ok(false);
+            }
+        };
+        let body = rmp_serde::to_vec_named(&reference).map_err(|error| MonitorError::damaged("reference", &name, &error))?;
+        store.put_reference(&entry_of(&reference, now_ms), &body)?;
+        tracing::info!(reference = %name, windows = reference.n_windows, model = %self.label, "reference made from the first windows");
+        self.judge = Some(ModelJudge::new(Arc::new(reference), self.settings.clone())?);
+        self.created_ms = now_ms;
+        self.gathered = Vec::new();
+        Ok(true)
+    }
+
+    /// Segments the reference knows: followed from the start.
+    pub fn reference_segments(&self) -> impl Iterator<Item = &String> {
+        self.judge.iter().flat_map(|judge| judge.reference().segments.keys())
+    }
+
+    /// Label of the version.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// The version as metrics, API and page show it.
+    #[must_use]
+    pub fn picture(&self) -> ModelPicture {
+        ModelPicture {
+            model_version: self.label.clone(),
+            fingerprint: self.bundle.fingerprint().to_owned(),
+            d_sae: self.bundle.spec().d_sae.get(),
+            names: Arc::clone(&self.names),
+            reference: self.judge.as_ref().map(|judge| facts_of(judge.reference(), self.created_ms)),
+            report: self.last.clone(),
+            history: self.history.clone(),
+        }
+    }
+
+    fn first_name(&self, lineage: i64) -> String {
+        let fingerprint = self.bundle.fingerprint();
+        format!("first-{}-{}-lineage-{lineage}", self.label, fingerprint.get(..8).unwrap_or(fingerprint))
+    }
+}
+
+fn known_references(store: &Store) -> Result<String, StoreError> {
+    let names: Vec<String> = store.read().references()?.into_iter().map(|entry| entry.name).collect();
+    Ok(if names.is_empty() { "none".to_owned() } else { names.join(", ") })
+}
+
+/// What is listed of a reference that was just made.
+#[must_use]
+pub fn entry_of(reference: &Reference, now_ms: i64) -> ReferenceEntry {
+    ReferenceEntry {
+        name: reference.name.clone(),
+        fingerprint: reference.fingerprint.clone(),
+        created_ms: now_ms,
+        from_ms: reference.first_start_ms,
+        to_ms: reference.last_end_ms,
+        windows: i64::try_from(reference.n_windows).unwrap_or(i64::MAX),
+        approval: None,
+    }
+}
+
+fn facts_of(reference: &Reference, created_ms: i64) -> ReferenceFacts {
+    ReferenceFacts {
+        name: reference.name.clone(),
+        fingerprint: reference.fingerprint.clone(),
+        created_ms,
+        from_ms: reference.first_start_ms,
+        to_ms: reference.last_end_ms,
+        windows: reference.n_windows as u64,
+        self_measured_wander: Some(reference.sigma_w),
+        self_checked: reference.self_check.is_passed(),
+    }
+}
+
+/// Names of all streams of a bundle.
+fn names(bundle: &Bundle) -> BTreeMap<StreamId, ConceptName> {
+    let catalogue = bundle.catalogue();
+    let family_of: BTreeMap<LatentId, u32> =
+        catalogue.families.iter().flat_map(|family| family.latents.iter().map(|latent| (*latent, family.id))).collect();
+    let latents = (0..bundle.spec().d_sae.get()).filter_map(|i| u32::try_from(i).ok()).map(|i| StreamId::Latent(LatentId(i)));
+    // A family's stream is its position in the catalogue's list, as the windows count it.
+    let families = (0..catalogue.families.len()).filter_map(|i| u32::try_from(i).ok()).map(StreamId::Family);
+    latents
+        .chain(families)
+        .chain([StreamId::ResidualOutlier, StreamId::DeadRecord])
+        .map(|stream| {
+            let family = if let StreamId::Latent(latent) = stream { family_of.get(&latent).copied() } else { None };
+            let verification = bundle.stream_verification(stream).kind().to_owned();
+            (stream, ConceptName { name: bundle.stream_name(stream), verification, family })
+        })
+        .collect()
+}

@@ -1,0 +1,402 @@
+//! A worker: one thread with its own consumer, its own encoders and its own partitions.
+//!
+//! Nothing is handed to another thread between the poll and the closed window; measured, that is the
+//! cheapest arrangement. A turn of the loop is poll, encode and count, close, store, commit.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel};
+use std::time::{Duration, Instant};
+
+use crate::clock::Clock;
+use crate::drift::window::CountingSpec;
+use crate::encode::Encoder;
+use crate::kafka::consumer::WorkerConsumer;
+use crate::kafka::dead_letter::DeadLetters;
+use crate::kafka::error::KafkaError;
+use crate::kafka::rebalance::{Position, RebalanceEvent};
+use crate::metrics::registry::{BatchTally, ProcessMetrics, Stage};
+use crate::monitor::admission::AdmissionBoard;
+use crate::monitor::counting::Counting;
+use crate::monitor::error::MonitorError;
+use crate::monitor::intake::{Intake, Taken};
+use crate::monitor::judge::{JudgeCommand, StepAck, StoredPositions};
+use crate::monitor::progress::Progress;
+use crate::monitor::rejects::Rejects;
+use crate::monitor::resume;
+use crate::monitor::tracked::Tracked;
+use crate::record::TopicPartition;
+use crate::snapshot::{Live, PartitionFacts};
+use crate::store::step::{Step, StepOutcome};
+use crate::task::Shutdown;
+
+/// Longest wait for a record; also how soon a shutdown is noticed.
+const POLL: Duration = Duration::from_millis(100);
+/// How often idle partitions, lag and ends are looked at.
+const TICK: Duration = Duration::from_millis(200);
+/// Steps of one worker are at least this far apart: a step costs an fsync.
+const STEP_GAP: Duration = Duration::from_millis(50);
+
+/// What all workers share.
+pub struct Shared {
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// The process's metrics.
+    pub metrics: Arc<ProcessMetrics>,
+    /// Lag and positions as the page shows them.
+    pub live: Arc<Live>,
+    /// Segments.
+    pub board: AdmissionBoard,
+    /// Idle partitions and ends.
+    pub progress: Progress,
+    /// Positions as stored.
+    pub positions: StoredPositions,
+    /// Rules that do not change.
+    pub rules: WorkerRules,
+}
+
+/// Rules of a worker that do not change while it runs.
+#[derive(Clone, Debug)]
+pub struct WorkerRules {
+    /// Windows.
+    pub window: crate::drift::window::WindowSpec,
+    /// Version and counting of each model.
+    pub models: Vec<(String, CountingSpec)>,
+    /// Hash of everything that counts depend on.
+    pub counting_hash: String,
+    /// Steps at least this often.
+    pub checkpoint_every: Duration,
+    /// Longest drain.
+    pub drain: Duration,
+    /// Idle after, ms.
+    pub idle_after_ms: i64,
+    /// Stop at the end the log had at the start.
+    pub until_end: bool,
+    /// Partitions of all topics.
+    pub n_partitions: usize,
+}
+
+/// One worker's state.
+pub struct Worker {
+    consumer: WorkerConsumer,
+    intake: Intake,
+    counting: Counting,
+    rejects: Rejects,
+    partitions: Vec<Tracked>,
+    steps: SyncSender<JudgeCommand>,
+    acks: Receiver<StepAck>,
+    ack_to: Sender<StepAck>,
+    n_unacked: usize,
+    to_commit: Vec<Position>,
+    committing: Vec<Position>,
+    shared: Arc<Shared>,
+    last_step: Instant,
+    last_tick: Instant,
+}
+
+impl Worker {
+    /// A worker that has joined the group and owns nothing yet.
+    #[must_use]
+    pub fn new(
+        consumer: WorkerConsumer,
+        intake: Intake,
+        encoders: Vec<Box<dyn Encoder>>,
+        bundles: &[Arc<crate::bundle::Bundle>],
+        dead_letters: Option<DeadLetters>,
+        steps: SyncSender<JudgeCommand>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        let (ack_to, acks) = channel();
+        Self {
+            consumer,
+            intake,
+            counting: Counting::new(encoders, bundles.to_vec()),
+            rejects: Rejects::new(dead_letters),
+            partitions: Vec::new(),
+            steps,
+            acks,
+            ack_to,
+            n_unacked: 0,
+            to_commit: Vec::new(),
+            committing: Vec::new(),
+            shared,
+            last_step: Instant::now(),
+            last_tick: Instant::now(),
+        }
+    }
+
+    /// Runs until the shutdown, or until the end of the log where that was asked for; then drains.
+    ///
+    /// # Errors
+    /// The broker needs a human, the encoder failed, or the store has gone.
+    pub fn run(mut self, shutdown: &Shutdown) -> Result<(), MonitorError> {
+        while !shutdown.is_triggered() {
+            let rebalances = self.read()?;
+            self.answer(rebalances)?;
+            self.step(false)?;
+            self.commit()?;
+            if self.last_tick.elapsed() >= TICK {
+                self.tick()?;
+                if self.is_finished() {
+                    break;
+                }
+            }
+        }
+        let drained = self.drain();
+        match &drained {
+            Ok(()) => tracing::info!("worker drained: everything counted is stored and committed"),
+            Err(error) => tracing::warn!(%error, "worker not drained in time: open windows are read again at the next start"),
+        }
+        self.consumer.close();
+        drained
+    }
+
+    /// One batch: poll, encode, count, close.
+    fn read(&mut self) -> Result<Vec<RebalanceEvent>, MonitorError> {
+        let began = Instant::now();
+        let mut tally = BatchTally::default();
+        let mut decode_time = Duration::ZERO;
+        let now_ms = self.shared.clock.now_ms();
+        let Self { consumer, intake, partitions, rejects, shared, .. } = self;
+        let mut last = 0;
+        let outcome = consumer.poll(POLL, |message| {
+            let decode_began = Instant::now();
+            let Some(at) = position_of(partitions, message.partition, last) else { return };
+            last = at;
+            let tracked = &mut partitions[at];
+            let replayed = tracked.windows.is_replay(message.offset);
+            if replayed {
+                tally.replayed += 1;
+            } else {
+                tally.consumed += 1;
+            }
+            tracked.last_record_ms = now_ms;
+            tracked.last_timestamp_ms = message.timestamp_ms;
+            match intake.take(&message, at, &mut tracked.windows, &shared.board) {
+                Taken::Pending => tally.encoded += u64::from(!replayed),
+                Taken::Skipped => {}
+                Taken::Rejected(reject) => {
+                    tally.reject(reject.reason);
+                    *tracked.rejected.entry(reject.reason).or_insert(0) += 1;
+                    rejects.keep(&message, reject);
+                }
+            }
+            decode_time += decode_began.elapsed();
+        })?;
+        self.shared.metrics.spent(Stage::Poll, began.elapsed().saturating_sub(decode_time));
+        self.shared.metrics.spent(Stage::Decode, decode_time);
+        if tally.encoded > 0 {
+            self.shared.metrics.last_record.set(self.intake.last_event_time_ms() as f64 / 1e3);
+        }
+        self.counting.flush(&mut self.intake.batches, &self.shared.rules.models, &mut self.partitions, &self.shared.metrics)?;
+        // Booked after encoding, in one piece: consumed = encoded + rejected in every scrape.
+        self.shared.metrics.book(&tally);
+        self.close_windows();
+        self.rejects.send(&self.shared.metrics)?;
+        for fault in outcome.faults {
+            if fault.needs_human() || matches!(fault, KafkaError::Fatal { .. }) {
+                return Err(fault.into());
+            }
+            tracing::warn!(%fault, "broker fault, librdkafka goes on trying");
+        }
+        Ok(outcome.rebalances)
+    }
+
+    fn close_windows(&mut self) {
+        for tracked in &mut self.partitions {
+            let n = tracked.close(&self.shared.rules.models, self.intake.table());
+            self.shared.metrics.windows_closed.inc_by(n as u64);
+        }
+    }
+
+    fn answer(&mut self, rebalances: Vec<RebalanceEvent>) -> Result<(), MonitorError> {
+        for event in rebalances {
+            self.shared.metrics.rebalances.inc();
+            match event {
+                RebalanceEvent::Assigned(assigned) => {
+                    let mut starts = Vec::new();
+                    for assigned in assigned {
+                        let tracked = self.take_over(&assigned)?;
+                        starts.push((assigned.partition.clone(), tracked.windows.position().replay_offset.max(assigned.low)));
+                        self.partitions.push(tracked);
+                    }
+                    tracing::info!(partitions = starts.len(), "partitions assigned");
+                    self.consumer.start(&starts)?;
+                    self.shared.live.set_ready("group");
+                }
+                RebalanceEvent::Revoked { partitions, lost } => {
+                    if lost {
+                        tracing::warn!(partitions = partitions.len(), "partitions lost: their state is dropped and nothing is committed");
+                    } else if let Err(error) = self.drain() {
+                        tracing::warn!(%error, "revoked partitions were not drained in time: their next owner reads again");
+                    }
+                    for partition in &partitions {
+                        self.shared.progress.forget(partition);
+                        self.shared.live.remove_partition(partition);
+                    }
+                    self.partitions.retain(|tracked| !partitions.contains(tracked.windows.partition()));
+                    self.to_commit.retain(|position| !partitions.contains(&position.partition));
+                    self.consumer.release(&partitions)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take_over(&self, assigned: &crate::kafka::rebalance::AssignedPartition) -> Result<Tracked, MonitorError> {
+        let rules = &self.shared.rules;
+        let stored = self.shared.positions.get(&assigned.partition);
+        let position = resume::position(&rules.counting_hash, assigned, stored.as_ref());
+        if position.next_offset > assigned.high {
+            return Err(MonitorError::LogBehind { partition: assigned.partition.clone(), stored: position.next_offset, end: assigned.high });
+        }
+        if position.replay_offset < assigned.low {
+            let (partition, lost) = (&assigned.partition, assigned.low - position.replay_offset);
+            tracing::error!(%partition, lost, "retention deleted records of open windows before they could be read again");
+        }
+        let now_ms = self.shared.clock.now_ms();
+        Ok(Tracked::new(assigned.partition.clone(), rules.window, position, assigned.high, now_ms))
+    }
+
+    /// Sends what is not stored yet, when it is time (or at once, when `now`).
+    fn step(&mut self, now: bool) -> Result<(), MonitorError> {
+        self.take_acks()?;
+        let since = self.last_step.elapsed();
+        let closed = self.partitions.iter().any(Tracked::has_closed);
+        let due = now || since >= self.shared.rules.checkpoint_every || (closed && since >= STEP_GAP);
+        // A position is stored only after the dead letters below it are acknowledged.
+        if !due || !self.rejects.is_settled()? {
+            return Ok(());
+        }
+        self.last_step = Instant::now();
+        for at in 0..self.partitions.len() {
+            if let Some(step) = self.partitions[at].step() {
+                self.send(step)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands a step to the judge. A full channel means that the store is slow: this worker then waits,
+    /// reads nothing, and stays in the group.
+    fn send(&mut self, step: Step) -> Result<(), MonitorError> {
+        let mut command = JudgeCommand::Step { step: Box::new(step), sent: Instant::now(), reply: self.ack_to.clone() };
+        loop {
+            match self.steps.try_send(command) {
+                Ok(()) => {
+                    self.n_unacked += 1;
+                    return Ok(());
+                }
+                Err(TrySendError::Disconnected(_)) => return Err(MonitorError::JudgeGone),
+                Err(TrySendError::Full(back)) => {
+                    command = back;
+                    let outcome = self.consumer.keep_alive()?;
+                    if !outcome.rebalances.is_empty() {
+                        // The step's partition may be among them. What is not stored is read again by its next owner.
+                        self.partitions.clear();
+                        return self.answer(outcome.rebalances);
+                    }
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            }
+        }
+    }
+
+    fn take_acks(&mut self) -> Result<(), MonitorError> {
+        while let Ok(ack) = self.acks.try_recv() {
+            self.acknowledged(ack)?;
+        }
+        Ok(())
+    }
+
+    fn acknowledged(&mut self, ack: StepAck) -> Result<(), MonitorError> {
+        self.n_unacked -= 1;
+        match ack.outcome {
+            StepOutcome::Applied | StepOutcome::Replayed => {
+                let metadata = resume::metadata(&self.shared.rules.counting_hash, &ack.position);
+                self.to_commit.retain(|position| position.partition != ack.partition);
+                self.to_commit.push(Position { partition: ack.partition, offset: ack.position.next_offset, metadata });
+                Ok(())
+            }
+            StepOutcome::Gap { stored } => Err(MonitorError::Gap { partition: ack.partition, stored, position: ack.position.next_offset }),
+        }
+    }
+
+    /// Commits what is stored; never waits. One commit is in flight at a time.
+    fn commit(&mut self) -> Result<(), MonitorError> {
+        if let Some(outcome) = self.consumer.poll_commit() {
+            let failed = std::mem::take(&mut self.committing);
+            if let Err(error) = outcome {
+                tracing::debug!(%error, "commit refused");
+                self.shared.metrics.checkpoint_failures.inc_by(u64::from(!matches!(error, KafkaError::Commit { retriable: true, .. })));
+                if matches!(error, KafkaError::Commit { fenced: false, .. }) {
+                    let newer: Vec<TopicPartition> = self.to_commit.iter().map(|position| position.partition.clone()).collect();
+                    self.to_commit.extend(failed.into_iter().filter(|position| !newer.contains(&position.partition)));
+                }
+            }
+        }
+        if !self.to_commit.is_empty() && !self.consumer.commit_in_flight() && self.consumer.commit(&self.to_commit)? {
+            self.committing = std::mem::take(&mut self.to_commit);
+        }
+        Ok(())
+    }
+
+    /// Looks at ends, idle partitions and lag.
+    fn tick(&mut self) -> Result<(), MonitorError> {
+        self.last_tick = Instant::now();
+        let rules = &self.shared.rules;
+        let now_ms = self.shared.clock.now_ms();
+        let positions = self.consumer.positions()?;
+        let last_of_all = rules.until_end.then(|| self.shared.progress.final_watermark(rules.n_partitions, &rules.window)).flatten();
+        for tracked in &mut self.partitions {
+            let partition = tracked.windows.partition().clone();
+            let next = tracked.windows.position().next_offset;
+            let at = positions.iter().find(|(known, _)| *known == partition).map_or(next, |(_, at)| next.max(*at));
+            let end = self.consumer.lag(&partition, at).and_then(|lag| i64::try_from(lag).ok()).map(|lag| at + lag);
+            self.shared.progress.tell(&partition, tracked.progress(at, end));
+            let idle = self.shared.progress.idle_watermark(&partition, now_ms, rules.idle_after_ms);
+            if let Some(watermark_ms) = last_of_all.or(idle.filter(|_| !rules.until_end)) {
+                tracked.windows.raise_watermark(watermark_ms);
+            }
+            let waiting = end.is_some_and(|end| end > at);
+            let lag_seconds = if waiting { tracked.last_timestamp_ms.map(|ms| (now_ms - ms).max(0) as f64 / 1e3) } else { Some(0.0) };
+            let facts = PartitionFacts { position: at, end, lag_seconds, stalled: tracked.is_stalled(at, end, now_ms) };
+            self.shared.live.set_partition(&partition, facts);
+        }
+        self.close_windows();
+        Ok(())
+    }
+
+    /// With `--until-end`: everything is read, closed, and handed to the judge.
+    fn is_finished(&self) -> bool {
+        let rules = &self.shared.rules;
+        let raised = self.shared.progress.final_watermark(rules.n_partitions, &rules.window);
+        let reached = |watermark: i64| self.partitions.iter().all(|t| t.windows.position().watermark_ms >= watermark);
+        rules.until_end && self.shared.progress.finished(rules.n_partitions) && raised.is_none_or(reached)
+    }
+
+    /// Stores and commits everything that is counted, within the drain deadline.
+    fn drain(&mut self) -> Result<(), MonitorError> {
+        let deadline = Instant::now() + self.shared.rules.drain;
+        self.rejects.settle(deadline)?;
+        self.step(true)?;
+        while self.n_unacked > 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let ack = self.acks.recv_timeout(left).map_err(|_| MonitorError::DrainTimeout { waiting: self.n_unacked })?;
+            self.acknowledged(ack)?;
+        }
+        if !self.to_commit.is_empty() {
+            let positions = std::mem::take(&mut self.to_commit);
+            self.consumer.commit_and_wait(&positions, deadline)?;
+        }
+        Ok(())
+    }
+}
+
+/// Position of a partition in the worker's list; runs of one partition are the rule, so `last` is tried first.
+fn position_of(partitions: &[Tracked], partition: &TopicPartition, last: usize) -> Option<usize> {
+    let is = |tracked: &Tracked| {
+        let own = tracked.windows.partition();
+        own.partition == partition.partition && (Arc::ptr_eq(&own.topic, &partition.topic) || own.topic == partition.topic)
+    };
+    if partitions.get(last).is_some_and(is) { Some(last) } else { partitions.iter().position(is) }
+}
