@@ -1,0 +1,133 @@
+//! The live flow: from Kafka to a verdict, on one screen.
+//!
+//! ```text
+//!  worker x cores: poll -> decode -> encode -> top-k -> count -> close     (one thread, nothing handed over)
+//!      | steps {next offset, watermark, closed partial windows}            (bounded: full means slower)
+//!      v
+//!  judge: one transaction a step -> merge partitions -> score -> states -> one transaction a window
+//!      v
+//!  snapshot -> /metrics, /api, page                                        (immutable, swapped)
+//! ```
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+
+use crate::clock::Clock;
+use crate::config::settings::Settings;
+use crate::monitor::judge::{Judge, JudgeCommand};
+use crate::monitor::setup::Setup;
+use crate::monitor::worker::Worker;
+use crate::snapshot::SnapshotCell;
+use crate::task::{TaskError, TaskGroup};
+
+pub mod admission;
+pub mod assemble;
+pub mod counting;
+pub mod error;
+pub mod intake;
+pub mod judge;
+pub mod models;
+pub mod progress;
+pub mod rejects;
+pub mod resume;
+pub mod setup;
+pub mod tracked;
+pub mod version;
+pub mod worker;
+
+pub use error::MonitorError;
+
+/// Steps that may wait for the store. Full means that workers wait: at a millisecond a step this is
+/// a tenth of a second of work, and a few MiB of closed windows.
+const STEPS_WAITING: usize = 64;
+
+/// How to run.
+pub struct RunOptions {
+    /// Stop at the end the log had at the start, everything closed and judged.
+    pub until_end: bool,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Called once, when the listeners are open.
+    pub on_ready: Option<Box<dyn FnOnce(Endpoints) + Send>>,
+}
+
+/// Where a running monitor can be looked at.
+#[derive(Clone)]
+pub struct Endpoints {
+    /// `/metrics` and probes.
+    pub metrics: std::net::SocketAddr,
+    /// Page and API.
+    pub http: std::net::SocketAddr,
+    /// What both show.
+    pub snapshot: Arc<SnapshotCell>,
+}
+
+/// What a run did.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct RunSummary {
+    /// Windows judged.
+    pub windows_judged: u64,
+    /// Alerts that fire at the end.
+    pub alerts_firing: usize,
+}
+
+/// Runs until the group's shutdown, or to the end of the log where that is asked for; then drains.
+///
+/// # Errors
+/// The set-up is refused, or a part failed; what was counted and stored stays.
+pub fn run(settings: &Settings, options: RunOptions, group: &TaskGroup) -> Result<RunSummary, MonitorError> {
+    let mut setup = Setup::open(settings, &options)?;
+    let (steps, commands) = sync_channel(STEPS_WAITING);
+    let listeners = setup.listen(settings, &steps, group)?;
+    if let Some(on_ready) = options.on_ready {
+        on_ready(listeners.endpoints(Arc::clone(&setup.snapshot)));
+    }
+
+    let n_workers = setup.n_workers(settings);
+    let running = Arc::new(AtomicUsize::new(n_workers));
+    for number in 0..n_workers {
+        let worker = setup.worker(settings, number, steps.clone())?;
+        start_worker(number, worker, &running, group)?;
+    }
+    drop(steps);
+    let judge: Judge = setup.judge(&running)?;
+    let judged = judge.run(&commands, group.shutdown());
+
+    // Without workers nothing more can happen: listeners end too.
+    group.shutdown().trigger();
+    listeners.close(settings.kafka.drain);
+    let report = group.drain(settings.kafka.drain);
+    let windows_judged = judged?;
+    if !report.is_clean() {
+        let words: Vec<String> = report.failures.iter().map(|failure| failure.message.clone()).chain(report.left.iter().map(|name| format!("{name} did not end in time"))).collect();
+        return Err(MonitorError::Failed(words.join("; ")));
+    }
+    Ok(RunSummary { windows_judged, alerts_firing: firing(&setup.snapshot) })
+}
+
+fn start_worker(number: usize, worker: impl FnOnce() -> Result<Worker, MonitorError> + Send + 'static, running: &Arc<AtomicUsize>, group: &TaskGroup) -> Result<(), MonitorError> {
+    let (running, shutdown) = (Arc::clone(running), group.shutdown().clone());
+    let work = move || -> Result<(), TaskError> {
+        let _ended = Ended(running);
+        Ok(worker()?.run(&shutdown)?)
+    };
+    group.thread(&format!("worker-{number}"), work).map_err(|error| MonitorError::Start(error.to_string()))
+}
+
+/// Counts a worker out however it ends, so that the judge never waits for one that panicked.
+struct Ended(Arc<AtomicUsize>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+fn firing(snapshot: &SnapshotCell) -> usize {
+    snapshot.load().alerts.iter().filter(|alert| alert.state == crate::drift::report::AlertState::Firing).count()
+}
+
+/// Where steps and operator actions go.
+pub type Commands = SyncSender<JudgeCommand>;
+

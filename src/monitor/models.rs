@@ -1,0 +1,135 @@
+//! The configured models: bundles opened and checked once, an encoder for each worker.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use crate::bundle::Bundle;
+use crate::config::settings::{CountingUnit, EngineChoice, Settings};
+use crate::drift::settings::JudgeSettings;
+use crate::drift::window::CountingSpec;
+use crate::encode::{self, Encoder, Engine};
+use crate::monitor::error::MonitorError;
+use crate::monitor::intake::ModelIndex;
+
+/// Label of a model that neither the configuration nor its bundle gives a version.
+const DEFAULT_LABEL: &str = "default";
+
+/// All models, in the configuration's order.
+#[derive(Clone)]
+pub struct Models {
+    /// Labels, as metrics and windows carry them.
+    pub labels: Vec<String>,
+    /// Their bundles.
+    pub bundles: Vec<Arc<Bundle>>,
+    /// Which reads which version.
+    pub index: ModelIndex,
+}
+
+impl Models {
+    /// Opens every bundle.
+    ///
+    /// # Errors
+    /// There is no model, or a bundle is refused.
+    pub fn open(settings: &Settings) -> Result<Self, MonitorError> {
+        if settings.model.is_empty() {
+            return Err(MonitorError::NoModel);
+        }
+        let (mut labels, mut bundles, mut index) = (Vec::new(), Vec::new(), ModelIndex::default());
+        for (at, model) in settings.model.iter().enumerate() {
+            let bundle = Bundle::open(&model.bundle)?;
+            let label = model.version.clone().or_else(|| bundle.manifest().model_version.clone());
+            labels.push(label.filter(|label| !label.is_empty()).unwrap_or_else(|| DEFAULT_LABEL.to_owned()));
+            bundles.push(Arc::new(bundle));
+            match &model.version {
+                Some(version) => drop(index.by_version.insert(version.clone(), at)),
+                None => index.default = Some(at),
+            }
+        }
+        Ok(Self { labels, bundles, index })
+    }
+
+    /// One encoder a model, each after its golden rows were met.
+    ///
+    /// # Errors
+    /// ONNX Runtime is missing or too old, or a golden row is not met.
+    pub fn encoders(&self, settings: &Settings) -> Result<Vec<Box<dyn Encoder>>, MonitorError> {
+        let engine = match settings.encode.engine {
+            EngineChoice::Auto => Engine::Auto,
+            EngineChoice::Onnxruntime => Engine::OnnxRuntime,
+            EngineChoice::Native => Engine::Native,
+        };
+        let library = settings.encode.onnxruntime.as_deref();
+        self.bundles.iter().map(|bundle| Ok(encode::open(bundle, engine, library)?)).collect()
+    }
+
+    /// Widths of their embeddings.
+    #[must_use]
+    pub fn widths(&self) -> Vec<NonZeroUsize> {
+        self.bundles.iter().map(|bundle| bundle.spec().d_in).collect()
+    }
+
+    /// Fingerprints of all, for the counting hash.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let each: Vec<String> = self.labels.iter().zip(&self.bundles).map(|(label, bundle)| format!("{label}={}", bundle.fingerprint())).collect();
+        each.join(",")
+    }
+
+    /// What is counted of each.
+    #[must_use]
+    pub fn counting(&self, settings: &Settings) -> Vec<(String, CountingSpec)> {
+        let unit = settings.counting.unit;
+        let spec = |bundle: &Bundle| {
+            let families = &bundle.catalogue().families;
+            let mut families_of = vec![Vec::new(); if families.is_empty() { 0 } else { bundle.spec().d_sae.get() }];
+            for (at, family) in families.iter().enumerate() {
+                for latent in &family.latents {
+                    families_of[latent.index()].extend(u32::try_from(at));
+                }
+            }
+            CountingSpec {
+                d_in: bundle.spec().d_in,
+                d_sae: bundle.spec().d_sae.get(),
+                by_entity: unit != CountingUnit::Records,
+                kish: unit == CountingUnit::Kish,
+                max_entities: settings.counting.max_entities,
+                sample_shift: settings.counting.sample_shift,
+                n_families: families.len(),
+                families_of,
+            }
+        };
+        self.labels.iter().cloned().zip(self.bundles.iter().map(|bundle| spec(bundle))).collect()
+    }
+
+    /// How each is judged.
+    ///
+    /// # Errors
+    /// A key of `[drift]` or `[window]` cannot be read.
+    pub fn judging(&self, settings: &Settings) -> Result<Vec<JudgeSettings>, MonitorError> {
+        let drift = &settings.drift;
+        let one = |bundle: &Arc<Bundle>| {
+            let calendar = drift.calendar.iter().map(|day| {
+                day.parse().map_err(|error| crate::config::Fault::new("drift.calendar", format!("expected YYYY-MM-DD, found {day:?}: {error}")))
+            });
+            Ok(JudgeSettings {
+                unit: settings.counting.unit,
+                window_ms: settings.window.length_ms(),
+                origin_ms: settings.window.origin_ms()?,
+                timezone: settings.window.time_zone()?,
+                budget_windows: drift.budget_windows(settings.window.length)?,
+                min_effect: drift.min_effect,
+                min_entities: drift.min_entities,
+                min_records: drift.min_records,
+                harmonics: drift.harmonics,
+                weekend: drift.weekend,
+                calendar: calendar.collect::<Result<_, _>>()?,
+                max_fvu: drift.max_fvu,
+                n_latents: bundle.spec().d_sae.get(),
+                families: bundle.catalogue().families.iter().map(|family| family.latents.clone()).collect(),
+                pseudo_streams: drift.pseudo_streams,
+            })
+        };
+        let all: Result<Vec<_>, crate::config::Fault> = self.bundles.iter().map(one).collect();
+        all.map_err(|fault| MonitorError::Config(vec![fault]))
+    }
+}

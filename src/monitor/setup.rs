@@ -1,0 +1,223 @@
+//! Everything a run needs, opened and checked in the order that gives the clearest refusal: models
+//! first (most often wrong), then the broker, then the store.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use crate::config::settings::{CountingUnit, Settings};
+use crate::config::{config_hash, counting_hash};
+use crate::decode::Decoder;
+use crate::drift::segment::{SegmentFields, SegmentTable, segment_name};
+use crate::drift::window::WindowSpec;
+use crate::http::{Listeners, OpenListeners};
+use crate::kafka::admin::preflight;
+use crate::kafka::consumer::{ReadOptions, WorkerConsumer};
+use crate::kafka::dead_letter::DeadLetters;
+use crate::kafka::producer::ReliableProducer;
+use crate::metrics::registry::ProcessMetrics;
+use crate::monitor::admission::{Admission, AdmissionBoard};
+use crate::monitor::error::MonitorError;
+use crate::monitor::intake::{Intake, IntakeRules};
+use crate::monitor::judge::{Judge, JudgeRules, StoredPositions};
+use crate::monitor::models::Models;
+use crate::monitor::progress::Progress;
+use crate::monitor::version::Version;
+use crate::monitor::worker::{Shared, Worker, WorkerRules};
+use crate::monitor::{Commands, RunOptions};
+use crate::snapshot::{InstanceFacts, Live, SnapshotCell};
+use crate::store::Store;
+use crate::task::TaskGroup;
+
+/// Longest wait for the broker's first answer.
+const PREFLIGHT: Duration = Duration::from_secs(10);
+
+/// Opened parts of a run.
+pub struct Setup {
+    /// What readers see.
+    pub snapshot: Arc<SnapshotCell>,
+    models: Models,
+    shared: Arc<Shared>,
+    facts: Arc<InstanceFacts>,
+    producer: Option<Arc<ReliableProducer>>,
+    budget_windows: f64,
+    salt: [u8; 16],
+    judge_parts: Option<(Store, Vec<Version>)>,
+}
+
+impl Setup {
+    /// Opens everything.
+    ///
+    /// # Errors
+    /// The first part that is refused, with what to do.
+    pub fn open(settings: &Settings, options: &RunOptions) -> Result<Self, MonitorError> {
+        let faults = crate::config::check(settings);
+        if !faults.is_empty() {
+            return Err(MonitorError::Config(faults));
+        }
+        let fault = |fault| MonitorError::Config(vec![fault]);
+        let models = Models::open(settings)?;
+        let engine = models.encoders(settings)?.first().map(|encoder| encoder.engine().to_owned()).unwrap_or_default();
+        let cluster = preflight(&settings.kafka, PREFLIGHT)?;
+        let now_ms = options.clock.now_ms();
+
+        let mut store = Store::open(&settings.store.path)?;
+        let counting_hash = counting_hash(settings, &models.fingerprint());
+        let lineage = store.begin_lineage(&counting_hash, &models.fingerprint(), now_ms)?;
+        if !lineage.continued && lineage.id > 1 {
+            tracing::warn!(lineage = lineage.id, "what is counted has changed: a new lineage begins, the history before it stays");
+        }
+        let salt = store.entity_salt()?;
+        let choice = settings.drift.reference_choice().map_err(fault)?;
+        let judging = models.judging(settings)?;
+        let parts = models.labels.iter().zip(&models.bundles).zip(judging);
+        let versions: Vec<Version> =
+            parts.map(|((label, bundle), judging)| Version::restore(label, Arc::clone(bundle), judging, &choice, &store)).collect::<Result<_, _>>()?;
+
+        let budget_windows = settings.drift.budget_windows(settings.window.length).map_err(fault)?;
+        let facts = Arc::new(InstanceFacts {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            config_hash: config_hash(settings),
+            engine,
+            started_ms: now_ms,
+        });
+        let metrics = ProcessMetrics::new(env!("CARGO_PKG_VERSION"), option_env!("RECSAE_REVISION").unwrap_or("unknown"));
+        let rules = WorkerRules {
+            window: WindowSpec {
+                length_ms: settings.window.length_ms(),
+                origin_ms: settings.window.origin_ms().map_err(fault)?,
+                lateness_ms: ms(settings.window.lateness),
+            },
+            models: models.counting(settings),
+            counting_hash,
+            checkpoint_every: settings.store.checkpoint_every,
+            drain: settings.kafka.drain,
+            idle_after_ms: ms(settings.window.idle_after),
+            until_end: options.until_end,
+            n_partitions: cluster.partitions.len(),
+        };
+        let mut positions = store.read().positions()?;
+        positions.retain(|partition, _| cluster.partitions.contains(partition));
+        let shared = Shared {
+            clock: Arc::clone(&options.clock),
+            metrics: Arc::new(metrics.map_err(|error| MonitorError::Start(error.to_string()))?),
+            live: Arc::new(Live::new(&["group", "store"])),
+            board: AdmissionBoard::new(admitted(settings, &versions, &store)?),
+            progress: Progress::default(),
+            positions: StoredPositions::new(positions),
+            rules,
+        };
+        let dead_letters = !settings.kafka.dead_letter_topic.is_empty();
+        let producer = dead_letters.then(|| ReliableProducer::new(&settings.kafka).map(Arc::new)).transpose()?;
+        Ok(Self {
+            snapshot: Arc::default(),
+            models,
+            shared: Arc::new(shared),
+            facts,
+            producer,
+            budget_windows,
+            salt,
+            judge_parts: Some((store, versions)),
+        })
+    }
+
+    /// Worker threads: as configured, else one a core.
+    #[must_use]
+    pub fn n_workers(&self, settings: &Settings) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+        if settings.kafka.workers > 0 { settings.kafka.workers } else { cores }.min(self.shared.rules.n_partitions.max(1))
+    }
+
+    /// Opens both listeners.
+    ///
+    /// # Errors
+    /// An address cannot be used.
+    pub fn listen(&self, settings: &Settings, commands: &Commands, group: &TaskGroup) -> Result<OpenListeners, MonitorError> {
+        Listeners {
+            snapshot: Arc::clone(&self.snapshot),
+            live: Arc::clone(&self.shared.live),
+            metrics: Arc::clone(&self.shared.metrics),
+            actions: crate::monitor::judge::actions(commands.clone()),
+        }
+        .open(settings, group)
+        .map_err(MonitorError::from)
+    }
+
+    /// What makes a worker inside its own thread.
+    ///
+    /// # Errors
+    /// `[record]` is refused, or an encoder.
+    pub fn worker(
+        &self,
+        settings: &Settings,
+        number: usize,
+        steps: Commands,
+    ) -> Result<impl FnOnce() -> Result<Worker, MonitorError> + Send + 'static, MonitorError> {
+        let decoder = Decoder::new(&settings.record, &settings.segments.fields, &self.salt)?;
+        let read = ReadOptions { batch: settings.encode.batch, linger: settings.encode.linger, headers: decoder.needs_headers() };
+        let rules = IntakeRules {
+            needs_entity: settings.counting.unit != CountingUnit::Records,
+            future_tolerance_ms: ms(settings.window.future_tolerance),
+            n_fields: settings.segments.fields.len(),
+        };
+        let table = SegmentTable::new(fields(settings), settings.segments.max);
+        let intake = Intake::new(decoder, rules, self.models.index.clone(), table, &self.models.widths());
+        let encoders = self.models.encoders(settings)?;
+        let dead_letters = self.producer.as_ref().map(|producer| DeadLetters::new(Arc::clone(producer), &settings.kafka.dead_letter_topic));
+        let (bundles, shared, kafka) = (self.models.bundles.clone(), Arc::clone(&self.shared), settings.kafka.clone());
+        Ok(move || {
+            let consumer = WorkerConsumer::new(&kafka, number, read)?;
+            Ok(Worker::new(consumer, intake, encoders, &bundles, dead_letters, steps, shared))
+        })
+    }
+
+    /// The judge; once.
+    ///
+    /// # Errors
+    /// It was taken before.
+    pub fn judge(&mut self, workers: &Arc<AtomicUsize>) -> Result<Judge, MonitorError> {
+        let (store, versions) = self.judge_parts.take().ok_or_else(|| MonitorError::Start("there is one judge".into()))?;
+        let rules = JudgeRules {
+            budget_windows: self.budget_windows,
+            min_segment_records: versions.len().max(1) as u64 * MIN_SEGMENT_RECORDS,
+            max_segments: self.max_segments(),
+        };
+        let (shared, facts, snapshot) = (Arc::clone(&self.shared), Arc::clone(&self.facts), Arc::clone(&self.snapshot));
+        Ok(Judge::new(store, versions, shared, facts, snapshot, rules, Arc::clone(workers)))
+    }
+}
+
+/// Records a new segment needs in one window to be followed from the next ones on. Below it its
+/// windows would hardly ever be judged, and one bot could fill the table.
+const MIN_SEGMENT_RECORDS: u64 = 20;
+
+/// Names of segment fields and pairs as configured.
+fn fields(settings: &Settings) -> SegmentFields {
+    let names: Vec<String> = settings.segments.fields.iter().map(|field| field.trim_start_matches("header:").to_owned()).collect();
+    let position = |field: &String| settings.segments.fields.iter().position(|known| known == field);
+    let pairs = settings.segments.pairs.iter().filter_map(|[a, b]| position(a).zip(position(b))).collect();
+    SegmentFields { names, pairs }
+}
+
+/// Configured values, the reference's segments, and what the judge admitted before.
+fn admitted(settings: &Settings, versions: &[Version], store: &Store) -> Result<Vec<Admission>, MonitorError> {
+    let configured = settings.segments.values.iter().flat_map(|(field, values)| {
+        let field = field.trim_start_matches("header:");
+        values.iter().map(move |value| segment_name(&[(field, value)]))
+    });
+    let referenced = versions.iter().flat_map(Version::reference_segments).filter(|name| name.contains('=')).cloned();
+    let mut admitted: Vec<Admission> = Vec::new();
+    let stored = store.read().admissions()?.into_iter().map(|(segment, from_ms)| Admission { segment, from_ms });
+    // What the judge stored comes first: its edge decides how an open window is rebuilt.
+    let always = configured.chain(referenced).map(|segment| Admission { segment, from_ms: i64::MIN });
+    for admission in stored.chain(always) {
+        if !admitted.iter().any(|known| known.segment == admission.segment) {
+            admitted.push(admission);
+        }
+    }
+    Ok(admitted)
+}
+
+fn ms(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
