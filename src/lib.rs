@@ -10,6 +10,7 @@ pub mod encode;
 pub mod http;
 pub mod kafka;
 pub mod metrics;
+pub mod monitor;
 pub mod record;
 pub mod sae;
 pub mod snapshot;

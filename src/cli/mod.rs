@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 pub mod bundle;
 pub mod config;
+pub mod run;
 
 /// What a command that ran to its end says: exit 0 or 1. Errors are 2 ([`UsageError`]) or 70.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub struct Cli {
 /// One variant a command; each command's arguments live in its own file.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Monitor a topic
+    Run(run::Args),
     /// Print the documented default configuration, or its JSON Schema
     Config(config::Args),
     /// Build, inspect and verify bundles: an SAE with its names and golden rows
@@ -43,6 +46,7 @@ pub enum Command {
 #[must_use]
 pub fn run(cli: Cli) -> ExitCode {
     let outcome = match cli.command {
+        Command::Run(args) => run::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Bundle(args) => bundle::run(&args),
     };

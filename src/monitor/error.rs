@@ -42,7 +42,9 @@ pub enum MonitorError {
     #[error("no [[model]] is configured: add one with bundle = \"FOLDER\" (made by `recsae bundle build`)")]
     NoModel,
     /// `drift.reference` names nothing.
-    #[error("[drift] reference = {name:?} is not in the store (known: {known}); build it with `recsae reference build`, or use \"first:14d\"")]
+    #[error(
+        "[drift] reference = {name:?} is not in the store (known: {known}); build it with `recsae reference build`, or use \"first:14d\""
+    )]
     NoReference {
         /// Name.
         name: String,
@@ -88,7 +90,9 @@ pub enum MonitorError {
         end: i64,
     },
     /// Records between the stored position and a step are missing.
-    #[error("{partition}: a step up to {position} does not follow the stored position {stored}; start again, the records in between are read again")]
+    #[error(
+        "{partition}: a step up to {position} does not follow the stored position {stored}; start again, the records in between are read again"
+    )]
     Gap {
         /// Partition.
         partition: TopicPartition,
@@ -167,7 +171,9 @@ impl MonitorError {
         match self {
             Self::Encode(_) | Self::Damaged { .. } | Self::Gap { .. } | Self::JudgeGone | Self::DrainTimeout { .. } => false,
             Self::Start(_) | Self::Failed(_) => false,
-            Self::Store(error) => matches!(error, StoreError::Locked { .. } | StoreError::NotAStore { .. } | StoreError::Newer { .. } | StoreError::Io { .. }),
+            Self::Store(error) => {
+                matches!(error, StoreError::Locked { .. } | StoreError::NotAStore { .. } | StoreError::Newer { .. } | StoreError::Io { .. })
+            }
             _ => true,
         }
     }

@@ -143,7 +143,8 @@ impl Intake {
         if let Some(kafka_ms) = message.timestamp_ms
             && event_time_ms > kafka_ms.saturating_add(self.rules.future_tolerance_ms)
         {
-            let words = format!("event time {event_time_ms} ms lies more than window.future_tolerance ahead of the Kafka timestamp {kafka_ms} ms");
+            let words =
+                format!("event time {event_time_ms} ms lies more than window.future_tolerance ahead of the Kafka timestamp {kafka_ms} ms");
             return Err(Reject::new(RejectReason::Future, words));
         }
         let window_start_ms = match windows.admit(message.offset, event_time_ms) {

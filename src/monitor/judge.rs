@@ -171,7 +171,7 @@ impl Judge {
             JudgeCommand::Step { step, sent, reply } => {
                 let outcome = self.keep_trying(shutdown, |store| store.apply_step(&step))?;
                 self.shared.metrics.checkpointed(sent.elapsed());
-                self.shared.metrics.spent(Stage::Checkpoint, sent.elapsed());
+                self.shared.metrics.spent(Stage::Step, sent.elapsed());
                 if outcome == StepOutcome::Applied {
                     self.shared.positions.set(&step.partition, step.position.clone());
                 }
@@ -281,7 +281,11 @@ impl Judge {
 
     /// A refused transaction (disk full, read-only) stops the flow, not the program: not ready, and tried
     /// again until it works or the shutdown comes.
-    fn keep_trying<T>(&mut self, shutdown: &Shutdown, mut attempt: impl FnMut(&mut Store) -> Result<T, StoreError>) -> Result<T, MonitorError> {
+    fn keep_trying<T>(
+        &mut self,
+        shutdown: &Shutdown,
+        mut attempt: impl FnMut(&mut Store) -> Result<T, StoreError>,
+    ) -> Result<T, MonitorError> {
         loop {
             match attempt(&mut self.store) {
                 Ok(done) => {

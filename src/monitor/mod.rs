@@ -48,6 +48,8 @@ pub struct RunOptions {
     pub until_end: bool,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// Where listeners run.
+    pub runtime: tokio::runtime::Handle,
     /// Called once, when the listeners are open.
     pub on_ready: Option<Box<dyn FnOnce(Endpoints) + Send>>,
 }
@@ -79,10 +81,6 @@ pub struct RunSummary {
 pub fn run(settings: &Settings, options: RunOptions, group: &TaskGroup) -> Result<RunSummary, MonitorError> {
     let mut setup = Setup::open(settings, &options)?;
     let (steps, commands) = sync_channel(STEPS_WAITING);
-    let listeners = setup.listen(settings, &steps, group)?;
-    if let Some(on_ready) = options.on_ready {
-        on_ready(listeners.endpoints(Arc::clone(&setup.snapshot)));
-    }
 
     let n_workers = setup.n_workers(settings);
     let running = Arc::new(AtomicUsize::new(n_workers));
@@ -96,17 +94,26 @@ pub fn run(settings: &Settings, options: RunOptions, group: &TaskGroup) -> Resul
 
     // Without workers nothing more can happen: listeners end too.
     group.shutdown().trigger();
-    listeners.close(settings.kafka.drain);
     let report = group.drain(settings.kafka.drain);
     let windows_judged = judged?;
     if !report.is_clean() {
-        let words: Vec<String> = report.failures.iter().map(|failure| failure.message.clone()).chain(report.left.iter().map(|name| format!("{name} did not end in time"))).collect();
+        let words: Vec<String> = report
+            .failures
+            .iter()
+            .map(|failure| failure.message.clone())
+            .chain(report.left.iter().map(|name| format!("{name} did not end in time")))
+            .collect();
         return Err(MonitorError::Failed(words.join("; ")));
     }
     Ok(RunSummary { windows_judged, alerts_firing: firing(&setup.snapshot) })
 }
 
-fn start_worker(number: usize, worker: impl FnOnce() -> Result<Worker, MonitorError> + Send + 'static, running: &Arc<AtomicUsize>, group: &TaskGroup) -> Result<(), MonitorError> {
+fn start_worker(
+    number: usize,
+    worker: impl FnOnce() -> Result<Worker, MonitorError> + Send + 'static,
+    running: &Arc<AtomicUsize>,
+    group: &TaskGroup,
+) -> Result<(), MonitorError> {
     let (running, shutdown) = (Arc::clone(running), group.shutdown().clone());
     let work = move || -> Result<(), TaskError> {
         let _ended = Ended(running);
@@ -130,4 +137,3 @@ fn firing(snapshot: &SnapshotCell) -> usize {
 
 /// Where steps and operator actions go.
 pub type Commands = SyncSender<JudgeCommand>;
-

@@ -71,7 +71,8 @@ impl Models {
     /// Fingerprints of all, for the counting hash.
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        let each: Vec<String> = self.labels.iter().zip(&self.bundles).map(|(label, bundle)| format!("{label}={}", bundle.fingerprint())).collect();
+        let each: Vec<String> =
+            self.labels.iter().zip(&self.bundles).map(|(label, bundle)| format!("{label}={}", bundle.fingerprint())).collect();
         each.join(",")
     }
 
@@ -109,7 +110,8 @@ impl Models {
         let drift = &settings.drift;
         let one = |bundle: &Arc<Bundle>| {
             let calendar = drift.calendar.iter().map(|day| {
-                day.parse().map_err(|error| crate::config::Fault::new("drift.calendar", format!("expected YYYY-MM-DD, found {day:?}: {error}")))
+                day.parse()
+                    .map_err(|error| crate::config::Fault::new("drift.calendar", format!("expected YYYY-MM-DD, found {day:?}: {error}")))
             });
             Ok(JudgeSettings {
                 unit: settings.counting.unit,

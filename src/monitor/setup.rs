@@ -10,7 +10,6 @@ use crate::config::{config_hash, counting_hash};
 use crate::decode::Decoder;
 use crate::drift::segment::{SegmentFields, SegmentTable, segment_name};
 use crate::drift::window::WindowSpec;
-use crate::http::{Listeners, OpenListeners};
 use crate::kafka::admin::preflight;
 use crate::kafka::consumer::{ReadOptions, WorkerConsumer};
 use crate::kafka::dead_letter::DeadLetters;
@@ -27,7 +26,6 @@ use crate::monitor::worker::{Shared, Worker, WorkerRules};
 use crate::monitor::{Commands, RunOptions};
 use crate::snapshot::{InstanceFacts, Live, SnapshotCell};
 use crate::store::Store;
-use crate::task::TaskGroup;
 
 /// Longest wait for the broker's first answer.
 const PREFLIGHT: Duration = Duration::from_secs(10);
@@ -41,6 +39,7 @@ pub struct Setup {
     facts: Arc<InstanceFacts>,
     producer: Option<Arc<ReliableProducer>>,
     budget_windows: f64,
+    max_segments: usize,
     salt: [u8; 16],
     judge_parts: Option<(Store, Vec<Version>)>,
 }
@@ -71,8 +70,9 @@ impl Setup {
         let choice = settings.drift.reference_choice().map_err(fault)?;
         let judging = models.judging(settings)?;
         let parts = models.labels.iter().zip(&models.bundles).zip(judging);
-        let versions: Vec<Version> =
-            parts.map(|((label, bundle), judging)| Version::restore(label, Arc::clone(bundle), judging, &choice, &store)).collect::<Result<_, _>>()?;
+        let versions: Vec<Version> = parts
+            .map(|((label, bundle), judging)| Version::restore(label, Arc::clone(bundle), judging, &choice, &store))
+            .collect::<Result<_, _>>()?;
 
         let budget_windows = settings.drift.budget_windows(settings.window.length).map_err(fault)?;
         let facts = Arc::new(InstanceFacts {
@@ -116,6 +116,7 @@ impl Setup {
             facts,
             producer,
             budget_windows,
+            max_segments: settings.segments.max,
             salt,
             judge_parts: Some((store, versions)),
         })
@@ -126,21 +127,6 @@ impl Setup {
     pub fn n_workers(&self, settings: &Settings) -> usize {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
         if settings.kafka.workers > 0 { settings.kafka.workers } else { cores }.min(self.shared.rules.n_partitions.max(1))
-    }
-
-    /// Opens both listeners.
-    ///
-    /// # Errors
-    /// An address cannot be used.
-    pub fn listen(&self, settings: &Settings, commands: &Commands, group: &TaskGroup) -> Result<OpenListeners, MonitorError> {
-        Listeners {
-            snapshot: Arc::clone(&self.snapshot),
-            live: Arc::clone(&self.shared.live),
-            metrics: Arc::clone(&self.shared.metrics),
-            actions: crate::monitor::judge::actions(commands.clone()),
-        }
-        .open(settings, group)
-        .map_err(MonitorError::from)
     }
 
     /// What makes a worker inside its own thread.
@@ -177,11 +163,8 @@ impl Setup {
     /// It was taken before.
     pub fn judge(&mut self, workers: &Arc<AtomicUsize>) -> Result<Judge, MonitorError> {
         let (store, versions) = self.judge_parts.take().ok_or_else(|| MonitorError::Start("there is one judge".into()))?;
-        let rules = JudgeRules {
-            budget_windows: self.budget_windows,
-            min_segment_records: versions.len().max(1) as u64 * MIN_SEGMENT_RECORDS,
-            max_segments: self.max_segments(),
-        };
+        let rules =
+            JudgeRules { budget_windows: self.budget_windows, min_segment_records: MIN_SEGMENT_RECORDS, max_segments: self.max_segments };
         let (shared, facts, snapshot) = (Arc::clone(&self.shared), Arc::clone(&self.facts), Arc::clone(&self.snapshot));
         Ok(Judge::new(store, versions, shared, facts, snapshot, rules, Arc::clone(workers)))
     }
@@ -207,7 +190,7 @@ fn admitted(settings: &Settings, versions: &[Version], store: &Store) -> Result<
     });
     let referenced = versions.iter().flat_map(Version::reference_segments).filter(|name| name.contains('=')).cloned();
     let mut admitted: Vec<Admission> = Vec::new();
-    let stored = store.read().admissions()?.into_iter().map(|(segment, from_ms)| Admission { segment, from_ms });
+    let stored = store.read().admitted_segments()?.into_iter().map(|(segment, from_ms)| Admission { segment, from_ms });
     // What the judge stored comes first: its edge decides how an open window is rebuilt.
     let always = configured.chain(referenced).map(|segment| Admission { segment, from_ms: i64::MIN });
     for admission in stored.chain(always) {

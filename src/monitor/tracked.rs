@@ -1,13 +1,11 @@
 //! One partition in a worker's hands: its open windows, and what of it is not stored yet.
 
-use std::collections::BTreeMap;
-
 use crate::drift::closed::PartialWindow;
 use crate::drift::partition::{PartitionPosition, PartitionWindows};
 use crate::drift::segment::SegmentTable;
 use crate::drift::window::{CountingSpec, WindowSpec};
 use crate::monitor::progress::PartitionProgress;
-use crate::record::{RejectReason, TopicPartition};
+use crate::record::TopicPartition;
 use crate::store::step::Step;
 
 /// A position that has not moved for this long, with records waiting, is stalled.
@@ -18,8 +16,6 @@ const STALLED_AFTER_MS: i64 = 60_000;
 pub struct Tracked {
     /// Its open windows.
     pub windows: PartitionWindows,
-    /// Rejects since the last step.
-    pub rejected: BTreeMap<RejectReason, u64>,
     /// Process clock at the last record, ms.
     pub last_record_ms: i64,
     /// Kafka timestamp of the last record, ms.
@@ -35,15 +31,7 @@ impl Tracked {
     #[must_use]
     pub fn new(partition: TopicPartition, spec: WindowSpec, position: PartitionPosition, end_target: i64, now_ms: i64) -> Self {
         let windows = PartitionWindows::resume(partition, spec, position.clone());
-        Self {
-            windows,
-            rejected: BTreeMap::new(),
-            last_record_ms: now_ms,
-            last_timestamp_ms: None,
-            end_target,
-            closed: Vec::new(),
-            stepped: position,
-        }
+        Self { windows, last_record_ms: now_ms, last_timestamp_ms: None, end_target, closed: Vec::new(), stepped: position }
     }
 
     /// Takes the windows that are closed by now; how many.
@@ -66,17 +54,12 @@ impl Tracked {
     /// What is not stored yet, as a step; `None` where nothing is.
     pub fn step(&mut self) -> Option<Step> {
         let position = self.windows.position();
-        if self.closed.is_empty() && (position.next_offset, position.watermark_ms) == (self.stepped.next_offset, self.stepped.watermark_ms) {
+        if self.closed.is_empty() && (position.next_offset, position.watermark_ms) == (self.stepped.next_offset, self.stepped.watermark_ms)
+        {
             return None;
         }
         let starts_at = std::mem::replace(&mut self.stepped, position.clone()).next_offset;
-        Some(Step {
-            partition: self.windows.partition().clone(),
-            starts_at,
-            position,
-            closed: std::mem::take(&mut self.closed),
-            rejected: std::mem::take(&mut self.rejected),
-        })
+        Some(Step { partition: self.windows.partition().clone(), starts_at, position, closed: std::mem::take(&mut self.closed) })
     }
 
     /// The partition as the other workers need to know it; `at` is the consumer's own position.

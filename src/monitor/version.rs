@@ -10,13 +10,14 @@ use crate::drift::closed::ClosedWindow;
 use crate::drift::judge::{ModelJudge, warmup_report};
 use crate::drift::reference::Reference;
 use crate::drift::report::{DriftReport, Verdict};
+use crate::drift::self_check::SelfCheck;
 use crate::drift::settings::JudgeSettings;
 use crate::drift::stream::StreamId;
 use crate::monitor::error::MonitorError;
 use crate::sae::latent::LatentId;
 use crate::snapshot::{ConceptName, ModelPicture, RateHistory, ReferenceFacts};
-use crate::store::references::ReferenceEntry;
 use crate::store::reader::WindowQuery;
+use crate::store::references::ReferenceEntry;
 use crate::store::{Store, StoreError};
 
 /// One model version under judgement.
@@ -208,7 +209,7 @@ fn facts_of(reference: &Reference, created_ms: i64) -> ReferenceFacts {
         to_ms: reference.last_end_ms,
         windows: reference.n_windows as u64,
         self_measured_wander: Some(reference.sigma_w),
-        self_checked: reference.self_check.is_passed(),
+        self_checked: matches!(reference.self_check, SelfCheck::Passed { .. }),
     }
 }
 

@@ -176,13 +176,12 @@ impl Worker {
                 Taken::Skipped => {}
                 Taken::Rejected(reject) => {
                     tally.reject(reject.reason);
-                    *tracked.rejected.entry(reject.reason).or_insert(0) += 1;
                     rejects.keep(&message, reject);
                 }
             }
             decode_time += decode_began.elapsed();
         })?;
-        self.shared.metrics.spent(Stage::Poll, began.elapsed().saturating_sub(decode_time));
+        self.shared.metrics.spent(Stage::Consume, began.elapsed().saturating_sub(decode_time));
         self.shared.metrics.spent(Stage::Decode, decode_time);
         if tally.encoded > 0 {
             self.shared.metrics.last_record.set(self.intake.last_event_time_ms() as f64 / 1e3);
@@ -247,7 +246,11 @@ impl Worker {
         let stored = self.shared.positions.get(&assigned.partition);
         let position = resume::position(&rules.counting_hash, assigned, stored.as_ref());
         if position.next_offset > assigned.high {
-            return Err(MonitorError::LogBehind { partition: assigned.partition.clone(), stored: position.next_offset, end: assigned.high });
+            return Err(MonitorError::LogBehind {
+                partition: assigned.partition.clone(),
+                stored: position.next_offset,
+                end: assigned.high,
+            });
         }
         if position.replay_offset < assigned.low {
             let (partition, lost) = (&assigned.partition, assigned.low - position.replay_offset);

@@ -24,6 +24,7 @@ pub mod error;
 pub mod judgement;
 pub mod reader;
 pub mod references;
+mod salt;
 mod schema;
 pub mod step;
 

@@ -157,3 +157,9 @@ CREATE TABLE audit (
     body  TEXT NOT NULL,
     hash  BLOB NOT NULL
 ) STRICT;
+
+-- Salt of entity hashes, by its name; deleting it makes hashes that were stored nobody's.
+CREATE TABLE salts (
+    name  TEXT NOT NULL PRIMARY KEY,
+    value BLOB NOT NULL
+) STRICT;

@@ -1,0 +1,33 @@
+//! The salt of entity hashes: made once from the system's randomness, kept in the store, never shown.
+
+use std::io::Read;
+use std::path::Path;
+
+use rusqlite::OptionalExtension;
+
+use crate::store::Store;
+use crate::store::error::{StoreError, StoreResult};
+
+const ENTITY: &str = "entity";
+const RANDOM: &str = "/dev/urandom";
+
+impl Store {
+    /// The salt of entity hashes, made at the first call.
+    ///
+    /// # Errors
+    /// The system gives no randomness, or the database refuses.
+    pub fn entity_salt(&mut self) -> StoreResult<[u8; 16]> {
+        let transaction = self.transaction()?;
+        let known: Option<[u8; 16]> =
+            transaction.query_row("SELECT value FROM salts WHERE name = ?1", [ENTITY], |row| row.get(0)).optional()?;
+        if let Some(salt) = known {
+            return Ok(salt);
+        }
+        let mut salt = [0_u8; 16];
+        let refused = |source| StoreError::Io { path: Path::new(RANDOM).to_owned(), source };
+        std::fs::File::open(RANDOM).and_then(|mut file| file.read_exact(&mut salt)).map_err(refused)?;
+        transaction.execute("INSERT INTO salts (name, value) VALUES (?1, ?2)", rusqlite::params![ENTITY, salt])?;
+        transaction.commit()?;
+        Ok(salt)
+    }
+}
