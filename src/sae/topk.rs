@@ -1,7 +1,8 @@
 //! The exact selection of the k largest of a row, by a lower bound from group maxima.
 //!
-//! Sorting or a heap costs 3 to 40 times the time (measured: heap 5.7 us, `select_nth` 3.0, this
-//! 0.15 for 1,024 values and k = 8), and ONNX Runtime's TopK costs more than the matrix product. So:
+//! A heap or `select_nth` over the whole row, and ONNX Runtime's own TopK, cost more than the matrix
+//! product. This costs 0.77 us for 1,024 real values and k = 8, and 2.2 us for 2,048 and k = 32 (one core of
+//! an AVX2 EPYC, compiled for any x86-64); mispredicted branches while collecting are most of it. So:
 //!
 //! 1. The maximum of each of 128 (or 1,024) strided lanes, which the compiler turns into vector code.
 //! 2. Bisect a value that at least k of these maxima reach. At least k values of the row reach it
@@ -16,115 +17,167 @@ use crate::sae::weights::Selection;
 
 /// Lanes for small k. Fewer lanes give a looser bound, more cost more in the bisection.
 const LANES: usize = 128;
-/// Lanes for k above 64: a bound needs at least k maxima, and stays tight from about 4k on.
+/// Lanes for k above 64: a bound needs at least k maxima, and stays tight from about 2k on.
 const WIDE_LANES: usize = 1024;
 /// Bisections of the bound. Each halves its distance to the k-th maximum; past ten the candidates
 /// saved cost less than the step.
 const BISECTIONS: usize = 10;
-/// Values looked at together when candidates are collected.
-const CHUNK: usize = 32;
+/// Bisections among the candidates before ties are taken for granted and sorted out.
+const FINAL_BISECTIONS: usize = 20;
+/// Values looked at together when candidates are collected: fewer cost more comparisons of whole chunks,
+/// more cost more values looked at one by one.
+const CHUNK: usize = 16;
 
 /// Selects the active latents of a row; keeps its scratch memory between rows.
 #[derive(Debug)]
 pub struct Selector {
     selection: Selection,
     maxima: Vec<f32>,
-    candidates: Vec<(u32, f32)>,
+    latents: Vec<u32>,
+    values: Vec<f32>,
     order: Vec<f32>,
 }
 
 impl Selector {
-    /// A selector; allocates once here and, at most a few times, while its first rows pass.
+    /// A selector; its scratch memory grows while the first rows pass and is then kept.
     #[must_use]
     pub fn new(selection: Selection) -> Self {
-        Self { selection, maxima: Vec::new(), candidates: Vec::new(), order: Vec::new() }
+        Self { selection, maxima: Vec::new(), latents: Vec::new(), values: Vec::new(), order: Vec::new() }
     }
 
     /// Appends one row to `activations` from its dense values `[d_sae]` (with or without ReLU): latents ascending.
     pub fn select(&mut self, dense: &[f32], activations: &mut SparseActivations) {
-        match self.selection {
-            Selection::Threshold(threshold) => {
-                let floor = threshold.max(0.0);
-                collect(dense, |value| value > floor, &mut self.candidates);
-            }
+        let mut kept = f32::NEG_INFINITY;
+        let mut n_ties_left = usize::MAX;
+        let n_candidates = match self.selection {
+            // The smallest value above the threshold, so that both selections collect with ">=".
+            Selection::Threshold(threshold) => self.collect(dense, threshold.max(0.0).next_up()),
             Selection::TopK(k) => {
-                let bound = self.lower_bound(dense, k.get());
-                if bound > 0.0 {
-                    collect(dense, |value| value >= bound, &mut self.candidates);
-                } else {
-                    collect(dense, |value| value > 0.0, &mut self.candidates);
+                let n_candidates = self.candidates(dense, k.get());
+                if n_candidates > k.get() {
+                    (kept, n_ties_left) = self.kth_largest(n_candidates, k.get());
                 }
-                if self.candidates.len() > k.get() {
-                    self.keep_largest(k.get());
-                }
+                n_candidates
             }
-        }
-        for (latent, value) in &self.candidates {
-            activations.push(LatentId(*latent), *value);
+        };
+        for (latent, value) in self.latents[..n_candidates].iter().zip(&self.values[..n_candidates]) {
+            if *value > kept {
+                activations.push(LatentId(*latent), *value);
+            } else if *value == kept && n_ties_left > 0 {
+                n_ties_left -= 1;
+                activations.push(LatentId(*latent), *value);
+            }
         }
         activations.end_row();
     }
 
-    /// A value that at least `k` values of `dense` reach, as large as is cheap to find; 0 where none is found.
-    fn lower_bound(&mut self, dense: &[f32], k: usize) -> f32 {
-        let n_lanes = if k <= LANES / 2 { LANES } else { WIDE_LANES };
-        if dense.len() < 2 * n_lanes || k > n_lanes / 2 {
-            return 0.0;
-        }
-        lane_maxima(dense, n_lanes, &mut self.maxima);
-        let n_reaching = |value: f32| self.maxima.iter().map(|maximum| u32::from(*maximum >= value)).sum::<u32>() as usize;
-        let mut high = self.maxima.iter().fold(0.0f32, |a, b| if *b > a { *b } else { a });
-        let mut low = 0.0;
-        for _ in 0..BISECTIONS {
-            let middle = low + (high - low) * 0.5;
-            match n_reaching(middle) {
-                n if n < k => high = middle,
-                n => {
-                    low = middle;
-                    if n <= k + k / 8 {
-                        break;
-                    }
-                }
-            }
-        }
-        low
+    /// Collects all values that may be among the `k` largest, and returns how many there are.
+    fn candidates(&mut self, dense: &[f32], k: usize) -> usize {
+        let bound = self.lower_bound(dense, k);
+        self.collect(dense, bound.max(0.0f32.next_up()))
     }
 
-    /// Cuts `candidates` (ascending by latent) down to the `k` largest and keeps their order.
-    fn keep_largest(&mut self, k: usize) {
+    /// A value that at least `k` values of `dense` reach, as large as is cheap to find; 0 where none is found.
+    fn lower_bound(&mut self, dense: &[f32], k: usize) -> f32 {
+        if k <= LANES / 2 && dense.len() >= 2 * LANES {
+            bound_by_lanes::<LANES>(dense, k, &mut self.maxima)
+        } else if k <= WIDE_LANES / 2 && dense.len() >= 2 * WIDE_LANES {
+            bound_by_lanes::<WIDE_LANES>(dense, k, &mut self.maxima)
+        } else {
+            0.0
+        }
+    }
+
+    /// Collects the latents that reach `bound`, ascending. Chunks without one cost a comparison each.
+    fn collect(&mut self, dense: &[f32], bound: f32) -> usize {
+        self.latents.clear();
+        self.values.clear();
+        let (chunks, rest) = dense.as_chunks::<CHUNK>();
+        let mut starts = (0u32..).step_by(CHUNK);
+        for (chunk, start) in chunks.iter().zip(&mut starts) {
+            let reached = chunk.iter().fold(false, |any, value| any | (*value >= bound));
+            if reached {
+                self.collect_chunk(chunk, start, bound);
+            }
+        }
+        if let Some(start) = starts.next() {
+            self.collect_chunk(rest, start, bound);
+        }
+        self.values.len()
+    }
+
+    fn collect_chunk(&mut self, chunk: &[f32], start: u32, bound: f32) {
+        for (latent, value) in (start..).zip(chunk) {
+            if *value >= bound {
+                self.latents.push(latent);
+                self.values.push(*value);
+            }
+        }
+    }
+
+    /// A value such that those above it, and the returned number of those equal to it, are the `k` largest
+    /// candidates. There are more than `k`.
+    fn kth_largest(&mut self, n_candidates: usize, k: usize) -> (f32, usize) {
+        let values = &self.values[..n_candidates];
+        let (mut low, mut high) = values.iter().fold((f32::INFINITY, 0.0f32), |(low, high), v| (low.min(*v), high.max(*v)));
+        for _ in 0..FINAL_BISECTIONS {
+            let middle = low + (high - low) * 0.5;
+            match n_reaching(values, middle) {
+                n if n == k => return (middle, k),
+                n if n < k => high = middle,
+                _ => low = middle,
+            }
+        }
         self.order.clear();
-        self.order.extend(self.candidates.iter().map(|(_, value)| *value));
+        self.order.extend_from_slice(values);
         let (_, kth, _) = self.order.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
-        let kth = *kth;
-        let n_above = self.candidates.iter().filter(|(_, value)| *value > kth).count();
-        let mut n_ties_left = k - n_above;
-        self.candidates.retain(|(_, value)| {
-            let tie = *value == kth && n_ties_left > 0;
-            n_ties_left -= usize::from(tie);
-            *value > kth || tie
-        });
+        let n_above = values.iter().filter(|value| **value > *kth).count();
+        (*kth, k - n_above)
     }
 }
 
-/// Maximum of each lane: lane `l` holds the values at `l`, `l + n_lanes`, ...; NaN is passed over.
-fn lane_maxima(dense: &[f32], n_lanes: usize, maxima: &mut Vec<f32>) {
+/// A lower bound of the k-th largest value, from the maxima of `N` lanes: lane `l` holds the values at
+/// `l`, `l + N`, ... Values that are not > 0 and NaN are passed over.
+fn bound_by_lanes<const N: usize>(dense: &[f32], k: usize, maxima: &mut Vec<f32>) -> f32 {
     maxima.clear();
-    maxima.resize(n_lanes, 0.0);
-    for chunk in dense.chunks(n_lanes) {
+    maxima.resize(N, 0.0);
+    let Some(maxima) = maxima.first_chunk_mut::<N>() else { return 0.0 };
+    let (chunks, rest) = dense.as_chunks::<N>();
+    for chunk in chunks {
         for (maximum, value) in maxima.iter_mut().zip(chunk) {
             *maximum = if *value > *maximum { *value } else { *maximum };
         }
     }
-}
-
-/// Positions and values that satisfy `wanted`, ascending. Whole chunks without one are passed over.
-fn collect(dense: &[f32], wanted: impl Fn(f32) -> bool, found: &mut Vec<(u32, f32)>) {
-    found.clear();
-    for (start, chunk) in (0u32..).step_by(CHUNK).zip(dense.chunks(CHUNK)) {
-        if chunk.iter().fold(false, |any, value| any | wanted(*value)) {
-            found.extend((start..).zip(chunk).filter(|(_, value)| wanted(**value)).map(|(latent, value)| (latent, *value)));
+    for (maximum, value) in maxima.iter_mut().zip(rest) {
+        *maximum = if *value > *maximum { *value } else { *maximum };
+    }
+    let (mut low, mut high) = (0.0, maxima.iter().fold(0.0f32, |a, b| if *b > a { *b } else { a }));
+    for _ in 0..BISECTIONS {
+        let middle = low + (high - low) * 0.5;
+        let n = n_reaching(maxima, middle);
+        if n < k {
+            high = middle;
+        } else {
+            low = middle;
+            if n <= k + k / 8 {
+                break;
+            }
         }
     }
+    low
+}
+
+/// How many values reach `bound`.
+fn n_reaching(values: &[f32], bound: f32) -> usize {
+    let (chunks, rest) = values.as_chunks::<8>();
+    let mut lanes = [0u32; 8];
+    for chunk in chunks {
+        for (lane, value) in lanes.iter_mut().zip(chunk) {
+            *lane += u32::from(*value >= bound);
+        }
+    }
+    let rest = rest.iter().filter(|value| **value >= bound).count();
+    lanes.iter().sum::<u32>() as usize + rest
 }
 
 #[cfg(test)]
