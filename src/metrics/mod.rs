@@ -5,3 +5,9 @@
 //! values come from data is written as text from one immutable snapshot.
 
 pub mod registry;
+
+pub mod exposition;
+
+pub mod gzip;
+pub mod selection;
+mod text;
