@@ -13,6 +13,7 @@ pub mod metrics;
 pub mod monitor;
 pub mod record;
 pub mod sae;
+pub mod simulate;
 pub mod snapshot;
 pub mod store;
 pub mod task;
