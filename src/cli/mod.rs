@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 pub mod bundle;
 pub mod config;
 pub mod run;
+pub mod serve;
 
 /// What a command that ran to its end says: exit 0 or 1. Errors are 2 ([`UsageError`]) or 70.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::cli::{Outcome, UsageError};
-use crate::clock::SystemClock;
-use crate::monitor::{self, RunOptions};
+use crate::cli::serve::serve;
+use crate::clock::{Clock, SystemClock};
+use crate::monitor::{self, OnOpen, RunOptions};
 use crate::task::{Shutdown, TaskGroup, trigger_on_signal};
 use crate::{config, telemetry};
 
@@ -38,7 +39,12 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let group = TaskGroup::new(shutdown.clone());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     group.task(runtime.handle(), "signals", trigger_on_signal(shutdown));
-    let options = RunOptions { until_end: args.until_end, clock: Arc::new(SystemClock), runtime: runtime.handle().clone(), on_ready: None };
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let on_open: OnOpen = {
+        let (settings, group, clock, runtime) = (settings.clone(), group.clone(), Arc::clone(&clock), runtime.handle().clone());
+        Box::new(move |opened| serve(&settings, opened, clock, &group, &runtime).map(drop))
+    };
+    let options = RunOptions { until_end: args.until_end, clock, on_open };
     let summary = monitor::run(&settings, options, &group)
         .map_err(|error| if error.is_setup() { anyhow::Error::new(UsageError(error.to_string())) } else { anyhow::Error::new(error) })?;
     let mut out = std::io::stdout().lock();

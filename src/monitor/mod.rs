@@ -18,7 +18,8 @@ use crate::config::settings::Settings;
 use crate::monitor::judge::{Judge, JudgeCommand};
 use crate::monitor::setup::Setup;
 use crate::monitor::worker::Worker;
-use crate::snapshot::SnapshotCell;
+use crate::metrics::registry::ProcessMetrics;
+use crate::snapshot::{Live, SnapshotCell};
 use crate::task::{TaskError, TaskGroup};
 
 pub mod admission;
@@ -48,21 +49,23 @@ pub struct RunOptions {
     pub until_end: bool,
     /// The time.
     pub clock: Arc<dyn Clock>,
-    /// Where listeners run.
-    pub runtime: tokio::runtime::Handle,
-    /// Called once, when the listeners are open.
-    pub on_ready: Option<Box<dyn FnOnce(Endpoints) + Send>>,
+    /// Called once, when everything is opened and before the first record is read: where listeners start.
+    pub on_open: OnOpen,
 }
 
-/// Where a running monitor can be looked at.
-#[derive(Clone)]
-pub struct Endpoints {
-    /// `/metrics` and probes.
-    pub metrics: std::net::SocketAddr,
-    /// Page and API.
-    pub http: std::net::SocketAddr,
-    /// What both show.
+/// What to do with the parts that others read.
+pub type OnOpen = Box<dyn FnOnce(Opened) -> Result<(), MonitorError> + Send>;
+
+/// Parts of a running monitor that others read, and the way to its judge.
+pub struct Opened {
+    /// The judge's picture.
     pub snapshot: Arc<SnapshotCell>,
+    /// Partitions and readiness.
+    pub live: Arc<Live>,
+    /// The process's metrics.
+    pub metrics: Arc<ProcessMetrics>,
+    /// Where operator actions go.
+    pub commands: Commands,
 }
 
 /// What a run did.
@@ -81,6 +84,7 @@ pub struct RunSummary {
 pub fn run(settings: &Settings, options: RunOptions, group: &TaskGroup) -> Result<RunSummary, MonitorError> {
     let mut setup = Setup::open(settings, &options)?;
     let (steps, commands) = sync_channel(STEPS_WAITING);
+    (options.on_open)(setup.opened(steps.clone()))?;
 
     let n_workers = setup.n_workers(settings);
     let running = Arc::new(AtomicUsize::new(n_workers));

@@ -23,7 +23,7 @@ use crate::monitor::models::Models;
 use crate::monitor::progress::Progress;
 use crate::monitor::version::Version;
 use crate::monitor::worker::{Shared, Worker, WorkerRules};
-use crate::monitor::{Commands, RunOptions};
+use crate::monitor::{Commands, Opened, RunOptions};
 use crate::snapshot::{InstanceFacts, Live, SnapshotCell};
 use crate::store::Store;
 
@@ -127,6 +127,17 @@ impl Setup {
     pub fn n_workers(&self, settings: &Settings) -> usize {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
         if settings.kafka.workers > 0 { settings.kafka.workers } else { cores }.min(self.shared.rules.n_partitions.max(1))
+    }
+
+    /// What others read, and the way to the judge.
+    #[must_use]
+    pub fn opened(&self, commands: Commands) -> Opened {
+        Opened {
+            snapshot: Arc::clone(&self.snapshot),
+            live: Arc::clone(&self.shared.live),
+            metrics: Arc::clone(&self.shared.metrics),
+            commands,
+        }
     }
 
     /// What makes a worker inside its own thread.

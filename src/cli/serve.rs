@@ -1,0 +1,73 @@
+//! The two listeners of a running monitor: what `run` and `demo` put around it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+
+use tokio::runtime::Handle;
+
+use crate::clock::Clock;
+use crate::config::settings::Settings;
+use crate::http::actions::{ActionError, ActionRequest, ActionSender, Token};
+use crate::http::{History, HttpState, api_router, metrics_router, server};
+use crate::metrics::exposition::{Exposition, Limits};
+use crate::monitor::judge::JudgeCommand;
+use crate::monitor::{Commands, MonitorError, Opened};
+use crate::task::TaskGroup;
+
+/// Where a running monitor can be looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// `/metrics` and probes.
+    pub metrics: SocketAddr,
+    /// Page and API.
+    pub http: SocketAddr,
+}
+
+/// Opens both listeners over the parts of a monitor.
+///
+/// # Errors
+/// An address is taken or cannot be read, the token file cannot be read, a pinned stream has no such name.
+pub fn serve(settings: &Settings, opened: Opened, clock: Arc<dyn Clock>, group: &TaskGroup, runtime: &Handle) -> Result<Addresses, MonitorError> {
+    let limits = Limits::of(&settings.metrics).map_err(|error| MonitorError::Start(error.to_string()))?;
+    let token_file = settings.http.token_file.as_deref();
+    let token = token_file
+        .map(|path| Token::from_file(path).map_err(|source| MonitorError::File { path: path.to_owned(), source }))
+        .transpose()?;
+    let state = Arc::new(HttpState {
+        exposition: Arc::new(Exposition::new(Arc::clone(&opened.snapshot), Arc::clone(&opened.live), opened.metrics, limits)),
+        snapshots: opened.snapshot,
+        live: opened.live,
+        clock,
+        actions: actions(opened.commands),
+        token,
+        history: History::of(settings.store.path.clone()),
+    });
+    let open = |key: &'static str, address: &String, router| {
+        let listener = server::bind(address, key).map_err(|error| MonitorError::Listen { key, address: error.address, source: error.source })?;
+        server::serve(group, runtime, key, listener, router).map_err(|source| MonitorError::Listen { key, address: address.clone(), source })
+    };
+    let metrics = open("metrics.listen", &settings.metrics.listen, metrics_router(Arc::clone(&state)))?;
+    let http = open("http.listen", &settings.http.listen, api_router(state))?;
+    tracing::info!(%metrics, %http, "listening");
+    Ok(Addresses { metrics, http })
+}
+
+/// Operator actions on their way to the judge, who owns the store. Called on a thread that may block.
+fn actions(commands: Commands) -> ActionSender {
+    Arc::new(move |request| {
+        let busy = |_| ActionError::Busy;
+        match request {
+            ActionRequest::Alert { id, action } => {
+                let (reply, answer) = channel();
+                commands.try_send(JudgeCommand::Act { alert: id, action, reply }).map_err(|_| ActionError::Busy)?;
+                Ok(answer.recv().map_err(busy)?.map(Some)?)
+            }
+            ActionRequest::Test { who, why, until_ms, .. } => {
+                let (reply, answer) = channel();
+                commands.try_send(JudgeCommand::TestAlert { who, why, until_ms, reply }).map_err(|_| ActionError::Busy)?;
+                Ok(answer.recv().map_err(busy)?.map(|()| None)?)
+            }
+        }
+    })
+}
