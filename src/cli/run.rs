@@ -4,8 +4,8 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::cli::{Outcome, UsageError};
 use crate::cli::serve::serve;
+use crate::cli::{Outcome, UsageError};
 use crate::clock::{Clock, SystemClock};
 use crate::monitor::{self, OnOpen, RunOptions};
 use crate::task::{Shutdown, TaskGroup, trigger_on_signal};

@@ -7,10 +7,12 @@ use std::sync::mpsc::channel;
 use tokio::runtime::Handle;
 
 use crate::clock::Clock;
+use crate::config::Fault;
 use crate::config::settings::Settings;
 use crate::http::actions::{ActionError, ActionRequest, ActionSender, Token};
 use crate::http::{History, HttpState, api_router, metrics_router, server};
-use crate::metrics::exposition::{Exposition, Limits};
+use crate::metrics::exposition::Exposition;
+use crate::metrics::selection::Limits;
 use crate::monitor::judge::JudgeCommand;
 use crate::monitor::{Commands, MonitorError, Opened};
 use crate::task::TaskGroup;
@@ -28,12 +30,26 @@ pub struct Addresses {
 ///
 /// # Errors
 /// An address is taken or cannot be read, the token file cannot be read, a pinned stream has no such name.
-pub fn serve(settings: &Settings, opened: Opened, clock: Arc<dyn Clock>, group: &TaskGroup, runtime: &Handle) -> Result<Addresses, MonitorError> {
-    let limits = Limits::of(&settings.metrics).map_err(|error| MonitorError::Start(error.to_string()))?;
+pub fn serve(
+    settings: &Settings,
+    opened: Opened,
+    clock: Arc<dyn Clock>,
+    group: &TaskGroup,
+    runtime: &Handle,
+) -> Result<Addresses, MonitorError> {
+    let pinned = settings
+        .metrics
+        .pinned
+        .iter()
+        .map(|name| name.parse().map_err(|error| MonitorError::Config(vec![Fault::new("metrics.pinned", format!("{error}"))])));
+    let limits = Limits {
+        max_series: settings.metrics.max_series,
+        top_concepts: settings.metrics.top_concepts,
+        pinned: pinned.collect::<Result<_, MonitorError>>()?,
+    };
     let token_file = settings.http.token_file.as_deref();
-    let token = token_file
-        .map(|path| Token::from_file(path).map_err(|source| MonitorError::File { path: path.to_owned(), source }))
-        .transpose()?;
+    let token =
+        token_file.map(|path| Token::from_file(path).map_err(|source| MonitorError::File { path: path.to_owned(), source })).transpose()?;
     let state = Arc::new(HttpState {
         exposition: Arc::new(Exposition::new(Arc::clone(&opened.snapshot), Arc::clone(&opened.live), opened.metrics, limits)),
         snapshots: opened.snapshot,
@@ -44,8 +60,13 @@ pub fn serve(settings: &Settings, opened: Opened, clock: Arc<dyn Clock>, group: 
         history: History::of(settings.store.path.clone()),
     });
     let open = |key: &'static str, address: &String, router| {
-        let listener = server::bind(address, key).map_err(|error| MonitorError::Listen { key, address: error.address, source: error.source })?;
-        server::serve(group, runtime, key, listener, router).map_err(|source| MonitorError::Listen { key, address: address.clone(), source })
+        let listener =
+            server::bind(address, key).map_err(|error| MonitorError::Listen { key, address: error.address, source: error.source })?;
+        server::serve(group, runtime, key, listener, router).map_err(|source| MonitorError::Listen {
+            key,
+            address: address.clone(),
+            source,
+        })
     };
     let metrics = open("metrics.listen", &settings.metrics.listen, metrics_router(Arc::clone(&state)))?;
     let http = open("http.listen", &settings.http.listen, api_router(state))?;

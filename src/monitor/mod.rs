@@ -15,10 +15,10 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 
 use crate::clock::Clock;
 use crate::config::settings::Settings;
+use crate::metrics::registry::ProcessMetrics;
 use crate::monitor::judge::{Judge, JudgeCommand};
 use crate::monitor::setup::Setup;
 use crate::monitor::worker::Worker;
-use crate::metrics::registry::ProcessMetrics;
 use crate::snapshot::{Live, SnapshotCell};
 use crate::task::{TaskError, TaskGroup};
 
