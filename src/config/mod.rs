@@ -4,6 +4,7 @@ pub mod check;
 pub mod documented;
 pub mod fault;
 pub mod hash;
+mod judging;
 pub mod load;
 pub mod parsed;
 pub mod secret;
