@@ -15,9 +15,8 @@ impl Settings {
     pub fn judge_settings(&self, n_latents: usize, families: Vec<Vec<LatentId>>) -> Result<JudgeSettings, Fault> {
         let drift = &self.drift;
         let day = |text: &String| {
-            text.parse::<Date>().map_err(|error| {
-                Fault::new("drift.calendar", format!("expected local dates like \"2026-12-25\", found {text:?}: {error}"))
-            })
+            text.parse::<Date>()
+                .map_err(|error| Fault::new("drift.calendar", format!("expected local dates like \"2026-12-25\", found {text:?}: {error}")))
         };
         Ok(JudgeSettings {
             unit: self.counting.unit,
