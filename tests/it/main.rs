@@ -3,6 +3,7 @@
 
 mod bundle_command;
 mod counting;
+mod dashboards;
 mod encode_real;
 mod hostile_onnx;
 mod kafka;

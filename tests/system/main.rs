@@ -6,5 +6,6 @@ mod support;
 
 mod consume;
 mod kafka_server;
+mod rules;
 mod secured;
 mod service_unit;
