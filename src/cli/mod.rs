@@ -8,6 +8,7 @@ pub mod bundle;
 pub mod config;
 pub mod run;
 pub mod serve;
+pub mod produce;
 
 /// What a command that ran to its end says: exit 0 or 1. Errors are 2 ([`UsageError`]) or 70.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,8 @@ pub enum Command {
     Config(config::Args),
     /// Build, inspect and verify bundles: an SAE with its names and golden rows
     Bundle(bundle::Args),
+    /// Write recorded embeddings into Kafka, in event order
+    Produce(produce::Args),
 }
 
 /// Runs the command and turns its outcome into the program's exit code.
@@ -50,6 +53,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Bundle(args) => bundle::run(&args),
+        Command::Produce(args) => produce::run(&args),
     };
     match outcome {
         Ok(Outcome::Done) => ExitCode::SUCCESS,

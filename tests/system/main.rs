@@ -7,5 +7,6 @@ mod support;
 mod consume;
 mod kafka_server;
 mod rules;
+mod produce;
 mod secured;
 mod service_unit;

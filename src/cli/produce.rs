@@ -1,0 +1,220 @@
+//! `recsae produce`: recorded embeddings into Kafka, in event order, keyed by the entity.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressDrawTarget};
+
+use crate::cli::{Outcome, UsageError};
+use crate::config::settings::KafkaSettings;
+use crate::kafka::admin;
+use crate::kafka::producer::{Outgoing, Receipts, ReliableProducer};
+
+mod encode;
+mod table;
+mod vectors;
+
+use encode::{Encoded, encode};
+use table::{Table, event_time, key_of};
+use vectors::Vectors;
+
+/// Longest wait for the broker, at the start and for the last acknowledgement.
+const BROKER: Duration = Duration::from_secs(60);
+
+/// Arguments of `recsae produce`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  recsae produce --embeddings sasrec.embeddings.npy --fields sasrec.events.parquet --join users.parquet:user_id \\
+      --entity user_id --timestamp ts --items recommended --topic recommendations
+  recsae produce --embeddings bprmf.user_embeddings.npy --by user_id --fields sasrec.events.parquet \\
+      --entity user_id --timestamp ts --topic recommendations --pace 86400")]
+pub struct Args {
+    /// Vectors: .npy [n, d], or .parquet with a column `embedding` and the record's other fields
+    #[arg(long, value_name = "FILE")]
+    embeddings: PathBuf,
+    /// The record's other fields, row by row (.parquet)
+    #[arg(long, value_name = "FILE")]
+    fields: Option<PathBuf>,
+    /// More fields, looked up by a column that both files have (users' country, items' genre); may be repeated
+    #[arg(long, value_name = "FILE:COLUMN")]
+    join: Vec<String>,
+    /// Look the vector up by this column (static user vectors): its row number in .npy, the row of equal value in .parquet
+    #[arg(long, value_name = "COLUMN")]
+    by: Option<String>,
+    /// Column that becomes the record's `entity` and the Kafka key
+    #[arg(long, value_name = "COLUMN", default_value = "entity")]
+    entity: String,
+    /// Column that becomes the record's `timestamp`: s or ms since 1970, RFC 3339, or a Parquet timestamp
+    #[arg(long, value_name = "COLUMN", default_value = "timestamp")]
+    timestamp: String,
+    /// Column that becomes the record's `items`
+    #[arg(long, value_name = "COLUMN", default_value = "items")]
+    items: String,
+    /// Topic; it is made when missing, and then keeps records for ever
+    #[arg(long)]
+    topic: String,
+    /// Partitions of a topic that is made
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(i32).range(1..=10_000))]
+    partitions: i32,
+    /// Brokers, host:port [default: those of the configuration, else localhost:9092]
+    #[arg(long, env = "RECSAE_BROKERS")]
+    brokers: Option<String>,
+    /// Configuration whose [kafka] section says how to log in
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Records a second
+    #[arg(long, conflicts_with = "pace")]
+    rate: Option<f64>,
+    /// Times the recorded pace
+    #[arg(long)]
+    pace: Option<f64>,
+    /// How a record is written
+    #[arg(long, value_enum, default_value_t = Format::Json)]
+    format: Format,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// How a record is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// One JSON object
+    Json,
+    /// Little-endian f32 as the payload, the rest in headers
+    Raw,
+}
+
+/// Produces every record and waits for every acknowledgement.
+///
+/// # Errors
+/// A file cannot be read, columns are missing, or the broker refuses or stays away.
+pub fn run(args: &Args) -> anyhow::Result<Outcome> {
+    for (name, value) in [("--rate", args.rate), ("--pace", args.pace)] {
+        if value.is_some_and(|value| !(value.is_finite() && value > 0.0)) {
+            return Err(UsageError(format!("{name}: expected a number above zero")).into());
+        }
+    }
+    let (vectors, table) = read(args).map_err(|error| UsageError(format!("{error:#}")))?;
+    let order = in_event_order(&table, args).map_err(|error| UsageError(format!("{error:#}")))?;
+    let settings = settings(args)?;
+    admin::create_topic(&settings, &args.topic, args.partitions, BROKER).map_err(|error| UsageError(error.to_string()))?;
+    let started = Instant::now();
+    let acked = produce(args, &settings, &vectors, &table, &order)?;
+    let seconds = started.elapsed().as_secs_f64();
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        writeln!(out, "{}", serde_json::json!({ "topic": args.topic, "records": acked, "seconds": seconds }))?;
+    } else {
+        writeln!(out, "{acked} records in topic {} ({seconds:.1} s)", args.topic)?;
+    }
+    Ok(Outcome::Done)
+}
+
+fn settings(args: &Args) -> anyhow::Result<KafkaSettings> {
+    let mut settings = match &args.config {
+        Some(path) => crate::config::load(path, std::env::vars()).map_err(|error| UsageError(error.to_string()))?.kafka,
+        None => KafkaSettings::default(),
+    };
+    if let Some(brokers) = &args.brokers {
+        settings.brokers.clone_from(brokers);
+    }
+    Ok(settings)
+}
+
+/// The vectors, and a table with one row a record in the file's order.
+fn read(args: &Args) -> anyhow::Result<(Vectors, Table)> {
+    let (vectors, mut table) = match &args.fields {
+        None if args.by.is_some() => bail!("--by looks vectors up for the rows of --fields: give both"),
+        None => Vectors::with_fields(&args.embeddings, None)?,
+        Some(fields) => {
+            let (vectors, own) = Vectors::with_fields(&args.embeddings, args.by.as_deref())?;
+            let mut table = Table::read(fields)?;
+            if args.by.is_none() {
+                ensure!(
+                    table.n_rows() == vectors.n_rows(),
+                    "--fields has {} rows, --embeddings {}: one a record is expected (or --by COLUMN)",
+                    table.n_rows(),
+                    vectors.n_rows()
+                );
+                table.append(own)?;
+            }
+            (vectors, table)
+        }
+    };
+    for join in &args.join {
+        let (file, column) = join.rsplit_once(':').with_context(|| format!("--join {join}: expected FILE:COLUMN"))?;
+        table.join(Table::read(Path::new(file))?, column).with_context(|| format!("--join {join}"))?;
+    }
+    Ok((vectors, table))
+}
+
+/// (event time ms, row), by time; rows of one time stay in the file's order.
+fn in_event_order(table: &Table, args: &Args) -> anyhow::Result<Vec<(i64, usize)>> {
+    let Some(times) = table.column(&args.timestamp) else {
+        ensure!(args.timestamp == "timestamp", "no column {:?} for --timestamp; there are {}", args.timestamp, table.names().join(", "));
+        ensure!(args.pace.is_none(), "--pace needs event times: name their column with --timestamp");
+        // The records then have Kafka's time: the file's order is all there is.
+        return Ok((0..table.n_rows()).map(|row| (0, row)).collect());
+    };
+    let read = |(row, value)| event_time(value).map(|ms| (ms, row)).with_context(|| format!("{} in row {row}", args.timestamp));
+    let mut order = times.iter().enumerate().map(|(row, value)| read((row, value))).collect::<anyhow::Result<Vec<_>>>()?;
+    order.sort();
+    Ok(order)
+}
+
+fn produce(args: &Args, settings: &KafkaSettings, vectors: &Vectors, table: &Table, order: &[(i64, usize)]) -> anyhow::Result<u64> {
+    let by = args.by.as_deref().map(|name| table.column(name).with_context(|| format!("no column {name:?} for --by"))).transpose()?;
+    let fields = table.renamed(&[(&args.entity, "entity"), (&args.timestamp, "timestamp"), (&args.items, "items")])?;
+    let entities = fields.iter().find(|(name, _)| *name == "entity").map(|(_, column)| *column);
+    let producer = ReliableProducer::new(settings)?;
+    let receipts = Arc::new(Receipts::default());
+    let bar = ProgressBar::with_draw_target(Some(order.len() as u64), ProgressDrawTarget::stderr());
+    let (started, mut said) = (Instant::now(), Instant::now());
+    let mut record = Encoded::default();
+    for (number, (time, row)) in order.iter().enumerate() {
+        let first = order.first().map_or(0, |(first, _)| *first);
+        if let Some(due) = due(args, number, time - first) {
+            while started.elapsed() < due {
+                producer.poll(due.saturating_sub(started.elapsed()).min(Duration::from_millis(100)));
+            }
+        }
+        let vector = match by {
+            None => vectors.row(*row),
+            Some(column) => vectors.by(&column[*row]).with_context(|| format!("row {row}"))?,
+        };
+        encode(args.format, vector, &fields, *row, &mut record);
+        let key = entities.and_then(|column| key_of(&column[*row]));
+        let outgoing =
+            Outgoing { topic: &args.topic, key: key.as_deref().map(str::as_bytes), payload: Some(&record.payload), ..Outgoing::default() };
+        let headers: Vec<(&str, &[u8])> = record.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+        producer.send(&outgoing, &headers, &receipts, BROKER)?;
+        if number % 1024 == 0 {
+            producer.poll(Duration::ZERO);
+            receipts.outcome()?;
+            bar.set_position(number as u64);
+            if bar.is_hidden() && said.elapsed() > Duration::from_secs(5) {
+                said = Instant::now();
+                tracing::info!(records = number, of = order.len(), "produced");
+            }
+        }
+    }
+    producer.settle(&receipts, Instant::now() + BROKER)?;
+    bar.finish_and_clear();
+    Ok(receipts.acked())
+}
+
+/// When record `number`, recorded `since_first_ms` after the first, is sent.
+fn due(args: &Args, number: usize, since_first_ms: i64) -> Option<Duration> {
+    #[expect(clippy::cast_precision_loss, reason = "a schedule, not a count")]
+    let seconds = match (args.rate, args.pace) {
+        (Some(rate), _) => number as f64 / rate,
+        (None, Some(pace)) => since_first_ms as f64 / 1000.0 / pace,
+        (None, None) => return None,
+    };
+    Duration::try_from_secs_f64(seconds).ok()
+}

@@ -1,0 +1,104 @@
+//! Recorded vectors: one flat buffer of f32, by row or by a key.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use anyhow::{Context, bail, ensure};
+use arrow_array::Array;
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Float32Type, Float64Type};
+use arrow_schema::DataType;
+use ndarray::Array2;
+use serde_json::Value;
+
+use crate::cli::produce::table::{Table, key_of};
+
+/// Column of the vector in a Parquet file.
+const EMBEDDING: &str = "embedding";
+
+/// Vectors `[n, d]`.
+pub(super) struct Vectors {
+    values: Vec<f32>,
+    width: usize,
+    /// Row by key, where a Parquet file is looked up by a column; .npy rows are their own keys.
+    rows: Option<HashMap<String, usize>>,
+}
+
+impl Vectors {
+    /// Reads the vectors and the fields that lie beside them (none in .npy).
+    pub(super) fn with_fields(path: &Path, by: Option<&str>) -> anyhow::Result<(Self, Table)> {
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("npy") => {
+                let matrix = matrix(path)?;
+                let (n_rows, width) = matrix.dim();
+                ensure!(width > 0, "{}: vectors of no values", path.display());
+                Ok((Self { values: matrix.iter().copied().collect(), width, rows: None }, Table::new(n_rows)))
+            }
+            Some("parquet") => {
+                let (mut values, mut width) = (Vec::new(), None);
+                let table = Table::read_except(path, Some(EMBEDDING), |column| append(column, &mut values, &mut width))?;
+                let width = width.with_context(|| format!("{}: no column {EMBEDDING:?}", path.display()))?;
+                let rows = match by {
+                    None => None,
+                    Some(by) => {
+                        let keys = table.column(by).with_context(|| format!("{}: no column {by:?} for --by", path.display()))?;
+                        Some(keys.iter().enumerate().filter_map(|(row, value)| Some((key_of(value)?, row))).collect())
+                    }
+                };
+                Ok((Self { values, width, rows }, table))
+            }
+            _ => bail!("{}: expected .npy or .parquet", path.display()),
+        }
+    }
+
+    pub(super) fn n_rows(&self) -> usize {
+        self.values.len() / self.width
+    }
+
+    /// One vector; `row < n_rows()`.
+    pub(super) fn row(&self, row: usize) -> &[f32] {
+        &self.values[row * self.width..(row + 1) * self.width]
+    }
+
+    /// The vector of a key.
+    pub(super) fn by(&self, key: &Value) -> anyhow::Result<&[f32]> {
+        let row = match &self.rows {
+            Some(rows) => key_of(key).and_then(|key| rows.get(&key).copied()),
+            None => key.as_u64().and_then(|row| usize::try_from(row).ok()).filter(|row| *row < self.n_rows()),
+        };
+        row.map(|row| self.row(row)).with_context(|| format!("no vector for {key}; there are {}", self.n_rows()))
+    }
+}
+
+fn matrix(path: &Path) -> anyhow::Result<Array2<f32>> {
+    match ndarray_npy::read_npy::<_, Array2<f32>>(path) {
+        Ok(matrix) => Ok(matrix),
+        #[expect(clippy::cast_possible_truncation, reason = "records carry f32")]
+        Err(first) => match ndarray_npy::read_npy::<_, Array2<f64>>(path) {
+            Ok(matrix) => Ok(matrix.mapv(|value| value as f32)),
+            Err(_) => Err(first).with_context(|| format!("{}: expected a matrix of f32 or f64", path.display())),
+        },
+    }
+}
+
+/// Appends one batch's vectors, all of one width.
+fn append(column: &dyn Array, values: &mut Vec<f32>, width: &mut Option<usize>) -> anyhow::Result<()> {
+    for row in 0..column.len() {
+        ensure!(!column.is_null(row), "a row without {EMBEDDING}");
+        let vector = match column.data_type() {
+            DataType::List(_) => column.as_list::<i32>().value(row),
+            DataType::LargeList(_) => column.as_list::<i64>().value(row),
+            DataType::FixedSizeList(_, _) => column.as_fixed_size_list().value(row),
+            other => bail!("column {EMBEDDING:?}: expected a list of numbers, found {other}"),
+        };
+        let expected = *width.get_or_insert(vector.len());
+        ensure!(expected > 0 && vector.len() == expected, "column {EMBEDDING:?}: vectors of {expected} and of {} values", vector.len());
+        match vector.data_type() {
+            DataType::Float32 => values.extend(vector.as_primitive::<Float32Type>().values()),
+            #[expect(clippy::cast_possible_truncation, reason = "records carry f32")]
+            DataType::Float64 => values.extend(vector.as_primitive::<Float64Type>().values().iter().map(|value| *value as f32)),
+            other => bail!("column {EMBEDDING:?}: expected f32 or f64, found {other}"),
+        }
+    }
+    Ok(())
+}
