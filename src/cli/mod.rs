@@ -6,9 +6,9 @@ use clap::{Parser, Subcommand};
 
 pub mod bundle;
 pub mod config;
+pub mod produce;
 pub mod run;
 pub mod serve;
-pub mod produce;
 
 /// What a command that ran to its end says: exit 0 or 1. Errors are 2 ([`UsageError`]) or 70.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

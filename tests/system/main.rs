@@ -6,7 +6,7 @@ mod support;
 
 mod consume;
 mod kafka_server;
-mod rules;
 mod produce;
+mod rules;
 mod secured;
 mod service_unit;

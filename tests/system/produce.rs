@@ -54,9 +54,24 @@ fn the_sequential_stream_arrives_whole_in_order_with_its_users_gender() {
     let output = recsae(
         kafka,
         &[
-            "produce", "--embeddings", &path("sasrec.embeddings.npy"), "--fields", &path("sasrec.events.parquet"), "--join",
-            &format!("{}:user_id", path("users.parquet")), "--entity", "user_id", "--timestamp", "ts", "--items", "recommended", "--topic", &topic,
-            "--partitions", "3", "--json",
+            "produce",
+            "--embeddings",
+            &path("sasrec.embeddings.npy"),
+            "--fields",
+            &path("sasrec.events.parquet"),
+            "--join",
+            &format!("{}:user_id", path("users.parquet")),
+            "--entity",
+            "user_id",
+            "--timestamp",
+            "ts",
+            "--items",
+            "recommended",
+            "--topic",
+            &topic,
+            "--partitions",
+            "3",
+            "--json",
         ],
     );
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -93,8 +108,19 @@ fn static_vectors_are_looked_up_by_a_column() {
     let output = recsae(
         kafka,
         &[
-            "produce", "--embeddings", &path("bprmf.user_embeddings.npy"), "--by", "user_id", "--fields", &path("sasrec.events.parquet"), "--entity",
-            "user_id", "--timestamp", "ts", "--topic", &topic,
+            "produce",
+            "--embeddings",
+            &path("bprmf.user_embeddings.npy"),
+            "--by",
+            "user_id",
+            "--fields",
+            &path("sasrec.events.parquet"),
+            "--entity",
+            "user_id",
+            "--timestamp",
+            "ts",
+            "--topic",
+            &topic,
         ],
     );
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -83,7 +83,10 @@ mod tests {
             let mut record = Record::default();
             decoder.decode(&message, &mut record).unwrap();
             assert_eq!(record.embedding.iter().map(|v| v.to_bits()).collect::<Vec<_>>(), vector.map(f32::to_bits));
-            assert_eq!((record.event_time_ms, &record.items[..], &record.fields[..]), (874_724_727_000, &["3".to_owned(), "4".into()][..], &["F".to_owned(), String::new()][..]));
+            assert_eq!(
+                (record.event_time_ms, &record.items[..], &record.fields[..]),
+                (874_724_727_000, &["3".to_owned(), "4".into()][..], &["F".to_owned(), String::new()][..])
+            );
             assert!(record.entity.is_some());
         }
     }

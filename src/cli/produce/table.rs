@@ -36,7 +36,11 @@ impl Table {
     }
 
     /// All columns but one, which is handed over batch by batch.
-    pub(super) fn read_except(path: &Path, except: Option<&str>, mut take: impl FnMut(&dyn Array) -> anyhow::Result<()>) -> anyhow::Result<Self> {
+    pub(super) fn read_except(
+        path: &Path,
+        except: Option<&str>,
+        mut take: impl FnMut(&dyn Array) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Self> {
         let file = File::open(path).with_context(|| path.display().to_string())?;
         let reader = ParquetRecordBatchReaderBuilder::try_new(file).and_then(ParquetRecordBatchReaderBuilder::build);
         let mut table = Self::default();
