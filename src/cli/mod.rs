@@ -6,6 +6,8 @@ use clap::{Parser, Subcommand};
 
 pub mod bundle;
 pub mod config;
+pub mod demo;
+pub mod demo_verdict;
 pub mod produce;
 pub mod run;
 pub mod serve;
@@ -36,6 +38,8 @@ pub struct Cli {
 /// One variant a command; each command's arguments live in its own file.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// See the whole chain on this machine, with nothing installed and a drift that is known
+    Demo(demo::Args),
     /// Monitor a topic
     Run(run::Args),
     /// Print the documented default configuration, or its JSON Schema
@@ -50,6 +54,7 @@ pub enum Command {
 #[must_use]
 pub fn run(cli: Cli) -> ExitCode {
     let outcome = match cli.command {
+        Command::Demo(args) => demo::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Bundle(args) => bundle::run(&args),

@@ -9,6 +9,7 @@
 
 #![expect(unsafe_code, reason = "librdkafka's batch call has no wrapper; measured 2-4x cheaper than poll")]
 
+use std::cell::Cell;
 use std::ffi::{CStr, CString};
 use std::ptr::{self, NonNull};
 use std::time::Duration;
@@ -24,6 +25,9 @@ use crate::record::Header;
 pub(super) struct Queue {
     queue: NonNull<native::rd_kafka_queue_t>,
     messages: Vec<*mut native::rd_kafka_message_t>,
+    /// Whether messages can arrive. A queue of commit replies must not be read as one of messages:
+    /// librdkafka then aborts the process.
+    holds_messages: Cell<bool>,
 }
 
 // SAFETY: librdkafka's queues are thread-safe; the message pointers are only filled and emptied
@@ -46,12 +50,13 @@ impl Queue {
     pub(super) fn new(client: &NativeClient, capacity: usize) -> Option<Self> {
         // SAFETY: the client is alive; a null result is turned into None.
         let queue = NonNull::new(unsafe { native::rd_kafka_queue_new(client.ptr()) })?;
-        Some(Self { queue, messages: Vec::with_capacity(capacity.max(1)) })
+        Some(Self { queue, messages: Vec::with_capacity(capacity.max(1)), holds_messages: Cell::new(false) })
     }
 
     /// Makes the partition's messages arrive here. Call before the partition is assigned.
     pub(super) fn forward(&self, client: &NativeClient, topic: &str, partition: i32) -> bool {
         let Ok(topic) = CString::new(topic) else { return false };
+        self.holds_messages.set(true);
         // SAFETY: the client and our queue are alive; the partition's queue is a counted reference,
         // given back after the forward, which holds its own.
         unsafe {
@@ -113,7 +118,7 @@ impl Queue {
 impl Drop for Queue {
     fn drop(&mut self) {
         // What is still queued belongs to partitions whose position was not committed past it.
-        while self.read(self.messages.capacity(), Duration::ZERO, |_| ()) > 0 {}
+        while self.holds_messages.get() && self.read(self.messages.capacity(), Duration::ZERO, |_| ()) > 0 {}
         // SAFETY: the queue is ours and not used again.
         unsafe { native::rd_kafka_queue_destroy(self.queue.as_ptr()) };
     }

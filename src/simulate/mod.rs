@@ -6,6 +6,7 @@
 //! sees nothing of this module (the layer test holds that).
 
 pub mod dictionary;
+pub mod feed;
 pub mod graph;
 pub mod served;
 pub mod setup;
