@@ -9,6 +9,7 @@ pub mod config;
 pub mod demo;
 pub mod demo_verdict;
 pub mod produce;
+pub mod reference;
 pub mod run;
 pub mod serve;
 
@@ -42,6 +43,8 @@ pub enum Command {
     Demo(demo::Args),
     /// Monitor a topic
     Run(run::Args),
+    /// Build, list, show, approve and compare references
+    Reference(reference::Args),
     /// Print the documented default configuration, or its JSON Schema
     Config(config::Args),
     /// Build, inspect and verify bundles: an SAE with its names and golden rows
@@ -56,6 +59,7 @@ pub fn run(cli: Cli) -> ExitCode {
     let outcome = match cli.command {
         Command::Demo(args) => demo::run(&args),
         Command::Run(args) => run::run(&args),
+        Command::Reference(args) => reference::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Bundle(args) => bundle::run(&args),
         Command::Produce(args) => produce::run(&args),

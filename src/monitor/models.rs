@@ -107,29 +107,9 @@ impl Models {
     /// # Errors
     /// A key of `[drift]` or `[window]` cannot be read.
     pub fn judging(&self, settings: &Settings) -> Result<Vec<JudgeSettings>, MonitorError> {
-        let drift = &settings.drift;
         let one = |bundle: &Arc<Bundle>| {
-            let calendar = drift.calendar.iter().map(|day| {
-                day.parse()
-                    .map_err(|error| crate::config::Fault::new("drift.calendar", format!("expected YYYY-MM-DD, found {day:?}: {error}")))
-            });
-            Ok(JudgeSettings {
-                unit: settings.counting.unit,
-                window_ms: settings.window.length_ms(),
-                origin_ms: settings.window.origin_ms()?,
-                timezone: settings.window.time_zone()?,
-                budget_windows: drift.budget_windows(settings.window.length)?,
-                min_effect: drift.min_effect,
-                min_entities: drift.min_entities,
-                min_records: drift.min_records,
-                harmonics: drift.harmonics,
-                weekend: drift.weekend,
-                calendar: calendar.collect::<Result<_, _>>()?,
-                max_fvu: drift.max_fvu,
-                n_latents: bundle.spec().d_sae.get(),
-                families: bundle.catalogue().families.iter().map(|family| family.latents.clone()).collect(),
-                pseudo_streams: drift.pseudo_streams,
-            })
+            let families = bundle.catalogue().families.iter().map(|family| family.latents.clone()).collect();
+            settings.judge_settings(bundle.spec().d_sae.get(), families)
         };
         let all: Result<Vec<_>, crate::config::Fault> = self.bundles.iter().map(one).collect();
         all.map_err(|fault| MonitorError::Config(vec![fault]))

@@ -15,7 +15,7 @@ use crate::drift::settings::JudgeSettings;
 use crate::drift::stream::StreamId;
 use crate::monitor::error::MonitorError;
 use crate::sae::latent::LatentId;
-use crate::snapshot::{ConceptName, ModelPicture, RateHistory, ReferenceFacts};
+use crate::snapshot::{ConceptName, HISTORY_WINDOWS, ModelPicture, RateHistory, ReferenceFacts};
 use crate::store::reader::WindowQuery;
 use crate::store::references::ReferenceEntry;
 use crate::store::{Store, StoreError};
@@ -61,11 +61,11 @@ impl Version {
             last: None,
         };
         let wanted = match choice {
-            ReferenceChoice::Named(name) => Some(name.clone()),
-            _ => Some(version.first_name(store.lineage())),
+            ReferenceChoice::Named(name) => name.clone(),
+            _ => version.first_name(store.lineage()),
         };
-        if let Some((entry, body)) = wanted.as_deref().map(|name| store.read().reference(name)).transpose()?.flatten() {
-            version.take_up(&entry, &body, matches!(choice, ReferenceChoice::Named(_)), store)?;
+        if let Some((entry, reference)) = store.read().fitted(&wanted)? {
+            version.take_up(&entry, reference, matches!(choice, ReferenceChoice::Named(_)), store)?;
         } else if let ReferenceChoice::Named(name) = choice {
             return Err(MonitorError::NoReference { name: name.clone(), known: known_references(store)? });
         } else {
@@ -75,10 +75,27 @@ impl Version {
                 Ok::<(), StoreError>(())
             })?;
         }
+        version.recall(store)?;
         Ok(version)
     }
 
-    fn take_up(&mut self, entry: &ReferenceEntry, body: &[u8], named: bool, store: &Store) -> Result<(), MonitorError> {
+    /// The last windows' rates and verdicts, so that a restart shows what was known.
+    fn recall(&mut self, store: &Store) -> Result<(), MonitorError> {
+        let Some((last_start_ms, _)) = store.read().last_judged()? else { return Ok(()) };
+        let span = self.settings.window_ms.saturating_mul(HISTORY_WINDOWS as i64);
+        let query = WindowQuery {
+            model_version: Some(self.label.clone()),
+            from_ms: Some(last_start_ms.saturating_sub(span)),
+            ..WindowQuery::default()
+        };
+        store.read().for_each_report(&query, |report| {
+            self.history.push(&report);
+            self.last = Some(Arc::new(report));
+            Ok::<(), MonitorError>(())
+        })
+    }
+
+    fn take_up(&mut self, entry: &ReferenceEntry, reference: Reference, named: bool, store: &Store) -> Result<(), MonitorError> {
         if named && entry.approval.is_none() {
             return Err(MonitorError::NotApproved { name: entry.name.clone() });
         }
@@ -86,7 +103,6 @@ impl Version {
             let (name, found, expected) = (entry.name.clone(), entry.fingerprint.clone(), self.bundle.fingerprint().to_owned());
             return Err(MonitorError::ReferenceOfAnotherSae { name, found, expected });
         }
-        let reference: Reference = rmp_serde::from_slice(body).map_err(|error| MonitorError::damaged("reference", &entry.name, &error))?;
         let mut judge = ModelJudge::new(Arc::new(reference), self.settings.clone())?;
         if let Some((_, state)) = store.read().judge_state(&self.label)?
             && !state.is_empty()
@@ -141,8 +157,7 @@ impl Version {
                 return Ok(false);
             }
         };
-        let body = rmp_serde::to_vec_named(&reference).map_err(|error| MonitorError::damaged("reference", &name, &error))?;
-        store.put_reference(&entry_of(&reference, now_ms), &body)?;
+        store.put_fitted(&reference, now_ms)?;
         tracing::info!(reference = %name, windows = reference.n_windows, model = %self.label, "reference made from the first windows");
         self.judge = Some(ModelJudge::new(Arc::new(reference), self.settings.clone())?);
         self.created_ms = now_ms;
@@ -184,20 +199,6 @@ impl Version {
 fn known_references(store: &Store) -> Result<String, StoreError> {
     let names: Vec<String> = store.read().references()?.into_iter().map(|entry| entry.name).collect();
     Ok(if names.is_empty() { "none".to_owned() } else { names.join(", ") })
-}
-
-/// What is listed of a reference that was just made.
-#[must_use]
-pub fn entry_of(reference: &Reference, now_ms: i64) -> ReferenceEntry {
-    ReferenceEntry {
-        name: reference.name.clone(),
-        fingerprint: reference.fingerprint.clone(),
-        created_ms: now_ms,
-        from_ms: reference.first_start_ms,
-        to_ms: reference.last_end_ms,
-        windows: i64::try_from(reference.n_windows).unwrap_or(i64::MAX),
-        approval: None,
-    }
 }
 
 fn facts_of(reference: &Reference, created_ms: i64) -> ReferenceFacts {

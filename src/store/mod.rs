@@ -21,6 +21,7 @@ pub mod alerts;
 pub mod audit;
 mod codec;
 pub mod error;
+mod fitted;
 pub mod judgement;
 pub mod reader;
 pub mod references;

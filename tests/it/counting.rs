@@ -1,5 +1,7 @@
 //! The window code against the slow obvious version: a map of counts, built from the whole list of records.
 
+#![expect(clippy::cast_possible_truncation, reason = "small numbers of a test")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -8,7 +10,7 @@ use proptest::prelude::*;
 use recsae::drift::closed::PartialWindow;
 use recsae::drift::counts::{BUCKET_EDGES, N_BUCKETS};
 use recsae::drift::partition::{Admission, PartitionPosition, PartitionWindows};
-use recsae::drift::segment::{SegmentFields, SegmentTable, segment_name};
+use recsae::drift::segment::{SegmentFields, SegmentTable};
 use recsae::drift::window::{CountedRow, CountingSpec, Fit, WindowSpec};
 use recsae::record::{RejectReason, TopicPartition};
 use recsae::sae::latent::LatentId;

@@ -1,0 +1,204 @@
+//! `recsae reference`: what the live windows are compared with.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use crate::cli::{Outcome, UsageError};
+use crate::clock::{Clock, SystemClock};
+use crate::config;
+use crate::config::settings::Settings;
+use crate::drift::alert::utc_text;
+use crate::monitor::models::Models;
+use crate::store::references::Approval;
+use crate::store::{Store, StoreError, StoreReader};
+use crate::workshop::reference::{BuildRequest, Span, build, compare};
+
+/// Arguments of `recsae reference`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  recsae reference build -c recsae.toml --name autumn --from 2026-10-01 --to 2026-10-15 --exclude 2026-10-03..2026-10-04\n  recsae reference approve -c recsae.toml autumn --who ana --why 'two quiet weeks'")]
+pub struct Args {
+    #[command(subcommand)]
+    command: ReferenceCommand,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum ReferenceCommand {
+    /// Fit a reference to judged windows of the store
+    Build {
+        #[command(flatten)]
+        common: Common,
+        /// Its name; references are immutable
+        #[arg(long)]
+        name: String,
+        /// First window start, RFC 3339 or a date; default: all windows
+        #[arg(long)]
+        from: Option<String>,
+        /// End of the span; default: all windows
+        #[arg(long)]
+        to: Option<String>,
+        /// A span to leave out, FROM..TO; may be repeated
+        #[arg(long, value_name = "FROM..TO")]
+        exclude: Vec<String>,
+        /// Model version; default: the only one
+        #[arg(long)]
+        model: Option<String>,
+    },
+    /// List references
+    List {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Show one reference: windows, wander, self-check, what was left out
+    Show {
+        #[command(flatten)]
+        common: Common,
+        /// Its name
+        name: String,
+    },
+    /// Approve a reference for use by `drift.reference`
+    Approve {
+        #[command(flatten)]
+        common: Common,
+        /// Its name
+        name: String,
+        /// Who approves
+        #[arg(long)]
+        who: String,
+        /// Why
+        #[arg(long)]
+        why: String,
+    },
+    /// Compare two references of one SAE, stream by stream
+    Compare {
+        #[command(flatten)]
+        common: Common,
+        /// The first
+        a: String,
+        /// The second
+        b: String,
+        /// Streams shown
+        #[arg(long, default_value_t = 20)]
+        top: usize,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Common {
+    /// Configuration file
+    #[arg(short, long, value_name = "FILE")]
+    config: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the subcommand.
+///
+/// # Errors
+/// The configuration or the store cannot be used, or the windows cannot carry a reference.
+pub fn run(args: &Args) -> anyhow::Result<Outcome> {
+    let mut out = std::io::stdout().lock();
+    match &args.command {
+        ReferenceCommand::Build { common, name, from, to, exclude, model } => {
+            let settings = settings(&common.config)?;
+            let models = Models::open(&settings)?;
+            let at = match model {
+                Some(label) => models.labels.iter().position(|known| known == label),
+                None if models.labels.len() == 1 => Some(0),
+                None => None,
+            };
+            let at = at.with_context(|| format!("choose a model with --model, one of {}", models.labels.join(", ")))?;
+            let request = BuildRequest {
+                name: name.clone(),
+                model_version: models.labels[at].clone(),
+                fingerprint: models.bundles[at].fingerprint().to_owned(),
+                span: instant(from.as_deref(), i64::MIN)?..instant(to.as_deref(), i64::MAX)?,
+                exclude: exclude.iter().map(|text| span(text)).collect::<anyhow::Result<_>>()?,
+            };
+            let mut store = open_for_writing(&settings)?;
+            let reference = build(store.read(), &request, &models.judging(&settings)?[at])?;
+            store.put_fitted(&reference, SystemClock.now_ms())?;
+            if common.json {
+                let facts = serde_json::json!({"name": reference.name, "windows": reference.n_windows, "left_out": reference.left_out.len(), "wander": reference.sigma_w});
+                writeln!(out, "{facts}")?;
+            } else {
+                writeln!(out, "{}: {} windows, {} left out, wander {:.4}", reference.name, reference.n_windows, reference.left_out.len(), reference.sigma_w)?;
+                writeln!(out, "next: recsae reference approve -c {} {} --who YOU --why WHY", common.config.display(), reference.name)?;
+            }
+        }
+        ReferenceCommand::List { common } => {
+            let entries = reader(&common.config)?.references()?;
+            if common.json {
+                writeln!(out, "{}", serde_json::to_string(&entries)?)?;
+            } else {
+                for entry in entries {
+                    let approval = entry.approval.map_or_else(|| "not approved".to_owned(), |a| format!("approved by {}", a.who));
+                    writeln!(out, "{}  {} .. {}  {} windows  {approval}", entry.name, utc_text(entry.from_ms), utc_text(entry.to_ms), entry.windows)?;
+                }
+            }
+        }
+        ReferenceCommand::Show { common, name } => {
+            let (entry, reference) = reader(&common.config)?.fitted(name)?.with_context(|| format!("no reference {name:?}; see `recsae reference list`"))?;
+            let facts = serde_json::json!({
+                "entry": entry, "unit": reference.unit, "window_ms": reference.window_ms, "timezone": reference.timezone,
+                "windows": reference.n_windows, "left_out": reference.left_out, "wander": reference.sigma_w,
+                "self_check": reference.self_check, "segments": reference.segments.keys().collect::<Vec<_>>(), "streams": reference.layout.len(),
+            });
+            writeln!(out, "{}", serde_json::to_string_pretty(&facts)?)?;
+        }
+        ReferenceCommand::Approve { common, name, who, why } => {
+            let mut store = open_for_writing(&settings(&common.config)?)?;
+            store.approve_reference(name, &Approval { who: who.clone(), why: why.clone(), at_ms: SystemClock.now_ms() })?;
+            writeln!(out, "{name} approved; use it with [drift] reference = \"{name}\"")?;
+        }
+        ReferenceCommand::Compare { common, a, b, top } => {
+            let reader = reader(&common.config)?;
+            let load = |name: &str| -> anyhow::Result<_> { Ok(reader.fitted(name)?.with_context(|| format!("no reference {name:?}"))?.1) };
+            let (a, b) = (load(a)?, load(b)?);
+            anyhow::ensure!(a.fingerprint == b.fingerprint, UsageError(format!("{} and {} belong to different SAEs: their streams are not the same", a.name, b.name)));
+            let rows = compare(&a, &b);
+            if common.json {
+                writeln!(out, "{}", serde_json::to_string(&rows)?)?;
+            } else {
+                for row in rows.iter().take(*top) {
+                    writeln!(out, "{:<14} {:>9.5} {:>9.5}  x{:<7.3} z {:+.1}", row.stream, row.rate_a, row.rate_b, row.ratio, row.z)?;
+                }
+            }
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+fn settings(path: &Path) -> anyhow::Result<Settings> {
+    config::load(path, std::env::vars()).map_err(|error| UsageError(error.to_string()).into())
+}
+
+fn reader(path: &Path) -> anyhow::Result<StoreReader> {
+    Ok(StoreReader::open(&settings(path)?.store.path)?)
+}
+
+/// Takes the store's lock and goes on with its newest lineage.
+fn open_for_writing(settings: &Settings) -> anyhow::Result<Store> {
+    Store::open(&settings.store.path).map_err(|error| match error {
+        locked @ StoreError::Locked { .. } => UsageError(format!("{locked} (a reference is built while the monitor is stopped)")).into(),
+        other => other.into(),
+    })
+}
+
+fn instant(text: Option<&str>, default: i64) -> anyhow::Result<i64> {
+    let Some(text) = text else { return Ok(default) };
+    let wrong = || UsageError(format!("expected a date (2026-10-01) or an RFC 3339 time, found {text:?}"));
+    if let Ok(time) = text.parse::<jiff::Timestamp>() {
+        return Ok(time.as_millisecond());
+    }
+    // A bare date is its first instant, UTC.
+    let day: jiff::Timestamp = format!("{text}T00:00:00Z").parse().map_err(|_| wrong())?;
+    Ok(day.as_millisecond())
+}
+
+fn span(text: &str) -> anyhow::Result<Span> {
+    let (from, to) = text.split_once("..").ok_or_else(|| UsageError(format!("expected FROM..TO, found {text:?}")))?;
+    Ok(instant(Some(from), 0)?..instant(Some(to), 0)?)
+}
