@@ -17,7 +17,9 @@ use crate::workshop::reference::{BuildRequest, Span, build, compare};
 
 /// Arguments of `recsae reference`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  recsae reference build -c recsae.toml --name autumn --from 2026-10-01 --to 2026-10-15 --exclude 2026-10-03..2026-10-04\n  recsae reference approve -c recsae.toml autumn --who ana --why 'two quiet weeks'")]
+#[command(
+    after_help = "Examples:\n  recsae reference build -c recsae.toml --name autumn --from 2026-10-01 --to 2026-10-15 --exclude 2026-10-03..2026-10-04\n  recsae reference approve -c recsae.toml autumn --who ana --why 'two quiet weeks'"
+)]
 pub struct Args {
     #[command(subcommand)]
     command: ReferenceCommand,
@@ -124,7 +126,14 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
                 let facts = serde_json::json!({"name": reference.name, "windows": reference.n_windows, "left_out": reference.left_out.len(), "wander": reference.sigma_w});
                 writeln!(out, "{facts}")?;
             } else {
-                writeln!(out, "{}: {} windows, {} left out, wander {:.4}", reference.name, reference.n_windows, reference.left_out.len(), reference.sigma_w)?;
+                writeln!(
+                    out,
+                    "{}: {} windows, {} left out, wander {:.4}",
+                    reference.name,
+                    reference.n_windows,
+                    reference.left_out.len(),
+                    reference.sigma_w
+                )?;
                 writeln!(out, "next: recsae reference approve -c {} {} --who YOU --why WHY", common.config.display(), reference.name)?;
             }
         }
@@ -135,12 +144,20 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
             } else {
                 for entry in entries {
                     let approval = entry.approval.map_or_else(|| "not approved".to_owned(), |a| format!("approved by {}", a.who));
-                    writeln!(out, "{}  {} .. {}  {} windows  {approval}", entry.name, utc_text(entry.from_ms), utc_text(entry.to_ms), entry.windows)?;
+                    writeln!(
+                        out,
+                        "{}  {} .. {}  {} windows  {approval}",
+                        entry.name,
+                        utc_text(entry.from_ms),
+                        utc_text(entry.to_ms),
+                        entry.windows
+                    )?;
                 }
             }
         }
         ReferenceCommand::Show { common, name } => {
-            let (entry, reference) = reader(&common.config)?.fitted(name)?.with_context(|| format!("no reference {name:?}; see `recsae reference list`"))?;
+            let (entry, reference) =
+                reader(&common.config)?.fitted(name)?.with_context(|| format!("no reference {name:?}; see `recsae reference list`"))?;
             let facts = serde_json::json!({
                 "entry": entry, "unit": reference.unit, "window_ms": reference.window_ms, "timezone": reference.timezone,
                 "windows": reference.n_windows, "left_out": reference.left_out, "wander": reference.sigma_w,
@@ -157,7 +174,10 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
             let reader = reader(&common.config)?;
             let load = |name: &str| -> anyhow::Result<_> { Ok(reader.fitted(name)?.with_context(|| format!("no reference {name:?}"))?.1) };
             let (a, b) = (load(a)?, load(b)?);
-            anyhow::ensure!(a.fingerprint == b.fingerprint, UsageError(format!("{} and {} belong to different SAEs: their streams are not the same", a.name, b.name)));
+            anyhow::ensure!(
+                a.fingerprint == b.fingerprint,
+                UsageError(format!("{} and {} belong to different SAEs: their streams are not the same", a.name, b.name))
+            );
             let rows = compare(&a, &b);
             if common.json {
                 writeln!(out, "{}", serde_json::to_string(&rows)?)?;

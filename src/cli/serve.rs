@@ -13,8 +13,8 @@ use crate::http::actions::{ActionError, ActionRequest, ActionSender, Token};
 use crate::http::{History, HttpState, api_router, metrics_router, server};
 use crate::metrics::exposition::Exposition;
 use crate::metrics::selection::Limits;
-use crate::monitor::judge::JudgeCommand;
-use crate::monitor::{Commands, MonitorError, Opened};
+use crate::monitor::command::{Commands, JudgeCommand};
+use crate::monitor::{MonitorError, Opened};
 use crate::task::TaskGroup;
 
 /// Where a running monitor can be looked at.

@@ -5,25 +5,23 @@
 //! metrics, API and page read is swapped.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use crate::drift::alert::{Alert, AlertAction};
-use crate::drift::partition::PartitionPosition;
 use crate::drift::report::{AlertChange, DriftReport, Verdict};
 use crate::metrics::registry::Stage;
 use crate::monitor::admission::Admission;
 use crate::monitor::assemble::{MAX_SPLIT, assemble};
+use crate::monitor::command::{JudgeCommand, StepAck};
 use crate::monitor::error::MonitorError;
+use crate::monitor::shared::Shared;
 use crate::monitor::version::Version;
-use crate::monitor::worker::Shared;
-use crate::record::TopicPartition;
 use crate::snapshot::{InstanceFacts, Snapshot, SnapshotCell};
 use crate::store::judgement::{JudgedModel, Judgement};
 use crate::store::reader::UnjudgedWindow;
-use crate::store::step::{Step, StepOutcome};
+use crate::store::step::StepOutcome;
 use crate::store::{Store, StoreError};
 use crate::task::Shutdown;
 
@@ -31,80 +29,6 @@ use crate::task::Shutdown;
 const PAST_ALERTS: usize = 100;
 /// Pause before a refused transaction is tried again.
 const RETRY: Duration = Duration::from_secs(1);
-
-/// What the judge is asked for.
-pub enum JudgeCommand {
-    /// Store a step.
-    Step {
-        /// The step.
-        step: Box<Step>,
-        /// When it was sent.
-        sent: Instant,
-        /// Where the acknowledgement goes.
-        reply: Sender<StepAck>,
-    },
-    /// An operator acts on an alert.
-    Act {
-        /// Number of the alert.
-        alert: i64,
-        /// What, who, why.
-        action: AlertAction,
-        /// Where the outcome goes.
-        reply: Sender<Result<Alert, StoreError>>,
-    },
-    /// Somebody sends a test alert: recorded, then shown.
-    TestAlert {
-        /// Who.
-        who: String,
-        /// Why.
-        why: String,
-        /// Until when, ms since 1970 UTC.
-        until_ms: i64,
-        /// Where the outcome goes.
-        reply: Sender<Result<(), StoreError>>,
-    },
-}
-
-/// A step was stored, or not.
-#[derive(Clone, Debug)]
-pub struct StepAck {
-    /// Its partition.
-    pub partition: TopicPartition,
-    /// Its position.
-    pub position: PartitionPosition,
-    /// What became of it.
-    pub outcome: StepOutcome,
-}
-
-/// Positions as stored: the judge writes, workers read when a partition is assigned.
-#[derive(Debug, Default)]
-pub struct StoredPositions(Mutex<BTreeMap<TopicPartition, PartitionPosition>>);
-
-impl StoredPositions {
-    /// What the store holds at start.
-    #[must_use]
-    pub fn new(positions: BTreeMap<TopicPartition, PartitionPosition>) -> Self {
-        Self(Mutex::new(positions))
-    }
-
-    /// One partition's position.
-    #[must_use]
-    pub fn get(&self, partition: &TopicPartition) -> Option<PartitionPosition> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(partition).cloned()
-    }
-
-    fn set(&self, partition: &TopicPartition, position: PartitionPosition) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(partition.clone(), position);
-    }
-
-    fn closed_before(&self, n_partitions: usize, shared: &Shared) -> i64 {
-        let positions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if positions.len() < n_partitions {
-            return i64::MIN;
-        }
-        positions.values().map(|p| shared.rules.window.closed_before(p.watermark_ms)).min().unwrap_or(i64::MIN)
-    }
-}
 
 /// The judge's state.
 pub struct Judge {
@@ -197,7 +121,7 @@ impl Judge {
 
     /// Judges every window that all partitions have passed, oldest first.
     fn judge_due(&mut self, shutdown: &Shutdown) -> Result<(), MonitorError> {
-        let edge = self.shared.positions.closed_before(self.shared.rules.n_partitions, &self.shared);
+        let edge = self.shared.positions.closed_before(self.shared.rules.n_partitions, &self.shared.rules.window);
         let due: Vec<UnjudgedWindow> = self.store.read().unjudged_windows()?.into_iter().filter(|w| w.start_ms < edge).collect();
         let any = !due.is_empty();
         for window in due {

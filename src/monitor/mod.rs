@@ -11,62 +11,39 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::sync_channel;
 
-use crate::clock::Clock;
 use crate::config::settings::Settings;
-use crate::metrics::registry::ProcessMetrics;
-use crate::monitor::judge::{Judge, JudgeCommand};
+use crate::monitor::judge::Judge;
 use crate::monitor::setup::Setup;
 use crate::monitor::worker::Worker;
-use crate::snapshot::{Live, SnapshotCell};
+use crate::snapshot::SnapshotCell;
 use crate::task::{TaskError, TaskGroup};
 
 pub mod admission;
 pub mod assemble;
+pub mod command;
 pub mod counting;
 pub mod error;
 pub mod intake;
 pub mod judge;
 pub mod models;
+pub mod options;
 pub mod progress;
 pub mod rejects;
 pub mod resume;
 pub mod setup;
+pub mod shared;
 pub mod tracked;
 pub mod version;
 pub mod worker;
 
 pub use error::MonitorError;
+pub use options::{OnOpen, Opened, RunOptions};
 
 /// Steps that may wait for the store. Full means that workers wait: at a millisecond a step this is
 /// a tenth of a second of work, and a few MiB of closed windows.
 const STEPS_WAITING: usize = 64;
-
-/// How to run.
-pub struct RunOptions {
-    /// Stop at the end the log had at the start, everything closed and judged.
-    pub until_end: bool,
-    /// The time.
-    pub clock: Arc<dyn Clock>,
-    /// Called once, when everything is opened and before the first record is read: where listeners start.
-    pub on_open: OnOpen,
-}
-
-/// What to do with the parts that others read.
-pub type OnOpen = Box<dyn FnOnce(Opened) -> Result<(), MonitorError> + Send>;
-
-/// Parts of a running monitor that others read, and the way to its judge.
-pub struct Opened {
-    /// The judge's picture.
-    pub snapshot: Arc<SnapshotCell>,
-    /// Partitions and readiness.
-    pub live: Arc<Live>,
-    /// The process's metrics.
-    pub metrics: Arc<ProcessMetrics>,
-    /// Where operator actions go.
-    pub commands: Commands,
-}
 
 /// What a run did.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -138,6 +115,3 @@ impl Drop for Ended {
 fn firing(snapshot: &SnapshotCell) -> usize {
     snapshot.load().alerts.iter().filter(|alert| alert.state == crate::drift::report::AlertState::Firing).count()
 }
-
-/// Where steps and operator actions go.
-pub type Commands = SyncSender<JudgeCommand>;

@@ -4,28 +4,25 @@
 //! cheapest arrangement. A turn of the loop is poll, encode and count, close, store, commit.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel};
+use std::sync::mpsc::{Receiver, Sender, TrySendError, channel};
 use std::time::{Duration, Instant};
 
-use crate::clock::Clock;
-use crate::drift::window::CountingSpec;
 use crate::encode::Encoder;
 use crate::kafka::consumer::WorkerConsumer;
 use crate::kafka::dead_letter::DeadLetters;
 use crate::kafka::error::KafkaError;
 use crate::kafka::rebalance::{Position, RebalanceEvent};
-use crate::metrics::registry::{BatchTally, ProcessMetrics, Stage};
-use crate::monitor::admission::AdmissionBoard;
+use crate::metrics::registry::{BatchTally, Stage};
+use crate::monitor::command::{Commands, JudgeCommand, StepAck};
 use crate::monitor::counting::Counting;
 use crate::monitor::error::MonitorError;
 use crate::monitor::intake::{Intake, Taken};
-use crate::monitor::judge::{JudgeCommand, StepAck, StoredPositions};
-use crate::monitor::progress::Progress;
 use crate::monitor::rejects::Rejects;
 use crate::monitor::resume;
+use crate::monitor::shared::Shared;
 use crate::monitor::tracked::Tracked;
 use crate::record::TopicPartition;
-use crate::snapshot::{Live, PartitionFacts};
+use crate::snapshot::PartitionFacts;
 use crate::store::step::{Step, StepOutcome};
 use crate::task::Shutdown;
 
@@ -36,45 +33,6 @@ const TICK: Duration = Duration::from_millis(200);
 /// Steps of one worker are at least this far apart: a step costs an fsync.
 const STEP_GAP: Duration = Duration::from_millis(50);
 
-/// What all workers share.
-pub struct Shared {
-    /// The time.
-    pub clock: Arc<dyn Clock>,
-    /// The process's metrics.
-    pub metrics: Arc<ProcessMetrics>,
-    /// Lag and positions as the page shows them.
-    pub live: Arc<Live>,
-    /// Segments.
-    pub board: AdmissionBoard,
-    /// Idle partitions and ends.
-    pub progress: Progress,
-    /// Positions as stored.
-    pub positions: StoredPositions,
-    /// Rules that do not change.
-    pub rules: WorkerRules,
-}
-
-/// Rules of a worker that do not change while it runs.
-#[derive(Clone, Debug)]
-pub struct WorkerRules {
-    /// Windows.
-    pub window: crate::drift::window::WindowSpec,
-    /// Version and counting of each model.
-    pub models: Vec<(String, CountingSpec)>,
-    /// Hash of everything that counts depend on.
-    pub counting_hash: String,
-    /// Steps at least this often.
-    pub checkpoint_every: Duration,
-    /// Longest drain.
-    pub drain: Duration,
-    /// Idle after, ms.
-    pub idle_after_ms: i64,
-    /// Stop at the end the log had at the start.
-    pub until_end: bool,
-    /// Partitions of all topics.
-    pub n_partitions: usize,
-}
-
 /// One worker's state.
 pub struct Worker {
     consumer: WorkerConsumer,
@@ -82,7 +40,7 @@ pub struct Worker {
     counting: Counting,
     rejects: Rejects,
     partitions: Vec<Tracked>,
-    steps: SyncSender<JudgeCommand>,
+    steps: Commands,
     acks: Receiver<StepAck>,
     ack_to: Sender<StepAck>,
     n_unacked: usize,
@@ -102,7 +60,7 @@ impl Worker {
         encoders: Vec<Box<dyn Encoder>>,
         bundles: &[Arc<crate::bundle::Bundle>],
         dead_letters: Option<DeadLetters>,
-        steps: SyncSender<JudgeCommand>,
+        steps: Commands,
         shared: Arc<Shared>,
     ) -> Self {
         let (ack_to, acks) = channel();

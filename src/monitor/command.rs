@@ -1,0 +1,57 @@
+//! What the judge is asked for, and what it answers.
+
+use std::sync::mpsc::{Sender, SyncSender};
+use std::time::Instant;
+
+use crate::drift::alert::{Alert, AlertAction};
+use crate::drift::partition::PartitionPosition;
+use crate::record::TopicPartition;
+use crate::store::StoreError;
+use crate::store::step::{Step, StepOutcome};
+
+/// Where steps and operator actions go.
+pub type Commands = SyncSender<JudgeCommand>;
+
+/// What the judge is asked for.
+pub enum JudgeCommand {
+    /// Store a step.
+    Step {
+        /// The step.
+        step: Box<Step>,
+        /// When it was sent.
+        sent: Instant,
+        /// Where the acknowledgement goes.
+        reply: Sender<StepAck>,
+    },
+    /// An operator acts on an alert.
+    Act {
+        /// Number of the alert.
+        alert: i64,
+        /// What, who, why.
+        action: AlertAction,
+        /// Where the outcome goes.
+        reply: Sender<Result<Alert, StoreError>>,
+    },
+    /// Somebody sends a test alert: recorded, then shown.
+    TestAlert {
+        /// Who.
+        who: String,
+        /// Why.
+        why: String,
+        /// Until when, ms since 1970 UTC.
+        until_ms: i64,
+        /// Where the outcome goes.
+        reply: Sender<Result<(), StoreError>>,
+    },
+}
+
+/// A step was stored, or not.
+#[derive(Clone, Debug)]
+pub struct StepAck {
+    /// Its partition.
+    pub partition: TopicPartition,
+    /// Its position.
+    pub position: PartitionPosition,
+    /// What became of it.
+    pub outcome: StepOutcome,
+}

@@ -1,0 +1,86 @@
+//! What workers and the judge share: rules that do not change, and the few places where they meet.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::drift::partition::PartitionPosition;
+use crate::drift::window::{CountingSpec, WindowSpec};
+use crate::metrics::registry::ProcessMetrics;
+use crate::monitor::admission::AdmissionBoard;
+use crate::monitor::progress::Progress;
+use crate::record::TopicPartition;
+use crate::snapshot::Live;
+
+/// What all workers share.
+pub struct Shared {
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// The process's metrics.
+    pub metrics: Arc<ProcessMetrics>,
+    /// Lag and positions as the page shows them.
+    pub live: Arc<Live>,
+    /// Segments.
+    pub board: AdmissionBoard,
+    /// Idle partitions and ends.
+    pub progress: Progress,
+    /// Positions as stored.
+    pub positions: StoredPositions,
+    /// Rules that do not change.
+    pub rules: WorkerRules,
+}
+
+/// Rules of a worker that do not change while it runs.
+#[derive(Clone, Debug)]
+pub struct WorkerRules {
+    /// Windows.
+    pub window: WindowSpec,
+    /// Version and counting of each model.
+    pub models: Vec<(String, CountingSpec)>,
+    /// Hash of everything that counts depend on.
+    pub counting_hash: String,
+    /// Steps at least this often.
+    pub checkpoint_every: Duration,
+    /// Longest drain.
+    pub drain: Duration,
+    /// Idle after, ms.
+    pub idle_after_ms: i64,
+    /// Stop at the end the log had at the start.
+    pub until_end: bool,
+    /// Partitions of all topics.
+    pub n_partitions: usize,
+}
+
+/// Positions as stored: the judge writes, workers read when a partition is assigned.
+#[derive(Debug, Default)]
+pub struct StoredPositions(Mutex<BTreeMap<TopicPartition, PartitionPosition>>);
+
+impl StoredPositions {
+    /// What the store holds at start.
+    #[must_use]
+    pub fn new(positions: BTreeMap<TopicPartition, PartitionPosition>) -> Self {
+        Self(Mutex::new(positions))
+    }
+
+    /// One partition's position.
+    #[must_use]
+    pub fn get(&self, partition: &TopicPartition) -> Option<PartitionPosition> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(partition).cloned()
+    }
+
+    /// A step was stored.
+    pub fn set(&self, partition: &TopicPartition, position: PartitionPosition) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(partition.clone(), position);
+    }
+
+    /// Windows that start before this are closed in all of `n_partitions`; `i64::MIN` while one is unknown.
+    #[must_use]
+    pub fn closed_before(&self, n_partitions: usize, window: &WindowSpec) -> i64 {
+        let positions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if positions.len() < n_partitions {
+            return i64::MIN;
+        }
+        positions.values().map(|p| window.closed_before(p.watermark_ms)).min().unwrap_or(i64::MIN)
+    }
+}
