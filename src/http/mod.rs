@@ -120,6 +120,3 @@ async fn with_security_headers(mut response: axum::response::Response) -> axum::
     }
     response
 }
-
-#[cfg(test)]
-mod tests;

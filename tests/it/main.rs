@@ -6,6 +6,8 @@ mod counting;
 mod dashboards;
 mod encode_real;
 mod hostile_onnx;
+mod http;
 mod kafka;
 mod onnx_forms;
+mod picture;
 mod support;

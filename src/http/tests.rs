@@ -1,1 +1,0 @@
-//! The listeners' rules: names of the contract, errors as JSON, nothing changes without the token.

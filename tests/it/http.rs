@@ -1,0 +1,187 @@
+//! The two listeners over real sockets: names of the contract, errors as JSON, limits, nothing changed
+//! without the token.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use recsae::drift::alert::AlertListing;
+use recsae::http::openapi::openapi;
+use serde_json::{Value, json};
+
+use crate::picture::{NOW_MS, TOKEN, instance, start_text};
+
+fn temp() -> (tempfile::TempDir, std::path::PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("recsae.db");
+    (folder, path)
+}
+
+fn agent() -> ureq::Agent {
+    ureq::Agent::config_builder().http_status_as_error(false).build().into()
+}
+
+fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    let mut response = agent().get(format!("http://{address}{path}")).call().unwrap();
+    (response.status().as_u16(), response.body_mut().read_to_string().unwrap())
+}
+
+fn get_json(address: SocketAddr, path: &str) -> Value {
+    let (status, body) = get(address, path);
+    assert_eq!(status, 200, "{path}: {body}");
+    serde_json::from_str(&body).unwrap()
+}
+
+fn post(address: SocketAddr, path: &str, token: Option<&str>, body: &Value) -> (u16, Value) {
+    let mut request = agent().post(format!("http://{address}{path}"));
+    if let Some(token) = token {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    let mut response = request.send_json(body).unwrap();
+    (response.status().as_u16(), response.body_mut().read_json().unwrap())
+}
+
+#[test]
+fn answers_carry_the_names_of_the_contract() {
+    let (_folder, path) = temp();
+    let instance = instance(&path, Some(TOKEN));
+    let alerts = get_json(instance.api, "/api/v1/alerts");
+    let names = "id state model_version segment stream concept verification direction ratio ratio_low ratio_high began began_low began_high \
+                 alerted_at window_start window_end evidence_log threshold_log exposure reference mde_ratio actions";
+    for name in names.split_whitespace() {
+        assert!(alerts[0].get(name).is_some(), "{name} in {}", alerts[0]);
+    }
+    assert_eq!(
+        (&alerts[0]["concept"], &alerts[0]["segment"], &alerts[0]["state"]),
+        (&json!("Anime · Space opera"), &json!("surface=home"), &json!("firing"))
+    );
+    assert_eq!((&alerts[0]["window_start"], &alerts[0]["crossings"]), (&json!(start_text(30)), &json!(2)));
+    assert_eq!(alerts[1]["state"], "recovered");
+
+    let windows = get_json(instance.api, &format!("/api/v1/windows?from={}&to={}&segment=_all", start_text(3), start_text(5)));
+    assert_eq!(windows.as_array().unwrap().len(), 2);
+    for name in
+        "window_start window_end model_version segment records entities rejected fvu cosine norm_ratio l0 verdict offsets".split(' ')
+    {
+        assert!(windows[0].get(name).is_some(), "{name} in {}", windows[0]);
+    }
+    assert_eq!(windows[0]["offsets"], json!([{"topic": "recommendations", "partition": 0, "from": 10, "to": 5130}]));
+
+    let concepts = get_json(instance.api, "/api/v1/concepts?segment=surface%3Dhome&limit=3");
+    for name in "stream concept verification family segment rate expected_rate ratio evidence_log threshold_log state".split(' ') {
+        assert!(concepts[0].get(name).is_some(), "{name} in {}", concepts[0]);
+    }
+    assert_eq!(
+        (concepts.as_array().unwrap().len(), &concepts[0]["stream"], &concepts[0]["state"]),
+        (3, &json!("latent:0"), &json!("alert"))
+    );
+    let one = get_json(instance.api, "/api/v1/concepts/latent:7");
+    assert_eq!((one.as_array().unwrap().len(), &one[0]["ratio_high"]), (4, &Value::Null), "an infinite limit is null");
+    assert_eq!(one[0]["history"].as_array().unwrap().len(), 32);
+
+    let status = get_json(instance.api, "/api/v1/status");
+    for name in "version config_hash engine lineage partitions last_window judging history_head ready not_ready models".split(' ') {
+        assert!(status.get(name).is_some(), "{name} in {status}");
+    }
+    assert_eq!((&status["partitions"][2]["lag_records"], &status["models"][0]["reference"]["name"]), (&json!(18), &json!("first:14d")));
+}
+
+#[test]
+fn what_cannot_be_answered_says_why_as_json() {
+    let (_folder, path) = temp();
+    let instance = instance(&path, Some(TOKEN));
+    for (path, status, kind) in [
+        ("/api/v1/nothing", 404, "not_found"),
+        ("/api/v1/concepts/latent:x", 400, "bad_request"),
+        ("/api/v1/concepts/latent:4000", 404, "not_found"),
+        ("/api/v1/windows?from=yesterday", 400, "bad_request"),
+        ("/api/v1/windows?colour=red", 400, "bad_request"),
+        ("/api/v1/concepts?state=furious", 400, "bad_request"),
+        ("/api/v1/alerts/1/mute", 405, "method_not_allowed"),
+    ] {
+        let (found, body) = get(instance.api, path);
+        let body: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((found, &body["error"]["kind"]), (status, &json!(kind)), "{path}: {body}");
+        assert!(body["error"]["message"].as_str().is_some_and(|message| !message.is_empty()));
+    }
+    assert_eq!(get(instance.metrics, "/api/v1/alerts").0, 404, "the metrics listener shows metrics and probes alone");
+}
+
+#[test]
+fn an_action_needs_the_token_and_is_seen_at_once() {
+    let (_folder, path) = temp();
+    let instance = instance(&path, Some(TOKEN));
+    let body = json!({"who": "ana", "why": "a campaign"});
+    let act = |token, path, body: &Value| post(instance.api, path, token, body);
+    assert_eq!(act(None, "/api/v1/alerts/2/acknowledge", &body).0, 401);
+    assert_eq!(act(Some("another"), "/api/v1/alerts/2/acknowledge", &body).0, 401);
+    assert_eq!(act(Some(TOKEN), "/api/v1/alerts/9/acknowledge", &body).0, 404);
+    assert_eq!(act(Some(TOKEN), "/api/v1/alerts/2/delete", &body).0, 404);
+    assert_eq!(act(Some(TOKEN), "/api/v1/alerts/2/accept", &json!({"who": "", "why": "x"})).0, 409);
+    assert_eq!(act(Some(TOKEN), "/api/v1/alerts/2/accept", &json!({"who": "ana"})).0, 422);
+    assert_eq!(act(Some(TOKEN), "/api/v1/alerts/2/mute", &json!({"who": "ana", "why": "x", "until": "2001-01-01T00:00:00Z"})).0, 400);
+    assert_eq!(act(Some(TOKEN), "/api/v1/alerts/1/mute", &body).0, 409, "it has recovered");
+    let until = recsae::drift::alert::utc_text(NOW_MS + 3_600_000);
+    let (status, muted) = act(Some(TOKEN), "/api/v1/alerts/2/mute", &json!({"who": "ana", "why": "a campaign", "until": until}));
+    assert_eq!((status, &muted["actions"][0]["until"]), (200, &json!(until)), "{muted}");
+    let listed: Vec<AlertListing> = serde_json::from_value(get_json(instance.api, "/api/v1/alerts")).unwrap();
+    assert_eq!((listed[0].actions[0].who.as_str(), listed[0].actions[0].why.as_str()), ("ana", "a campaign"));
+}
+
+#[test]
+fn without_a_token_file_actions_are_off() {
+    let (_folder, path) = temp();
+    let instance = instance(&path, None);
+    let (status, body) = post(instance.api, "/api/v1/alerts/2/acknowledge", Some(""), &json!({"who": "ana", "why": "x"}));
+    assert_eq!((status, &body["error"]["kind"]), (403, &json!("no_token_configured")));
+}
+
+#[test]
+fn the_test_alert_is_shown_until_its_time() {
+    let (_folder, path) = temp();
+    let instance = instance(&path, Some(TOKEN));
+    let series = "recsae_concept_state{model_version=\"test\",segment=\"test\",stream=\"test\"} 2.0";
+    assert!(!get(instance.metrics, "/metrics").1.contains(series));
+    assert_eq!(post(instance.api, "/api/v1/alerts/test", Some(TOKEN), &json!({"who": "ana", "minutes": 5})).0, 200);
+    assert!(get(instance.metrics, "/metrics").1.contains(series));
+    instance.clock.set(NOW_MS + 300_000);
+    assert!(!get(instance.metrics, "/metrics").1.contains(series));
+}
+
+#[test]
+fn probes_say_what_is_missing() {
+    let (_folder, path) = temp();
+    let instance = instance(&path, None);
+    assert_eq!(get(instance.metrics, "/readyz"), (200, "ok\n".into()));
+    instance.live.set_not_ready("store", "disk full");
+    assert_eq!(get(instance.metrics, "/readyz"), (503, "store: disk full\n".into()));
+    assert_eq!(get(instance.metrics, "/startupz").0, 200);
+    assert_eq!(get(instance.metrics, "/livez").0, 200);
+    assert!(get(instance.metrics, "/metrics").1.contains("recsae_ready 0.0"));
+}
+
+#[test]
+fn a_body_or_header_beyond_the_limit_is_refused() {
+    let (_folder, path) = temp();
+    let instance = instance(&path, Some(TOKEN));
+    let (status, _) = post(instance.api, "/api/v1/alerts/2/acknowledge", Some(TOKEN), &json!({"who": "a".repeat(100_000), "why": "x"}));
+    assert_eq!(status, 413);
+    let mut stream = TcpStream::connect(instance.metrics).unwrap();
+    stream.write_all(format!("GET /metrics HTTP/1.1\r\nhost: x\r\ncookie: {}\r\n\r\n", "a".repeat(100_000)).as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    // The server may close before it has read everything, which arrives here as a reset.
+    drop(stream.read_to_end(&mut answer));
+    assert!(!answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+}
+
+#[test]
+fn the_description_lists_every_path_and_nothing_else() {
+    let (_folder, path) = temp();
+    let instance = instance(&path, None);
+    let document = get_json(instance.api, "/api/v1/openapi.json");
+    assert_eq!(document, openapi());
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        let path = path.replace("{stream}", "latent:0").replace("{id}", "2");
+        let status = if methods.get("get").is_some() { get(instance.api, &path).0 } else { post(instance.api, &path, None, &json!({})).0 };
+        assert!([200, 403].contains(&status), "{path}: {status}");
+    }
+}
