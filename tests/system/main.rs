@@ -6,6 +6,9 @@ mod support;
 
 mod consume;
 mod kafka_server;
+mod page;
+#[path = "../it/picture.rs"]
+mod picture;
 mod produce;
 mod rules;
 mod secured;
