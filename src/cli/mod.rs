@@ -8,6 +8,7 @@ pub mod bundle;
 pub mod config;
 pub mod demo;
 pub mod demo_verdict;
+pub mod dead_letters;
 pub mod produce;
 pub mod reference;
 pub mod run;
@@ -51,6 +52,8 @@ pub enum Command {
     Bundle(bundle::Args),
     /// Write recorded embeddings into Kafka, in event order
     Produce(produce::Args),
+    /// List the records that were not counted, or send them to their topic again
+    DeadLetters(dead_letters::Args),
 }
 
 /// Runs the command and turns its outcome into the program's exit code.
@@ -63,6 +66,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Config(args) => config::run(&args),
         Command::Bundle(args) => bundle::run(&args),
         Command::Produce(args) => produce::run(&args),
+        Command::DeadLetters(args) => dead_letters::run(&args),
     };
     match outcome {
         Ok(Outcome::Done) => ExitCode::SUCCESS,

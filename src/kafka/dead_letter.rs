@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::kafka::error::KafkaError;
 use crate::kafka::producer::{Outgoing, Receipts, ReliableProducer};
-use crate::record::{RawMessage, Reject};
+use crate::record::{RawMessage, Reject, TopicPartition};
 
 /// Header: the reason, from the closed set.
 pub const REASON: &str = "recsae.reason";
@@ -25,6 +25,51 @@ pub const TIMESTAMP: &str = "recsae.timestamp";
 pub const ERROR: &str = "recsae.error";
 /// Header: the record's own key, when it had one (the dead letter's key names the record).
 pub const KEY: &str = "recsae.key";
+
+/// A dead letter as it is read back: the record it was, and why it was not counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Where the record lay.
+    pub partition: TopicPartition,
+    /// At which offset.
+    pub offset: i64,
+    /// Its Kafka timestamp, ms.
+    pub timestamp_ms: Option<i64>,
+    /// The reason, from the closed set.
+    pub reason: String,
+    /// What was expected and what was found.
+    pub error: String,
+    /// Its key.
+    pub key: Option<Vec<u8>>,
+    /// Its payload.
+    pub payload: Option<Vec<u8>>,
+    /// Its headers, as far as the monitor read headers at all.
+    pub headers: Vec<(String, Vec<u8>)>,
+}
+
+impl DeadLetter {
+    /// Reads a message of the dead-letter topic; `None` when it is no dead letter.
+    #[must_use]
+    pub fn read(message: &RawMessage<'_>) -> Option<Self> {
+        // Ours come first, whatever headers the record had itself.
+        let text = |index: usize, name: &str| {
+            let (_, value) = message.headers.get(index).filter(|(header, _)| *header == name)?;
+            std::str::from_utf8(value.unwrap_or_default()).ok()
+        };
+        let key = message.headers.get(6).filter(|(name, _)| *name == KEY).map(|(_, value)| value.unwrap_or_default().to_vec());
+        let own = message.headers.iter().skip(if key.is_some() { 7 } else { 6 });
+        Some(Self {
+            reason: text(0, REASON)?.to_owned(),
+            partition: TopicPartition { topic: text(1, TOPIC)?.into(), partition: text(2, PARTITION)?.parse().ok()? },
+            offset: text(3, OFFSET)?.parse().ok()?,
+            timestamp_ms: text(4, TIMESTAMP)?.parse().ok(),
+            error: text(5, ERROR)?.to_owned(),
+            key,
+            payload: message.payload.map(<[u8]>::to_vec),
+            headers: own.map(|(name, value)| ((*name).to_owned(), value.unwrap_or_default().to_vec())).collect(),
+        })
+    }
+}
 
 /// Most dead letters without an acknowledgement, a worker. At a mebibyte each this is the memory a
 /// worker can be made to hold by poison.

@@ -14,6 +14,7 @@ pub mod error;
 pub mod producer;
 pub mod rebalance;
 pub mod settings;
+pub mod scan;
 pub mod topics;
 
 mod commit;

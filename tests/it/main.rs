@@ -7,6 +7,7 @@ mod dashboards;
 mod encode_real;
 mod hostile_onnx;
 mod http;
+mod decode;
 mod kafka;
 mod onnx_forms;
 mod picture;

@@ -5,6 +5,7 @@
 mod support;
 
 mod consume;
+mod dead_letters;
 mod kafka_server;
 mod page;
 #[path = "../it/picture.rs"]
