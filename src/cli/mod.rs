@@ -6,9 +6,9 @@ use clap::{Parser, Subcommand};
 
 pub mod bundle;
 pub mod config;
+pub mod dead_letters;
 pub mod demo;
 pub mod demo_verdict;
-pub mod dead_letters;
 pub mod produce;
 pub mod reference;
 pub mod run;

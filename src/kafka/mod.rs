@@ -13,8 +13,8 @@ pub mod embedded;
 pub mod error;
 pub mod producer;
 pub mod rebalance;
-pub mod settings;
 pub mod scan;
+pub mod settings;
 pub mod topics;
 
 mod commit;

@@ -31,8 +31,7 @@ pub fn scan(settings: &KafkaSettings, topic: &str, patience: Duration, mut each:
     // An assignment needs a group's name; none is joined and nothing is committed.
     config.set("group.id", "recsae-scan").set("enable.auto.commit", "false").set("enable.partition.eof", "true");
     config.set("auto.offset.reset", "earliest").set("fetch.queue.backoff.ms", "5");
-    let consumer: BaseConsumer<Context> =
-        config.create_with_context(Context::new(brokers)).map_err(|error| settings::option(&error))?;
+    let consumer: BaseConsumer<Context> = config.create_with_context(Context::new(brokers)).map_err(|error| settings::option(&error))?;
     let failed = |what: &str, error: &rdkafka::error::KafkaError| KafkaError::request(format!("{what} of {topic}"), brokers, error);
     let (mut list, mut open) = (TopicPartitionList::new(), BTreeSet::new());
     for partition in (0..count).filter_map(|number| i32::try_from(number).ok()) {

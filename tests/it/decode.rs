@@ -127,7 +127,8 @@ fn nothing_empty_and_too_much_have_their_reasons() {
     assert_eq!(decode_with(&mut decoder, Some(b""), None, &[]).unwrap_err().reason, RejectReason::EmptyPayload);
     assert_eq!(decode_with(&mut decoder, Some(&[b' '; 21]), None, &[]).unwrap_err().reason, RejectReason::TooLarge);
     let at = TopicPartition { topic: Arc::from("views"), partition: 3 };
-    let timeless = RawMessage { partition: &at, offset: 0, timestamp_ms: None, key: None, payload: Some(br#"{"embedding":[1]}"#), headers: &[] };
+    let timeless =
+        RawMessage { partition: &at, offset: 0, timestamp_ms: None, key: None, payload: Some(br#"{"embedding":[1]}"#), headers: &[] };
     assert_eq!(decoder.decode(&timeless, &mut Record::default()).unwrap_err().reason, RejectReason::MissingTimestamp);
 }
 
@@ -188,8 +189,16 @@ fn a_bad_record_leaves_nothing_behind_for_the_next() {
     let mut decoder = decoder(&RecordSettings::default());
     let at = TopicPartition { topic: Arc::from("views"), partition: 3 };
     let mut record = Record::default();
-    let message = |payload: &'static [u8]| RawMessage { partition: &at, offset: 0, timestamp_ms: Some(5), key: None, payload: Some(payload), headers: &[] };
-    let full = br#"{"embedding":[1,2,3],"entity":"u","timestamp":9,"model_version":"v","surface":"s","items":["i"],"user":{"country":[1]}}"#;
+    let message = |payload: &'static [u8]| RawMessage {
+        partition: &at,
+        offset: 0,
+        timestamp_ms: Some(5),
+        key: None,
+        payload: Some(payload),
+        headers: &[],
+    };
+    let full =
+        br#"{"embedding":[1,2,3],"entity":"u","timestamp":9,"model_version":"v","surface":"s","items":["i"],"user":{"country":[1]}}"#;
     assert!(decoder.decode(&message(full), &mut record).is_err());
     decoder.decode(&message(br#"{"embedding":[7]}"#), &mut record).unwrap();
     assert_eq!((&record.embedding[..], record.entity, record.event_time_ms), (&[7.0][..], None, 5));

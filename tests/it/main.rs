@@ -4,10 +4,10 @@
 mod bundle_command;
 mod counting;
 mod dashboards;
+mod decode;
 mod encode_real;
 mod hostile_onnx;
 mod http;
-mod decode;
 mod kafka;
 mod onnx_forms;
 mod picture;

@@ -169,8 +169,13 @@ fn raw_poison_and_a_topic_of_nothing_else() {
     let Some(kafka) = kafka_server::shared() else { return };
     let raw = RecordSettings { format: RecordFormat::Raw, ..RecordSettings::default() };
     let good = || (Some([0.5_f32, 1.0].iter().flat_map(|value| value.to_le_bytes()).collect()), None);
-    let mixed: Sent =
-        vec![(Some(vec![1, 2, 3]), Some("bad_length")), good(), (Some(vec![]), Some("empty_payload")), good(), (Some(vec![0; 5]), Some("bad_length"))];
+    let mixed: Sent = vec![
+        (Some(vec![1, 2, 3]), Some("bad_length")),
+        good(),
+        (Some(vec![]), Some("empty_payload")),
+        good(),
+        (Some(vec![0; 5]), Some("bad_length")),
+    ];
     check(kafka, &raw, &mixed);
     check(kafka, &raw, &(0..50).map(|_| (Some(vec![1_u8]), Some("bad_length"))).collect());
 }
