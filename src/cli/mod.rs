@@ -4,11 +4,13 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub mod alerts;
 pub mod bundle;
 pub mod config;
 pub mod dead_letters;
 pub mod demo;
 pub mod demo_verdict;
+pub mod history;
 pub mod produce;
 pub mod reference;
 pub mod run;
@@ -46,6 +48,10 @@ pub enum Command {
     Run(run::Args),
     /// Build, list, show, approve and compare references
     Reference(reference::Args),
+    /// See alerts and act on them
+    Alerts(alerts::Args),
+    /// Check the record of what was counted, judged and done
+    History(history::Args),
     /// Print the documented default configuration, or its JSON Schema
     Config(config::Args),
     /// Build, inspect and verify bundles: an SAE with its names and golden rows
@@ -63,6 +69,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Reference(args) => reference::run(&args),
+        Command::Alerts(args) => alerts::run(&args),
+        Command::History(args) => history::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Bundle(args) => bundle::run(&args),
         Command::Produce(args) => produce::run(&args),

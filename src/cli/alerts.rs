@@ -1,0 +1,246 @@
+//! `recsae alerts`: see them and act on them, through the running instance; with none running, in the store.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+
+use crate::cli::{Outcome, UsageError};
+use crate::clock::{Clock, SystemClock};
+use crate::config;
+use crate::config::settings::Settings;
+use crate::drift::alert::{ActionKind, AlertAction, AlertListing, utc_text};
+use crate::drift::report::{AlertState, Direction};
+use crate::http::actions::{ActionBody, TestBody};
+use crate::http::views;
+use crate::snapshot::Snapshot;
+use crate::store::{Store, StoreError, StoreReader};
+
+/// Arguments of `recsae alerts`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  recsae alerts list -c recsae.toml
+  recsae alerts mute 3 -c recsae.toml --for 2d --why 'spring campaign, marketing knows'
+  recsae alerts test -c recsae.toml --minutes 5   # through Prometheus and Alertmanager to whoever is told")]
+pub struct Args {
+    #[command(subcommand)]
+    command: AlertsCommand,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum AlertsCommand {
+    /// Firing alerts and the latest others, newest first
+    List {
+        #[command(flatten)]
+        common: Common,
+        /// Only those that fire; exit 1 when there are any
+        #[arg(long)]
+        firing: bool,
+    },
+    /// Say that somebody is looking at it
+    Acknowledge {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        action: Action,
+    },
+    /// Take the new level for the level from now on
+    Accept {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        action: Action,
+    },
+    /// Tell nobody until a time
+    Mute {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        action: Action,
+        /// How long, e.g. 2d; default: until it recovers
+        #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+        length: Option<Duration>,
+    },
+    /// Send one marked alert through the real route: metrics, Prometheus, Alertmanager, receiver
+    Test {
+        #[command(flatten)]
+        common: Common,
+        /// How long it is shown; 0 takes it back
+        #[arg(long, default_value_t = 10)]
+        minutes: u32,
+        /// Who asks for it
+        #[arg(long, env = "USER", default_value = "unknown")]
+        who: String,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Common {
+    /// Configuration file of the instance
+    #[arg(short, long, value_name = "FILE")]
+    config: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct Action {
+    /// Number of the alert
+    id: i64,
+    /// Who acts
+    #[arg(long, env = "USER", default_value = "unknown")]
+    who: String,
+    /// Why; it is kept on the record
+    #[arg(long)]
+    why: String,
+}
+
+/// Lists or acts.
+///
+/// # Errors
+/// The configuration or the instance refuses.
+pub fn run(args: &Args) -> anyhow::Result<Outcome> {
+    match &args.command {
+        AlertsCommand::List { common, firing } => list(common, *firing),
+        AlertsCommand::Acknowledge { common, action } => act(common, action, ActionKind::Acknowledge, None),
+        AlertsCommand::Accept { common, action } => act(common, action, ActionKind::Accept, None),
+        AlertsCommand::Mute { common, action, length } => act(common, action, ActionKind::Mute, *length),
+        AlertsCommand::Test { common, minutes, who } => test(common, *minutes, who),
+    }
+}
+
+fn list(common: &Common, firing: bool) -> anyhow::Result<Outcome> {
+    let settings = settings(common)?;
+    let mut alerts: Vec<AlertListing> = match ask(&settings, |agent, url| agent.get(format!("{url}/api/v1/alerts")).call())? {
+        Some(mut response) => response.body_mut().read_json()?,
+        None => {
+            let kept = StoreReader::open(&settings.store.path).and_then(|reader| reader.alerts(200)).map_err(usage)?;
+            kept.iter().map(|alert| views::alert(&Snapshot::default(), alert)).collect()
+        }
+    };
+    alerts.retain(|alert| !firing || alert.state == AlertState::Firing);
+    print(common, &alerts)?;
+    Ok(if firing && !alerts.is_empty() { Outcome::No } else { Outcome::Done })
+}
+
+fn act(common: &Common, action: &Action, kind: ActionKind, length: Option<Duration>) -> anyhow::Result<Outcome> {
+    let settings = settings(common)?;
+    let now_ms = SystemClock.now_ms();
+    let until = length.map(|length| now_ms.saturating_add(i64::try_from(length.as_millis()).unwrap_or(i64::MAX)));
+    let body = ActionBody { who: action.who.clone(), why: action.why.clone(), until };
+    let path = format!("/api/v1/alerts/{}/{}", action.id, kind.kind());
+    let alert: AlertListing = match post(&settings, &path, &body)? {
+        Some(mut response) => response.body_mut().read_json()?,
+        None if kind == ActionKind::Accept => {
+            bail!(UsageError("no instance is running, and accepting changes what it judges by: start it, then accept".into()))
+        }
+        None => {
+            // Opened for reading first, so that a wrong path does not make an empty store.
+            StoreReader::open(&settings.store.path).map_err(usage)?;
+            let done = AlertAction { action: kind, who: body.who, why: body.why, at_ms: now_ms, until_ms: until };
+            let alert = Store::open(&settings.store.path).and_then(|mut store| store.act(action.id, &done)).map_err(usage)?;
+            views::alert(&Snapshot::default(), &alert)
+        }
+    };
+    print(common, &[alert])?;
+    Ok(Outcome::Done)
+}
+
+fn test(common: &Common, minutes: u32, who: &str) -> anyhow::Result<Outcome> {
+    let settings = settings(common)?;
+    let body = TestBody { who: who.to_owned(), why: "recsae alerts test".into(), minutes };
+    let Some(mut response) = post(&settings, "/api/v1/alerts/test", &body)? else {
+        bail!(UsageError(format!("no instance answers at {}: the test alert goes through a running one", url(&settings))));
+    };
+    let answer: serde_json::Value = response.body_mut().read_json()?;
+    let mut out = std::io::stdout().lock();
+    if common.json {
+        writeln!(out, "{answer}")?;
+    } else if minutes == 0 {
+        writeln!(out, "the test alert is taken back")?;
+    } else {
+        let until = answer["until"].as_str().unwrap_or_default();
+        writeln!(out, "recsae_concept_state{{stream=\"test\"}} is 2 until {until}: whoever is told of drift is told of it")?;
+    }
+    Ok(Outcome::Done)
+}
+
+fn settings(common: &Common) -> anyhow::Result<Settings> {
+    Ok(config::load(&common.config, std::env::vars()).map_err(|error| UsageError(error.to_string()))?)
+}
+
+/// Where the instance of this configuration answers.
+fn url(settings: &Settings) -> String {
+    format!("http://{}", settings.http.listen.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]"))
+}
+
+/// Asks the running instance; `None` when nobody listens there.
+fn ask(
+    settings: &Settings,
+    request: impl FnOnce(&ureq::Agent, &str) -> Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+) -> anyhow::Result<Option<ureq::http::Response<ureq::Body>>> {
+    let agent: ureq::Agent =
+        ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_secs(30))).proxy(None).build().into();
+    let url = url(settings);
+    let mut response = match request(&agent, &url) {
+        Ok(response) => response,
+        Err(ureq::Error::Io(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => return Ok(None),
+        Err(ureq::Error::ConnectionFailed) => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("no answer from {url}")),
+    };
+    if response.status().is_success() {
+        return Ok(Some(response));
+    }
+    let answer: serde_json::Value = response.body_mut().read_json().unwrap_or_default();
+    let message = answer["error"]["message"].as_str().unwrap_or("no reason given");
+    bail!(UsageError(format!("{url} refuses ({}): {message}", response.status().as_u16())))
+}
+
+fn post(settings: &Settings, path: &str, body: &impl serde::Serialize) -> anyhow::Result<Option<ureq::http::Response<ureq::Body>>> {
+    let token = match &settings.http.token_file {
+        Some(file) => {
+            std::fs::read_to_string(file).map_err(|error| UsageError(format!("cannot read the token file {}: {error}", file.display())))?
+        }
+        None => String::new(),
+    };
+    ask(settings, |agent, url| {
+        agent.post(format!("{url}{path}")).header("authorization", format!("Bearer {}", token.trim())).send_json(body)
+    })
+}
+
+fn print(common: &Common, alerts: &[AlertListing]) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    if common.json {
+        writeln!(out, "{}", serde_json::to_string(alerts)?)?;
+        return Ok(());
+    }
+    if alerts.is_empty() {
+        writeln!(out, "no alerts")?;
+    }
+    for alert in alerts {
+        let state = match alert.state {
+            AlertState::Firing => "FIRING",
+            AlertState::Recovered => "recovered",
+            AlertState::Accepted => "accepted",
+        };
+        let direction = if alert.direction == Direction::Up { "up" } else { "down" };
+        let number = |value: Option<f64>| value.map_or_else(|| "inf".into(), |value| format!("{value:.2}"));
+        let ratio = format!("x{} ({} to {})", number(alert.ratio), number(alert.ratio_low), number(alert.ratio_high));
+        let (began, id) = (utc_text(alert.began), alert.id);
+        writeln!(out, "{id:>5}  {state:<9}  {} [{}]  {}  {direction} {ratio}  since {began}", alert.concept, alert.stream, alert.segment)?;
+        for action in &alert.actions {
+            let until = action.until_ms.map(|until| format!(" until {}", utc_text(until))).unwrap_or_default();
+            writeln!(out, "       {} by {}{until}: {}", action.action.kind(), action.who, action.why)?;
+        }
+    }
+    Ok(())
+}
+
+fn usage(error: StoreError) -> anyhow::Error {
+    match error {
+        StoreError::Database(_) => error.into(),
+        error => UsageError(error.to_string()).into(),
+    }
+}
