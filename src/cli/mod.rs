@@ -6,6 +6,8 @@ use clap::{Parser, Subcommand};
 
 pub mod alerts;
 pub mod bundle;
+pub mod check;
+pub mod check_sample;
 pub mod config;
 pub mod dead_letters;
 pub mod demo;
@@ -52,6 +54,8 @@ pub enum Command {
     Alerts(alerts::Args),
     /// Check the record of what was counted, judged and done
     History(history::Args),
+    /// Check configuration, bundle, broker, topics, state and keys: every fault as one line
+    Check(check::Args),
     /// Print the documented default configuration, or its JSON Schema
     Config(config::Args),
     /// Build, inspect and verify bundles: an SAE with its names and golden rows
@@ -71,6 +75,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Reference(args) => reference::run(&args),
         Command::Alerts(args) => alerts::run(&args),
         Command::History(args) => history::run(&args),
+        Command::Check(args) => check::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Bundle(args) => bundle::run(&args),
         Command::Produce(args) => produce::run(&args),

@@ -28,6 +28,21 @@ pub fn load(path: &Path, env: impl IntoIterator<Item = (String, String)>) -> Res
 /// # Errors
 /// As [`load`].
 pub fn load_text(path: &Path, text: &str, env: impl IntoIterator<Item = (String, String)>) -> Result<Settings, ConfigError> {
+    let (settings, faults) = read_leniently(path, text, env)?;
+    if faults.is_empty() { Ok(settings) } else { Err(ConfigError::Faults { path: path.to_owned(), faults }) }
+}
+
+/// Settings with everything faulty left at its default, and the faults: for `check`, which goes on to
+/// look at what else is wrong. `run` must not.
+///
+/// # Errors
+/// The file cannot be read, or is not TOML.
+pub fn load_leniently(path: &Path, env: impl IntoIterator<Item = (String, String)>) -> Result<(Settings, Vec<Fault>), ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    read_leniently(path, &text, env)
+}
+
+fn read_leniently(path: &Path, text: &str, env: impl IntoIterator<Item = (String, String)>) -> Result<(Settings, Vec<Fault>), ConfigError> {
     let syntax = |error: &config::ConfigError| ConfigError::Syntax { path: path.to_owned(), message: words(error) };
     let environment = Environment::with_prefix(PREFIX).prefix_separator("__").separator("__").source(Some(own_variables(env)));
     let mut tree = Config::builder()
@@ -39,19 +54,15 @@ pub fn load_text(path: &Path, text: &str, env: impl IntoIterator<Item = (String,
         .map_err(|error| syntax(&error))?;
 
     let mut faults = Vec::new();
-    let shape = Shape::of_settings();
     refuse_secrets_in_file(text, &mut faults);
     dot_option_names(&mut tree);
-    shape.prune(&mut tree, &mut faults);
+    Shape::of_settings().prune(&mut tree, &mut faults);
     prune_wrong_values(&mut tree, &mut faults);
     let settings: Settings = tree.try_deserialize().map_err(|error| syntax(&error))?;
     faults.extend(check(&settings));
-    if faults.is_empty() {
-        return Ok(settings);
-    }
     faults.sort();
     faults.dedup();
-    Err(ConfigError::Faults { path: path.to_owned(), faults })
+    Ok((settings, faults))
 }
 
 const PREFIX: &str = "RECSAE";

@@ -15,5 +15,5 @@ pub mod units;
 pub use check::{OWNED_OPTIONS, check};
 pub use fault::{ConfigError, Fault};
 pub use hash::{config_hash, counting_hash};
-pub use load::{load, load_text};
+pub use load::{load, load_leniently, load_text};
 pub use parsed::{ReferenceChoice, StartAt};

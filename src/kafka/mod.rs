@@ -13,6 +13,7 @@ pub mod embedded;
 pub mod error;
 pub mod producer;
 pub mod rebalance;
+pub mod sample;
 pub mod scan;
 pub mod settings;
 pub mod topics;

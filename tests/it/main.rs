@@ -11,4 +11,5 @@ mod http;
 mod kafka;
 mod onnx_forms;
 mod picture;
+mod simulated_world;
 mod support;
