@@ -4,9 +4,12 @@
 #[path = "../it/support.rs"]
 mod support;
 
+mod alerting;
+mod background;
 mod consume;
 mod dead_letters;
 mod kafka_server;
+mod observers;
 mod page;
 #[path = "../it/picture.rs"]
 mod picture;
