@@ -33,7 +33,7 @@ build: setup-demo ## The release program: target/release/recsae
 
 bench: setup ## CPU per record against a careful Python program, same topic and broker
 	cargo build --quiet --release --locked
-	"$(RECSAE_PYTHON)" benches/peer.py --recsae target/release/recsae $(ARGS)
+	"$(RECSAE_PYTHON)" benches/peer/run.py --recsae target/release/recsae $(ARGS)
 
 setup: setup-demo ## All that tests and benchmarks need, versions pinned, into $RECSAE_CACHE
 	@deploy/setup/debian.sh test

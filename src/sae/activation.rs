@@ -29,6 +29,14 @@ impl SparseActivations {
         }
     }
 
+    /// Adds a whole row at once: latents ascending, every value > 0.
+    pub(crate) fn push_row(&mut self, latents: &[LatentId], values: &[f32]) {
+        debug_assert!(latents.len() == values.len() && values.iter().all(|value| *value > 0.0));
+        self.latents.extend_from_slice(latents);
+        self.values.extend_from_slice(values);
+        self.end_row();
+    }
+
     /// Ends the row being built.
     pub fn end_row(&mut self) {
         self.ends.push(self.latents.len());

@@ -6,4 +6,6 @@ pub mod embedding;
 pub mod latent;
 pub mod reconstruction;
 pub mod topk;
+#[cfg(target_arch = "x86_64")]
+mod topk_avx2;
 pub mod weights;

@@ -1,0 +1,156 @@
+#!/usr/bin/env python3
+"""`make bench`: CPU per record of the unmodified `recsae run` against a careful Python program.
+
+Both read the same topic from the same broker (its own process), one after the other, in turns. What is
+compared is user + system time of the whole process, all threads, from the first record on:
+
+- the peer (a byte-identical copy of the program given with the task) measures itself from its first batch on;
+- recsae's process clock is read before every scrape of /metrics; the last reading at which
+  `recsae_records_consumed_total` was still 0 is the start, so up to one interval of start-up is charged to
+  it; the end is its exit, so judging, checkpoints and the drain are charged to it as well.
+
+recsae runs with its default configuration but for addresses, files, bundle and the record's layout: presence
+counting with the user as entity, segments by surface, checkpoints on. Both must report equal activations.
+"""
+import argparse
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+import broker
+import stored
+import topics
+
+HERE = Path(__file__).resolve().parent
+# Shape by name: files of data/ml100k, and what the ratio must reach, by format.
+SHAPES = {
+    "64,1024,8": ("sasrec.sae_k8_s16", {"raw": 2.5, "json": 3.2}),
+    "64,2048,32": ("sasrec.sae_k32_s32", {"raw": 3.0, "json": 3.7}),
+}
+CONFIGURATION = """[kafka]
+brokers = "{address}"
+topics = ["{topic}"]
+group = "{group}"
+[record]
+format = "{form}"
+[[model]]
+bundle = "{bundle}"
+[segments]
+fields = ["surface"]
+[segments.values]
+surface = {surfaces}
+[store]
+path = "{store}"
+[metrics]
+listen = "127.0.0.1:{metrics}"
+[http]
+listen = "127.0.0.1:{http}"
+"""
+
+
+def process_cpu(pid: int) -> float:
+    """CPU seconds of a process so far, all its threads (the kernel's CPU clock of another process)."""
+    return time.clock_gettime((~pid << 3) | 2)
+
+
+def run_peer(address: str, topic: str, form: str, model: Path, n: int) -> tuple[float, int]:
+    command = [sys.executable, str(HERE / "python_peer.py"), "--bootstrap", address, "--topic", topic]
+    command += ["--format", form, "--model", str(model), "--records", str(n)]
+    line = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    said = dict(re.findall(r"(\w+)=([\w.]+)", line))
+    return float(said["cpu_us_per_record"]), int(said["activations"])
+
+
+def run_recsae(recsae: Path, address: str, topic: str, form: str, bundle: Path, n: int, folder: Path) -> tuple[float, int]:
+    metrics, http = broker.free_ports(2)
+    store = folder / "recsae.db"
+    configuration = folder / "recsae.toml"
+    surfaces = "[" + ", ".join(f'"{surface}"' for surface in topics.SURFACES) + "]"
+    configuration.write_text(CONFIGURATION.format(address=address, topic=topic, group=folder.name, form=form, bundle=bundle,
+                                                  surfaces=surfaces, store=store, metrics=metrics, http=http))
+    with open(folder / "recsae.log", "wb") as log:
+        process = subprocess.Popen([recsae, "run", "-c", configuration, "--until-end"], stdout=log, stderr=log)
+    start = 0.0
+    while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        before = process_cpu(process.pid)
+        if n_consumed(metrics) > 0:
+            break
+        start = before
+        time.sleep(0.005)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        sys.exit(f"benches/peer: recsae ended with {process.returncode}:\n{(folder / 'recsae.log').read_text()[-3000:]}")
+    n_records, n_active = stored.totals(store)
+    if n_records != n:
+        sys.exit(f"benches/peer: expected {n} records in the store, found {n_records}")
+    return (usage.ru_utime + usage.ru_stime - start) / n * 1e6, n_active
+
+
+def n_consumed(port: int) -> int:
+    try:
+        text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode()
+    except OSError:
+        return 0
+    found = re.search(r"^recsae_records_consumed_total (\S+)$", text, re.MULTILINE)
+    return int(float(found[1])) if found else 0
+
+
+def build_bundle(recsae: Path, data: Path, name: str, out: Path) -> None:
+    files = ["--onnx", f"{name}.full.onnx", "--golden", f"{name}.golden.npz", "--concepts", f"{name}.concepts.parquet"]
+    command = [str(data / word) if word.startswith(name) else word for word in files]
+    subprocess.run([recsae, "bundle", "build", *command, "--out", out], check=True, capture_output=True)
+
+
+def cpu_model() -> str:
+    found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return f"{found[1] if found else 'unknown CPU'}, {os.cpu_count()} cores"
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    arguments.add_argument("--recsae", type=Path, required=True, help="release program")
+    arguments.add_argument("--records", type=int, default=300_000)
+    arguments.add_argument("--rounds", type=int, default=3, help="turns of each program; the median counts")
+    arguments.add_argument("--shape", choices=SHAPES, action="append")
+    arguments.add_argument("--format", choices=["raw", "json"], action="append")
+    a = arguments.parse_args()
+    recsae = a.recsae.resolve()
+    data = Path(os.environ.get("RECSAE_DATA", HERE.parents[2] / "shared" / "data")) / "ml100k"
+    if not (data / "sasrec.embeddings.npy").is_file():
+        sys.exit(f"benches/peer: expected the recorded embeddings in {data}: set RECSAE_DATA")
+    jars = Path(os.environ.get("RECSAE_CACHE", Path.home() / ".cache" / "recsae-monitor")) / "kafka-4.3.1" / "jars"
+    print(f"{time.strftime('%Y-%m-%d')} · {cpu_model()} · {a.records} records · median of {a.rounds}", flush=True)
+    print(f"{'format':6} {'d,m,k':11} {'bytes':>5} {'peer us':>8} {'recsae us':>9} {'ratio':>6} {'wanted':>6}  activations")
+    n_missed = 0
+    with broker.kafka(jars) as address, tempfile.TemporaryDirectory(prefix="recsae-bench-") as folder:
+        broker.create_topic(address, "recsae.dead-letters", 1)
+        for shape in a.shape or SHAPES:
+            build_bundle(recsae, data, SHAPES[shape][0], Path(folder) / shape)
+        for form in a.format or ["raw", "json"]:
+            broker.create_topic(address, form, topics.PARTITIONS)
+            size = topics.produce(address, form, form, data, a.records)
+            for shape in a.shape or SHAPES:
+                name, wanted = SHAPES[shape]
+                peers, ours = [], []
+                for turn in range(a.rounds):
+                    peers.append(run_peer(address, form, form, data / f"{name}.topk.onnx", a.records))
+                    own = Path(folder) / f"{form}-{shape.replace(',', '-')}-{turn}"
+                    own.mkdir()
+                    ours.append(run_recsae(recsae, address, form, form, Path(folder) / shape, a.records, own))
+                if len({active for _, active in peers + ours}) != 1:
+                    sys.exit(f"benches/peer: activations differ: peer {peers}, recsae {ours}")
+                peer, mine = (statistics.median(cost for cost, _ in runs) for runs in (peers, ours))
+                n_missed += peer / mine < wanted[form]
+                print(f"{form:6} {shape:11} {size:5} {peer:8.2f} {mine:9.2f} {peer / mine:6.2f} {wanted[form]:6.1f}  {ours[0][1]}", flush=True)
+    sys.exit(f"{n_missed} ratios below what is wanted" if n_missed else 0)
+
+
+if __name__ == "__main__":
+    main()
