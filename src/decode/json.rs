@@ -8,9 +8,8 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use crate::decode::layout::{Node, Slot};
+use crate::decode::layout::{Node, Slot, slot_name};
 use crate::decode::sink::Sink;
-use crate::decode::slot_name;
 use crate::record::{Reject, RejectReason};
 
 /// Reads one JSON object into the sink.

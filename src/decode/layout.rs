@@ -177,6 +177,18 @@ impl Node {
     }
 }
 
+/// Names a slot as the configuration does, for the words of a reject.
+pub(super) fn slot_name(settings: &RecordSettings, slot: Slot) -> &str {
+    match slot {
+        Slot::Embedding => &settings.embedding,
+        Slot::Entity => &settings.entity,
+        Slot::Timestamp => &settings.timestamp,
+        Slot::ModelVersion => &settings.model_version,
+        Slot::Items => &settings.items,
+        Slot::Segment(_) => "segment field",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

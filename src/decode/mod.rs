@@ -16,7 +16,7 @@ pub mod timestamp;
 
 use crate::config::settings::{RecordFormat, RecordSettings};
 use crate::decode::entity::EntityHasher;
-use crate::decode::layout::{Layout, Slot};
+use crate::decode::layout::Layout;
 use crate::decode::sink::Sink;
 use crate::record::{RawMessage, Record, Reject, RejectReason};
 
@@ -81,17 +81,5 @@ impl Decoder {
             return Err(Reject::new(RejectReason::TooLarge, detail));
         }
         Ok(payload)
-    }
-}
-
-/// Names a slot as the configuration does, for the words of a reject.
-pub(crate) fn slot_name(settings: &RecordSettings, slot: Slot) -> &str {
-    match slot {
-        Slot::Embedding => &settings.embedding,
-        Slot::Entity => &settings.entity,
-        Slot::Timestamp => &settings.timestamp,
-        Slot::ModelVersion => &settings.model_version,
-        Slot::Items => &settings.items,
-        Slot::Segment(_) => "segment field",
     }
 }

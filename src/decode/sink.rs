@@ -12,9 +12,9 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use crate::config::settings::RecordSettings;
 use crate::decode::entity::EntityHasher;
-use crate::decode::layout::Slot;
+use crate::decode::layout::{Slot, slot_name};
+use crate::decode::raw;
 use crate::decode::timestamp::{from_number, from_text, shorten};
-use crate::decode::{raw, slot_name};
 use crate::record::{RawMessage, Record, Reject, RejectReason};
 
 /// Longest version, segment value or item, in bytes: they become labels and keys of tables.

@@ -81,10 +81,10 @@ impl Commits {
 }
 
 fn outcome(reply: &CommitReply) -> Result<(), KafkaError> {
-    let named = reply
-        .partitions
-        .iter()
-        .find_map(|(topic, partition, offset, error)| error.map(|code| (code, format!("{topic}[{partition}] at {offset}: {code}"))));
+    let named = reply.partitions.iter().find_map(|entry| {
+        let code = entry.error?;
+        Some((code, format!("{}[{}] at {}: {code}", entry.topic, entry.partition, entry.offset)))
+    });
     match (named, reply.error) {
         (Some((code, words)), _) => Err(failure(code, &words)),
         (None, Some(code)) => Err(failure(code, &code.to_string())),
@@ -115,6 +115,7 @@ fn failure(code: Code, words: &str) -> KafkaError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kafka::queue::Entry;
 
     #[test]
     fn a_rebalance_is_retried_and_a_lost_session_is_not() {
@@ -127,7 +128,9 @@ mod tests {
     fn the_partition_that_failed_is_named() {
         let reply = CommitReply {
             error: Some(Code::OffsetMetadataTooLarge),
-            partitions: vec![("views".into(), 0, 5, None), ("views".into(), 3, 9, Some(Code::OffsetMetadataTooLarge))],
+            partitions: [(0, 5, None), (3, 9, Some(Code::OffsetMetadataTooLarge))]
+                .map(|(partition, offset, error)| Entry { topic: "views".into(), partition, offset, error, metadata: Vec::new() })
+                .into(),
         };
         assert!(outcome(&reply).unwrap_err().to_string().contains("views[3] at 9"));
     }

@@ -17,14 +17,11 @@ use crate::kafka::commit::Commits;
 use crate::kafka::context::{Context, Order};
 use crate::kafka::error::{KafkaError, classify};
 use crate::kafka::queue::{self, Fetched, Queue};
-use crate::kafka::rebalance::{AssignedPartition, Committed, Position, RebalanceEvent};
+use crate::kafka::rebalance::{Position, RebalanceEvent};
 use crate::kafka::settings;
+use crate::kafka::take_over;
 use crate::kafka::topics::{TopicMatcher, topic_partitions};
 use crate::record::{Header, RawMessage, TopicPartition};
-
-/// Longest wait for the coordinator or a partition's leader while partitions are taken over.
-/// Below it a broker that restarts would stop the worker; above it others wait for our answer.
-const TAKE_OVER: Duration = Duration::from_secs(10);
 
 /// How a worker's consumer reads.
 #[derive(Clone, Copy, Debug)]
@@ -231,9 +228,7 @@ impl WorkerConsumer {
     /// # Errors
     /// The partition's leader does not answer within `timeout`.
     pub fn watermarks(&self, at: &TopicPartition, timeout: Duration) -> Result<(i64, i64), KafkaError> {
-        self.consumer
-            .fetch_watermarks(&at.topic, at.partition, timeout)
-            .map_err(|error| KafkaError::request(format!("ends of {at}"), self.consumer.context().brokers(), &error))
+        take_over::watermarks(&self.consumer, at, timeout)
     }
 
     /// Offset after the last record handed over of each started partition. Unlike a count of records
@@ -243,8 +238,8 @@ impl WorkerConsumer {
     /// librdkafka refuses.
     pub fn positions(&self) -> Result<Vec<(TopicPartition, i64)>, KafkaError> {
         let list = self.consumer.position().map_err(|error| KafkaError::request("positions", self.consumer.context().brokers(), &error))?;
-        let known = queue::metadata(&list).into_iter().filter(|(_, _, offset, error, _)| *offset >= 0 && error.is_none());
-        Ok(known.map(|(topic, partition, offset, ..)| (self.name(&topic, partition), offset)).collect())
+        let known = queue::entries_of(&list).into_iter().filter(|entry| entry.offset >= 0 && entry.error.is_none());
+        Ok(known.map(|entry| (self.name(&entry.topic, entry.partition), entry.offset)).collect())
     }
 
     /// Every partition of every topic that is read, by all members: what a window waits for.
@@ -297,55 +292,11 @@ impl WorkerConsumer {
 
     fn event(&self, order: Order) -> Result<RebalanceEvent, KafkaError> {
         match order {
-            Order::Assign(list) => self.take_over(list).map(RebalanceEvent::Assigned),
+            Order::Assign(list) => take_over::ask(&self.consumer, list, self.start, |topic, partition| self.name(topic, partition))
+                .map(RebalanceEvent::Assigned),
             Order::Revoke { partitions, lost } => {
-                let partitions =
-                    queue::metadata(&partitions).into_iter().map(|(topic, partition, ..)| self.name(&topic, partition)).collect();
+                let partitions = queue::entries_of(&partitions).iter().map(|entry| self.name(&entry.topic, entry.partition)).collect();
                 Ok(RebalanceEvent::Revoked { partitions, lost })
-            }
-        }
-    }
-
-    /// Asks for the committed positions of new partitions, and for where to start without one.
-    fn take_over(&self, list: TopicPartitionList) -> Result<Vec<AssignedPartition>, KafkaError> {
-        if list.count() == 0 {
-            return Ok(Vec::new());
-        }
-        let brokers = self.consumer.context().brokers();
-        let committed = self
-            .consumer
-            .committed_offsets(list, TAKE_OVER)
-            .map_err(|error| KafkaError::request("committed positions", brokers, &error))?;
-        let mut assigned = Vec::new();
-        for (topic, partition, offset, error, metadata) in queue::metadata(&committed) {
-            let partition = self.name(&topic, partition);
-            if let Some(code) = error {
-                return Err(KafkaError::Request { what: format!("committed position of {partition}"), message: code.to_string() });
-            }
-            let (low, high) = self.watermarks(&partition, TAKE_OVER)?;
-            let committed = (offset >= 0).then(|| Committed { offset, metadata: String::from_utf8(metadata).unwrap_or_default() });
-            let start = match &committed {
-                Some(committed) => committed.offset,
-                None => self.first_offset(&partition, low, high)?,
-            };
-            assigned.push(AssignedPartition { partition, committed, start, low, high });
-        }
-        Ok(assigned)
-    }
-
-    /// Where `kafka.start` begins in a partition that has no committed position.
-    fn first_offset(&self, at: &TopicPartition, low: i64, high: i64) -> Result<i64, KafkaError> {
-        match self.start {
-            StartAt::Earliest => Ok(low),
-            StartAt::Latest => Ok(high),
-            StartAt::Error => Err(KafkaError::NoPosition { partition: at.clone() }),
-            StartAt::Time(since_ms) => {
-                let refused = |error| KafkaError::request(format!("offset of a time in {at}"), self.consumer.context().brokers(), &error);
-                let mut list = TopicPartitionList::with_capacity(1);
-                list.add_partition_offset(&at.topic, at.partition, Offset::Offset(since_ms.max(0))).map_err(refused)?;
-                let found = self.consumer.offsets_for_times(list, TAKE_OVER).map_err(refused)?;
-                // Later than every record: the end.
-                Ok(found.elements().first().and_then(|entry| entry.offset().to_raw()).filter(|offset| *offset >= 0).unwrap_or(high))
             }
         }
     }

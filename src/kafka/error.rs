@@ -150,6 +150,11 @@ impl KafkaError {
     }
 }
 
+/// A fault of the key `kafka.{key}`.
+pub(super) fn setting(key: &str, message: impl Into<String>) -> KafkaError {
+    KafkaError::Setting { key: format!("kafka.{key}"), message: message.into() }
+}
+
 /// Turns a librdkafka code and its words into the fault a reader can act on.
 pub(super) fn classify(code: Code, reason: &str, brokers: &str) -> KafkaError {
     let brokers = brokers.to_owned();

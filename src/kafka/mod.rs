@@ -21,3 +21,4 @@ pub mod topics;
 mod commit;
 mod context;
 mod queue;
+mod take_over;

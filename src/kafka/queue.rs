@@ -42,7 +42,18 @@ pub(super) struct Fetched<'a> {
 /// The client's answer to a commit: the whole list's error and each partition's.
 pub(super) struct CommitReply {
     pub(super) error: Option<RDKafkaErrorCode>,
-    pub(super) partitions: Vec<(String, i32, i64, Option<RDKafkaErrorCode>)>,
+    pub(super) partitions: Vec<Entry>,
+}
+
+/// One entry of a list of partitions, copied.
+pub(super) struct Entry {
+    pub(super) topic: String,
+    pub(super) partition: i32,
+    /// Negative where there is none.
+    pub(super) offset: i64,
+    pub(super) error: Option<RDKafkaErrorCode>,
+    /// As bytes: rust-rdkafka's accessor panics on foreign text.
+    pub(super) metadata: Vec<u8>,
 }
 
 impl Queue {
@@ -99,9 +110,7 @@ impl Queue {
             }
             let reply = (native::rd_kafka_event_type(event) == native::RD_KAFKA_EVENT_OFFSET_COMMIT).then(|| CommitReply {
                 error: error_code(native::rd_kafka_event_error(event)),
-                partitions: entries(native::rd_kafka_event_topic_partition_list(event))
-                    .map(|entry| (text(entry.topic), entry.partition, entry.offset, error_code(entry.err)))
-                    .collect(),
+                partitions: entries(native::rd_kafka_event_topic_partition_list(event)),
             });
             native::rd_kafka_event_destroy(event);
             reply
@@ -231,30 +240,32 @@ pub(super) fn cached_high_watermark(client: &NativeClient, topic: &str, partitio
     (error_code(error).is_none() && high >= 0).then_some(high)
 }
 
-/// The metadata of each entry of a list, as bytes: rust-rdkafka's accessor panics on foreign text.
-pub(super) fn metadata(list: &TopicPartitionList) -> Vec<(String, i32, i64, Option<RDKafkaErrorCode>, Vec<u8>)> {
-    // SAFETY: the list is alive for the whole walk and everything is copied out of it.
+/// The entries of a list.
+pub(super) fn entries_of(list: &TopicPartitionList) -> Vec<Entry> {
+    // SAFETY: the list is alive for the whole call.
+    unsafe { entries(list.ptr()) }
+}
+
+/// SAFETY: `list` is null or a live list.
+unsafe fn entries(list: *const native::rd_kafka_topic_partition_list_t) -> Vec<Entry> {
+    // SAFETY: by the caller's promise a list that is not null is alive; it holds `cnt` entries,
+    // whose names and metadata belong to it and are copied here.
     unsafe {
-        entries(list.ptr())
-            .map(|entry| {
-                let metadata = bytes(entry.metadata, entry.metadata_size).unwrap_or_default().to_vec();
-                (text(entry.topic), entry.partition, entry.offset, error_code(entry.err), metadata)
+        if list.is_null() || (*list).elems.is_null() {
+            return Vec::new();
+        }
+        let entries = std::slice::from_raw_parts((*list).elems, usize::try_from((*list).cnt).unwrap_or(0));
+        entries
+            .iter()
+            .map(|entry| Entry {
+                topic: text(entry.topic),
+                partition: entry.partition,
+                offset: entry.offset,
+                error: error_code(entry.err),
+                metadata: bytes(entry.metadata, entry.metadata_size).unwrap_or_default().to_vec(),
             })
             .collect()
     }
-}
-
-/// SAFETY: `list` is null or a live list that outlives the iterator.
-unsafe fn entries<'a>(
-    list: *const native::rd_kafka_topic_partition_list_t,
-) -> impl Iterator<Item = &'a native::rd_kafka_topic_partition_t> {
-    let slice = if list.is_null() || unsafe { (*list).elems.is_null() } {
-        &[]
-    } else {
-        // SAFETY: by the caller's promise the list is alive; it holds `cnt` entries.
-        unsafe { std::slice::from_raw_parts((*list).elems, usize::try_from((*list).cnt).unwrap_or(0)) }
-    };
-    slice.iter()
 }
 
 /// SAFETY: `start` is null or points to `length` bytes that live as long as the result.

@@ -6,7 +6,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use crate::config::OWNED_OPTIONS;
 use crate::config::secret::{REDACTED, is_secret};
 use crate::config::settings::KafkaSettings;
-use crate::kafka::error::KafkaError;
+use crate::kafka::error::{KafkaError, setting};
 use crate::kafka::topics::TopicMatcher;
 
 /// Set by recsae where the configuration says nothing (measured; kafka design page).
@@ -187,10 +187,6 @@ pub(super) fn option(error: &rdkafka::error::KafkaError) -> KafkaError {
         rdkafka::error::KafkaError::ClientConfig(_, why, key, _) => setting(&format!("librdkafka.{key}"), why.as_str()),
         other => setting("librdkafka", other.to_string()),
     }
-}
-
-pub(super) fn setting(key: &str, message: impl Into<String>) -> KafkaError {
-    KafkaError::Setting { key: format!("kafka.{key}"), message: message.into() }
 }
 
 fn secret_file(key: &str, path: &std::path::Path, error: &std::io::Error) -> KafkaError {

@@ -6,8 +6,7 @@ use std::time::Duration;
 use rdkafka::ClientContext;
 use rdkafka::client::Client;
 
-use crate::kafka::error::KafkaError;
-use crate::kafka::settings;
+use crate::kafka::error::{KafkaError, setting};
 use crate::record::TopicPartition;
 
 /// The configured topics: names, and patterns that start with `^`.
@@ -23,9 +22,8 @@ impl TopicMatcher {
     /// A pattern is no regular expression.
     pub fn new(topics: &[String]) -> Result<Self, KafkaError> {
         let (patterns, names): (Vec<_>, Vec<_>) = topics.iter().cloned().partition(|topic| topic.starts_with('^'));
-        let compile = |pattern: &String| {
-            regex::Regex::new(pattern).map_err(|_| settings::setting("topics", format!("{pattern:?} is no regular expression")))
-        };
+        let compile =
+            |pattern: &String| regex::Regex::new(pattern).map_err(|_| setting("topics", format!("{pattern:?} is no regular expression")));
         Ok(Self { names, patterns: patterns.iter().map(compile).collect::<Result<_, _>>()? })
     }
 

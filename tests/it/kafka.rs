@@ -138,3 +138,24 @@ fn a_bad_record_becomes_a_dead_letter_and_its_neighbours_are_read() {
     let expected = (br#"{"embedding":[1,"#.to_vec(), b"views|0|1".to_vec(), "malformed_json".into(), "1".into(), "u1".into());
     assert_eq!(letters, [expected]);
 }
+
+#[test]
+fn closing_with_an_unanswered_commit_ends_quietly() {
+    let broker = EmbeddedBroker::start().unwrap();
+    broker.create_topic("views", 1).unwrap();
+    let settings = settings(&broker, "views");
+    produce(&settings, "views", &["a"]);
+    let mut consumer = WorkerConsumer::new(&settings, 0, OPTIONS).unwrap();
+    let mut at = None;
+    read_until(&mut consumer, |message| at = Some(message.partition.clone()), |count| count == 1);
+    let position = Position { partition: at.unwrap(), offset: 1, metadata: String::new() };
+    assert!(consumer.commit(std::slice::from_ref(&position)).unwrap());
+    assert!(!consumer.commit(&[position]).unwrap(), "one in flight");
+    // Long enough for the reply to lie in the queue, unread.
+    assert_eq!(consumer.keep_alive().unwrap().messages, 0);
+    let until = Instant::now() + Duration::from_millis(300);
+    while Instant::now() < until {
+        std::hint::spin_loop();
+    }
+    consumer.close();
+}

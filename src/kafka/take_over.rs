@@ -1,0 +1,75 @@
+//! What is asked of the broker when partitions are taken over: positions, and where to start without one.
+
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::config::StartAt;
+use crate::kafka::context::Context;
+use crate::kafka::error::KafkaError;
+use crate::kafka::queue;
+use crate::kafka::rebalance::{AssignedPartition, Committed};
+use crate::record::TopicPartition;
+
+/// Longest wait for the coordinator or a partition's leader. Below it a broker that restarts would
+/// stop the worker; above it the other members wait for our answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The committed position of each partition, the ends of its log, and where to start.
+///
+/// # Errors
+/// Not answered: stop, never start at a guess. Or `kafka.start = "error"` and there is no position.
+pub(super) fn ask(
+    consumer: &BaseConsumer<Context>,
+    list: TopicPartitionList,
+    start: StartAt,
+    name: impl Fn(&str, i32) -> TopicPartition,
+) -> Result<Vec<AssignedPartition>, KafkaError> {
+    if list.count() == 0 {
+        return Ok(Vec::new());
+    }
+    let committed = consumer
+        .committed_offsets(list, PATIENCE)
+        .map_err(|error| KafkaError::request("committed positions", consumer.context().brokers(), &error))?;
+    let mut assigned = Vec::new();
+    for entry in queue::entries_of(&committed) {
+        let partition = name(&entry.topic, entry.partition);
+        if let Some(code) = entry.error {
+            return Err(KafkaError::Request { what: format!("committed position of {partition}"), message: code.to_string() });
+        }
+        let (low, high) = watermarks(consumer, &partition, PATIENCE)?;
+        let committed = (entry.offset >= 0)
+            .then(|| Committed { offset: entry.offset, metadata: String::from_utf8(entry.metadata).unwrap_or_default() });
+        let start = match &committed {
+            Some(committed) => committed.offset,
+            None => first_offset(consumer, &partition, start, low, high)?,
+        };
+        assigned.push(AssignedPartition { partition, committed, start, low, high });
+    }
+    Ok(assigned)
+}
+
+/// First offset the log still has and first it does not have yet.
+pub(super) fn watermarks(consumer: &BaseConsumer<Context>, at: &TopicPartition, timeout: Duration) -> Result<(i64, i64), KafkaError> {
+    consumer
+        .fetch_watermarks(&at.topic, at.partition, timeout)
+        .map_err(|error| KafkaError::request(format!("ends of {at}"), consumer.context().brokers(), &error))
+}
+
+/// Where `kafka.start` begins in a partition that has no committed position.
+fn first_offset(consumer: &BaseConsumer<Context>, at: &TopicPartition, start: StartAt, low: i64, high: i64) -> Result<i64, KafkaError> {
+    match start {
+        StartAt::Earliest => Ok(low),
+        StartAt::Latest => Ok(high),
+        StartAt::Error => Err(KafkaError::NoPosition { partition: at.clone() }),
+        StartAt::Time(since_ms) => {
+            let refused = |error| KafkaError::request(format!("offset of a time in {at}"), consumer.context().brokers(), &error);
+            let mut list = TopicPartitionList::with_capacity(1);
+            list.add_partition_offset(&at.topic, at.partition, Offset::Offset(since_ms.max(0))).map_err(refused)?;
+            let found = consumer.offsets_for_times(list, PATIENCE).map_err(refused)?;
+            // Later than every record: the end.
+            Ok(found.elements().first().and_then(|entry| entry.offset().to_raw()).filter(|offset| *offset >= 0).unwrap_or(high))
+        }
+    }
+}
