@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub mod alerts;
+pub mod backtest;
 pub mod bundle;
 pub mod check;
 pub mod check_sample;
@@ -64,6 +65,8 @@ pub enum Command {
     Produce(produce::Args),
     /// List the records that were not counted, or send them to their topic again
     DeadLetters(dead_letters::Args),
+    /// Judge recorded windows again: which alarms, when, for which concept, under other settings
+    Backtest(backtest::Args),
 }
 
 /// Runs the command and turns its outcome into the program's exit code.
@@ -80,6 +83,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Bundle(args) => bundle::run(&args),
         Command::Produce(args) => produce::run(&args),
         Command::DeadLetters(args) => dead_letters::run(&args),
+        Command::Backtest(args) => backtest::run(&args),
     };
     match outcome {
         Ok(Outcome::Done) => ExitCode::SUCCESS,

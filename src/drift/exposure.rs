@@ -7,8 +7,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::drift::counts::N_BUCKETS;
+use crate::drift::observed::Observed;
 use crate::drift::packed;
-use crate::drift::settings::StreamLayout;
+use crate::drift::settings::{CountingUnit, StreamLayout};
 
 /// Entities' worth of the common curve that each (bucket, concept) cell is drawn to.
 const PRIOR: f64 = 5.0;
@@ -84,6 +85,21 @@ impl PresenceCurve {
         let then = shares(reference, &self.weight);
         now.iter().zip(then).map(|(a, r)| a * a / r.max(1e-6)).sum()
     }
+}
+
+/// Exposure by stream: sessions through the presence curve for concepts (or records, or Kish-weighted
+/// records), Kish-weighted records for pseudo-streams.
+pub(super) fn stream_exposure(unit: CountingUnit, curve: Option<&PresenceCurve>, layout: &StreamLayout, observed: &Observed, out: &mut Vec<f64>) {
+    out.clear();
+    let flat = if unit == CountingUnit::Records { observed.records } else { observed.kish_exposure };
+    out.resize(layout.n_concepts(), flat);
+    if let Some(curve) = curve {
+        curve.exposure(&observed.entities, out);
+    } else {
+        let sizes = layout.families.iter().map(|family| flat * family.len() as f64);
+        out.iter_mut().skip(layout.n_latents).zip(sizes).for_each(|(e, size)| *e = size);
+    }
+    out.resize(layout.len(), observed.kish_exposure);
 }
 
 fn shares(entities: &[f64; N_BUCKETS], weight: &[f64; N_BUCKETS]) -> [f64; N_BUCKETS] {

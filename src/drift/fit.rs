@@ -7,10 +7,9 @@ use ndarray::Array2;
 use crate::drift::closed::ALL;
 use crate::drift::counts::N_BUCKETS;
 use crate::drift::dispersion::{raw_dispersion, shrink};
-use crate::drift::exposure::PresenceCurve;
+use crate::drift::exposure::{PresenceCurve, stream_exposure};
 use crate::drift::least_squares::{LeastSquares, count};
 use crate::drift::observed::{Observed, ObservedWindow, add_dense};
-use crate::drift::reference::exposure;
 use crate::drift::season::Season;
 use crate::drift::settings::{CountingUnit, JudgeSettings, StreamLayout};
 use crate::drift::stream_rates::{SegmentLevels, StreamRates};
@@ -124,7 +123,7 @@ fn counts_and_exposures<'a>(
     let (mut counts, mut exposures) = (Vec::new(), Vec::new());
     for (t, observed) in windows.enumerate() {
         observed.stream_counts(layout, &mut counts);
-        exposure(unit, curve, layout, observed, &mut exposures);
+        stream_exposure(unit, curve, layout, observed, &mut exposures);
         y.row_mut(t).iter_mut().zip(&counts).for_each(|(to, from)| *to = *from);
         e.row_mut(t).iter_mut().zip(&exposures).for_each(|(to, from)| *to = *from);
     }

@@ -7,17 +7,17 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::drift::closed::{ALL, ClosedWindow};
+use crate::drift::closed::ALL;
 use crate::drift::contract::ContractReference;
 use crate::drift::counts::N_BUCKETS;
-use crate::drift::exposure::PresenceCurve;
+use crate::drift::exposure::{PresenceCurve, stream_exposure};
 use crate::drift::fit::{fit_segments, fit_streams};
-use crate::drift::observed::{Observed, ObservedWindow, residual_threshold};
+use crate::drift::observed::{Observed, ObservedWindow};
 use crate::drift::season::Season;
-use crate::drift::self_check::{SelfCheck, self_check};
 use crate::drift::settings::{CountingUnit, JudgeSettings, StreamLayout};
 use crate::drift::stream_rates::{SegmentLevels, StreamRates};
-use crate::drift::wander::{MAX_WANDER, MIN_WINDOWS_TO_REFUSE};
+use crate::drift::stream::StreamId;
+use crate::drift::wander::MAX_WANDER;
 
 /// Fewest windows of a reference.
 pub const MIN_WINDOWS: usize = 8;
@@ -31,6 +31,24 @@ pub struct LeftOut {
     pub start_ms: i64,
     /// `incomplete`, `calendar`, `no_data`, `contract_broken`, `alert`, `excluded`, ...
     pub why: String,
+}
+
+/// Outcome of the self-check.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SelfCheck {
+    /// Fewer than 168 windows, or less than a week of them in the fitted part where weekends have a level: not checked.
+    #[default]
+    TooShort,
+    /// Few enough alarms.
+    Passed {
+        /// Windows judged.
+        judged: usize,
+        /// Windows with a crossing in `_all`.
+        alarm_windows: usize,
+        /// Streams with the most evidence (largest ln M minus threshold), worst first.
+        worst: Vec<(StreamId, f64)>,
+    },
 }
 
 /// Everything a window is judged against. Versioned by name and revision; belongs to one fingerprint.
@@ -134,42 +152,6 @@ impl ReferenceError {
 }
 
 impl Reference {
-    /// Fits a reference to windows counted live, in order of time.
-    ///
-    /// Windows without data, incomplete, on a calendar day or with a broken contract are left out and
-    /// listed; the caller leaves out those in ALERT ([`Reference::also_left_out`]).
-    ///
-    /// # Errors
-    /// Too few windows (8; 3 days where a season is fitted), or the checks of references of 168 windows
-    /// and more failed.
-    pub fn fit(name: &str, fingerprint: &str, windows: &[ClosedWindow], settings: &JudgeSettings) -> Result<Self, ReferenceError> {
-        let usable = windows.iter().filter(|window| window.incomplete.is_none() && !settings.is_calendar_day(window.start_ms));
-        let residual_from_bin = residual_threshold(usable);
-        let observed: Vec<_> = windows.iter().map(|window| ObservedWindow::of(window, settings.unit, residual_from_bin, true)).collect();
-        let mut reference = Self::fit_observed(name, fingerprint, &observed, settings)?;
-        reference.residual_from_bin = residual_from_bin;
-        Ok(reference)
-    }
-
-    /// The same from windows of a file. `residual_outlier` is tested where any window holds it.
-    ///
-    /// # Errors
-    /// As [`Reference::fit`].
-    pub fn fit_observed(
-        name: &str,
-        fingerprint: &str,
-        windows: &[ObservedWindow],
-        settings: &JudgeSettings,
-    ) -> Result<Self, ReferenceError> {
-        let (kept, left_out) = select(windows, settings);
-        let mut reference = fit_kept(name, fingerprint, &kept, left_out, settings)?;
-        if reference.n_windows >= MIN_WINDOWS_TO_REFUSE && reference.sigma_w > MAX_WANDER {
-            return Err(ReferenceError::Unmodelled { sigma_w: reference.sigma_w });
-        }
-        reference.self_check = self_check(&kept, reference.season, settings)?;
-        Ok(reference)
-    }
-
     /// Lists further windows as left out by the caller (in ALERT, excluded by the operator).
     #[must_use]
     pub fn also_left_out(mut self, windows: impl IntoIterator<Item = LeftOut>) -> Self {
@@ -199,50 +181,8 @@ impl Reference {
 
     /// Exposure of every stream of `layout` (this reference's, or the same without families), `[n]`, into `out`.
     pub fn exposure(&self, layout: &StreamLayout, observed: &Observed, out: &mut Vec<f64>) {
-        exposure(self.unit, self.curve.as_ref(), layout, observed, out);
+        stream_exposure(self.unit, self.curve.as_ref(), layout, observed, out);
     }
-}
-
-/// Exposure by stream: sessions through the presence curve for concepts (or records, or Kish-weighted
-/// records), Kish-weighted records for pseudo-streams.
-pub(super) fn exposure(unit: CountingUnit, curve: Option<&PresenceCurve>, layout: &StreamLayout, observed: &Observed, out: &mut Vec<f64>) {
-    out.clear();
-    let flat = if unit == CountingUnit::Records { observed.records } else { observed.kish_exposure };
-    out.resize(layout.n_concepts(), flat);
-    if let Some(curve) = curve {
-        curve.exposure(&observed.entities, out);
-    } else {
-        let sizes = layout.families.iter().map(|family| flat * family.len() as f64);
-        out.iter_mut().skip(layout.n_latents).zip(sizes).for_each(|(e, size)| *e = size);
-    }
-    out.resize(layout.len(), observed.kish_exposure);
-}
-
-fn select<'a>(windows: &'a [ObservedWindow], settings: &JudgeSettings) -> (Vec<&'a ObservedWindow>, Vec<LeftOut>) {
-    let typical = ContractReference::typical_fvu(windows);
-    let mut left_out = Vec::new();
-    let mut leave_out = |window: &ObservedWindow, why: &str| {
-        left_out.push(LeftOut { start_ms: window.start_ms, why: why.to_owned() });
-        false
-    };
-    let kept = windows
-        .iter()
-        .filter(|window| {
-            let all = window.segments.get(ALL);
-            if window.incomplete.is_some() {
-                leave_out(window, "incomplete")
-            } else if settings.is_calendar_day(window.start_ms) {
-                leave_out(window, "calendar")
-            } else if all.is_none_or(|all| all.units(settings.unit) <= 0.0) {
-                leave_out(window, "no_data")
-            } else if all.is_some_and(|all| typical.is_broken(all)) {
-                leave_out(window, "contract_broken")
-            } else {
-                true
-            }
-        })
-        .collect();
-    (kept, left_out)
 }
 
 /// Fits without the checks.

@@ -3,12 +3,10 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use crate::drift::closed::ALL;
 use crate::drift::judge::ModelJudge;
 use crate::drift::observed::ObservedWindow;
-use crate::drift::reference::{ReferenceError, fit_kept};
+use crate::drift::reference::{ReferenceError, SelfCheck, fit_kept};
 use crate::drift::report::{AlertChange, Verdict};
 use crate::drift::season::Season;
 use crate::drift::settings::JudgeSettings;
@@ -21,24 +19,6 @@ const WEEK_MS: i64 = 7 * 86_400_000;
 const ALLOWED: usize = 2;
 /// Streams named as worst.
 const N_WORST: usize = 5;
-
-/// Outcome of the self-check.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "outcome")]
-pub enum SelfCheck {
-    /// Fewer than 168 windows, or less than a week of them in the fitted part where weekends have a level: not checked.
-    #[default]
-    TooShort,
-    /// Few enough alarms.
-    Passed {
-        /// Windows judged.
-        judged: usize,
-        /// Windows with a crossing in `_all`.
-        alarm_windows: usize,
-        /// Streams with the most evidence (largest ln M minus threshold), worst first.
-        worst: Vec<(StreamId, f64)>,
-    },
-}
 
 /// Fits the first 70 % of the windows and judges the rest of `_all`.
 ///

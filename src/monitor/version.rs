@@ -10,7 +10,7 @@ use crate::drift::closed::ClosedWindow;
 use crate::drift::judge::{ModelJudge, warmup_report};
 use crate::drift::reference::Reference;
 use crate::drift::report::{DriftReport, Verdict};
-use crate::drift::self_check::SelfCheck;
+use crate::drift::reference::SelfCheck;
 use crate::drift::settings::JudgeSettings;
 use crate::drift::stream::StreamId;
 use crate::monitor::error::MonitorError;

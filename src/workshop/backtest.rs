@@ -1,0 +1,196 @@
+//! The judge over recorded windows: the same code as live, under any settings.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+
+use crate::drift::alert::{Alert, AlertListing, rfc3339};
+use crate::drift::judge::ModelJudge;
+use crate::drift::observed::ObservedWindow;
+use crate::drift::reference::Reference;
+use crate::drift::report::{AlertChange, AlertState, Crossing, Direction, DriftReport, Verdict};
+use crate::drift::settings::JudgeSettings;
+use crate::drift::stream::StreamId;
+use crate::sae::latent::LatentId;
+
+/// One group of latents in a families file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Family {
+    /// Name for people.
+    pub name: String,
+    /// Members.
+    pub latents: Vec<LatentId>,
+}
+
+/// `M >= A m / w` in a window, as printed.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CrossingListing {
+    /// Start of the window.
+    #[serde(with = "rfc3339")]
+    pub window_start: i64,
+    /// Its end.
+    #[serde(with = "rfc3339")]
+    pub window_end: i64,
+    /// Model version.
+    pub model_version: String,
+    /// Segment.
+    pub segment: String,
+    /// Stream.
+    pub stream: StreamId,
+    /// Up or down.
+    pub direction: Direction,
+    /// ln M.
+    pub evidence_log: f64,
+    /// ln(A m / w).
+    pub threshold_log: f64,
+    /// Ratio since the change point.
+    pub ratio: f64,
+    /// Change point.
+    #[serde(with = "rfc3339")]
+    pub began: i64,
+}
+
+/// A segment of a window without a verdict.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Skipped {
+    /// Start of the window.
+    #[serde(with = "rfc3339")]
+    pub window_start: i64,
+    /// Segment.
+    pub segment: String,
+    /// Why.
+    pub why: String,
+}
+
+/// What the judge says of a file.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct BacktestReport {
+    /// Every crossing, in order of time, then evidence.
+    pub crossings: Vec<CrossingListing>,
+    /// The alerts people would have been told of.
+    pub alerts: Vec<AlertListing>,
+    /// Windows without a verdict.
+    pub skipped: Vec<Skipped>,
+    /// Windows after the reference.
+    pub windows: usize,
+    /// Windows of the references.
+    pub reference_windows: usize,
+}
+
+/// Judges the windows of each model after its first `n_reference`, which become its reference.
+///
+/// # Errors
+/// The first windows make no reference.
+pub fn backtest(
+    models: &BTreeMap<String, Vec<ObservedWindow>>,
+    settings: &JudgeSettings,
+    n_reference: impl Fn(&[ObservedWindow]) -> usize,
+    concept_name: impl Fn(StreamId) -> String,
+) -> anyhow::Result<BacktestReport> {
+    let mut found = BacktestReport::default();
+    for (model, windows) in models {
+        let (first, rest) = windows.split_at(n_reference(windows).min(windows.len()));
+        let reference = Reference::fit_observed("backtest", "", first, settings)
+            .with_context(|| format!("the first {} windows of model {model:?} make no reference", first.len()))?;
+        let mut judge = ModelJudge::new(Arc::new(reference), settings.clone())?;
+        let mut alerts = Vec::new();
+        for window in rest {
+            let report = judge.judge_observed(window);
+            found.skipped.extend(skipped(&report));
+            follow(&report, &mut alerts, &mut found.crossings);
+        }
+        let n_before = found.alerts.len();
+        for (i, mut alert) in alerts.into_iter().enumerate() {
+            alert.id = i64::try_from(n_before + i + 1).unwrap_or(i64::MAX);
+            found.alerts.push(AlertListing::of(&alert, &concept_name(alert.opened.stream), "unverified"));
+        }
+        found.windows += rest.len();
+        found.reference_windows += first.len();
+    }
+    Ok(found)
+}
+
+/// Reads a families file: `{"family:0": {"name": "...", "latents": [0, 1, ...]}}`, numbered from 0 without gaps.
+///
+/// # Errors
+/// The file is unreadable, or its keys are not `family:0`, `family:1`, ...
+pub fn read_families(path: &Path) -> anyhow::Result<Vec<Family>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the families file {}", path.display()))?;
+    let by_name: BTreeMap<StreamId, Family> = serde_json::from_str(&text).with_context(|| {
+        format!("families file {}: expected {{\"family:0\": {{\"name\": \"...\", \"latents\": [0, 1]}}}}", path.display())
+    })?;
+    for (n, stream) in (0..).zip(by_name.keys()) {
+        anyhow::ensure!(*stream == StreamId::Family(n), "families file {}: expected family:{n}, found {stream}", path.display());
+    }
+    Ok(by_name.into_values().collect())
+}
+
+fn skipped(report: &DriftReport) -> Vec<Skipped> {
+    let without = report.segments.iter().filter(|segment| segment.verdict != Verdict::Judged);
+    without
+        .map(|segment| Skipped {
+            window_start: report.start_ms,
+            segment: segment.segment.clone(),
+            why: segment.why.as_ref().map_or_else(|| segment.verdict.kind().to_owned(), |why| format!("{}: {why}", segment.verdict.kind())),
+        })
+        .collect()
+}
+
+fn follow(report: &DriftReport, alerts: &mut Vec<Alert>, crossings: &mut Vec<CrossingListing>) {
+    for change in &report.changes {
+        match change {
+            AlertChange::Opened(crossing) => {
+                crossings.push(listing(crossing));
+                alerts.push(Alert {
+                    id: 0,
+                    state: AlertState::Firing,
+                    opened: crossing.clone(),
+                    last: crossing.clone(),
+                    n_crossings: 1,
+                    alerted_at_ms: crossing.window_end_ms,
+                    ended_ms: None,
+                    actions: Vec::new(),
+                });
+            }
+            AlertChange::CrossedAgain(crossing) => {
+                crossings.push(listing(crossing));
+                if let Some(alert) = firing(alerts, &crossing.segment, crossing.stream) {
+                    alert.last = crossing.clone();
+                    alert.n_crossings += 1;
+                }
+            }
+            AlertChange::Recovered { segment, stream, window_end_ms } => {
+                if let Some(alert) = firing(alerts, segment, *stream) {
+                    alert.state = AlertState::Recovered;
+                    alert.ended_ms = Some(*window_end_ms);
+                }
+            }
+        }
+    }
+}
+
+fn firing<'a>(alerts: &'a mut [Alert], segment: &str, stream: StreamId) -> Option<&'a mut Alert> {
+    alerts
+        .iter_mut()
+        .rev()
+        .find(|alert| alert.state == AlertState::Firing && alert.opened.stream == stream && alert.opened.segment == segment)
+}
+
+fn listing(crossing: &Crossing) -> CrossingListing {
+    CrossingListing {
+        window_start: crossing.window_start_ms,
+        window_end: crossing.window_end_ms,
+        model_version: crossing.model_version.clone(),
+        segment: crossing.segment.clone(),
+        stream: crossing.stream,
+        direction: crossing.direction,
+        evidence_log: crossing.evidence_log,
+        threshold_log: crossing.threshold_log,
+        ratio: crossing.ratio,
+        began: crossing.began_ms,
+    }
+}

@@ -1,0 +1,223 @@
+//! Reads a windows file (long form, one row a stream, or a stream and session-length bucket) into windows to judge.
+//!
+//! Files come from `recsae history export` and from other programs, so every row is checked and what is
+//! wrong is said with row and column. Rows may come in any order. Read twice: once for the windows'
+//! starts, so that the large table by session length is kept for the reference's windows only.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::File;
+use std::path::Path;
+
+use arrow_array::RecordBatch;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+
+use crate::drift::closed::ALL;
+use crate::drift::counts::{BUCKET_EDGES, N_BUCKETS};
+use crate::drift::observed::{Observed, ObservedWindow};
+use crate::drift::stream::StreamId;
+use crate::workshop::windows_columns::{Columns, WindowsFileError};
+
+const BATCH_ROWS: usize = 65_536;
+/// Latents above this are a typing error, not an SAE; each costs a number a window.
+const MAX_LATENTS: u32 = 1 << 20;
+
+/// The windows of a file.
+#[derive(Debug)]
+pub struct WindowsFile {
+    /// Model version to its windows, in order of time.
+    pub models: BTreeMap<String, Vec<ObservedWindow>>,
+    /// One more than the largest latent named.
+    pub n_latents: usize,
+}
+
+/// What a row's stream column names.
+#[derive(Clone, Copy)]
+enum Row {
+    Latent(usize),
+    ResidualOutlier,
+    DeadRecord,
+    Entities,
+    Records,
+    KishExposure,
+    /// Families are summed from their members, as the configuration names them.
+    Ignored,
+}
+
+/// Reads a file; of each model the first `n_reference` windows keep their table by session length.
+///
+/// # Errors
+/// The file is unreadable, or a row is malformed: the error names row and column.
+pub fn read_windows(path: &Path, n_reference: impl Fn(&BTreeSet<i64>) -> usize) -> Result<WindowsFile, WindowsFileError> {
+    let mut starts: BTreeMap<String, BTreeSet<i64>> = BTreeMap::new();
+    for_each_batch(path, |columns, n_rows| {
+        let mut last = None;
+        for i in 0..n_rows {
+            let (model, start) = (columns.model_version(i)?, columns.start_ms(i)?);
+            if last != Some(start) || !starts.contains_key(model) {
+                starts.entry(model.to_owned()).or_default().insert(start);
+                last = Some(start);
+            }
+        }
+        Ok(())
+    })?;
+    if starts.is_empty() {
+        return Err(WindowsFileError::Empty { path: path.to_owned() });
+    }
+    let tables_until: BTreeMap<&str, i64> =
+        starts.iter().map(|(model, starts)| (model.as_str(), starts.iter().nth(n_reference(starts)).copied().unwrap_or(i64::MAX))).collect();
+
+    let mut gathered = Gathered::default();
+    for_each_batch(path, |columns, n_rows| gathered.add(columns, n_rows, &tables_until))?;
+    Ok(gathered.finish())
+}
+
+#[derive(Default)]
+struct Gathered {
+    models: BTreeMap<String, BTreeMap<i64, ObservedWindow>>,
+    streams: HashMap<String, Row>,
+    n_latents: usize,
+}
+
+impl Gathered {
+    fn add(&mut self, columns: &Columns<'_>, n_rows: usize, tables_until: &BTreeMap<&str, i64>) -> Result<(), WindowsFileError> {
+        for i in 0..n_rows {
+            let (model, start_ms, segment) = (columns.model_version(i)?, columns.start_ms(i)?, columns.segment(i)?);
+            let row = self.row_kind(columns, i)?;
+            let value = columns.value(i)?;
+            let end_ms = columns.end_ms(i)?;
+            if end_ms <= start_ms {
+                return Err(columns.wrong(i, "window_end", "a time after window_start", end_ms.to_string()));
+            }
+            if !self.models.contains_key(model) {
+                self.models.insert(model.to_owned(), BTreeMap::new());
+            }
+            let Some(windows) = self.models.get_mut(model) else { continue };
+            let window = windows.entry(start_ms).or_insert_with(|| ObservedWindow {
+                start_ms,
+                end_ms,
+                model_version: model.to_owned(),
+                incomplete: None,
+                segments: BTreeMap::new(),
+            });
+            if window.end_ms != end_ms {
+                return Err(columns.wrong(i, "window_end", format!("{} as in the window's other rows", window.end_ms), end_ms.to_string()));
+            }
+            if !window.segments.contains_key(segment) {
+                window.segments.insert(segment.to_owned(), Observed::default());
+            }
+            let Some(observed) = window.segments.get_mut(segment) else { continue };
+            let keeps_table = segment == ALL && tables_until.get(model).is_some_and(|until| start_ms < *until);
+            match row {
+                Row::Latent(latent) => {
+                    grow(&mut observed.latents, latent + 1);
+                    observed.latents[latent] += value;
+                    if let (true, Some(bucket)) = (keeps_table, bucket(columns, i)?) {
+                        // Latent-major while reading, since the number of latents is not known yet.
+                        grow(&mut observed.by_bucket, (latent + 1) * N_BUCKETS);
+                        observed.by_bucket[latent * N_BUCKETS + bucket] += value;
+                    }
+                }
+                Row::Entities => match bucket(columns, i)? {
+                    Some(bucket) => observed.entities[bucket] += value,
+                    None => return Err(columns.wrong(i, "bucket", "the lower edge of a session-length bucket for entities", "null")),
+                },
+                Row::ResidualOutlier => *observed.residual_outlier.get_or_insert(0.0) += value,
+                Row::DeadRecord => *observed.dead_record.get_or_insert(0.0) += value,
+                Row::Records => observed.records += value,
+                Row::KishExposure => observed.kish_exposure += value,
+                Row::Ignored => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn row_kind(&mut self, columns: &Columns<'_>, i: usize) -> Result<Row, WindowsFileError> {
+        let text = columns.stream(i)?;
+        if let Some(row) = self.streams.get(text) {
+            return Ok(*row);
+        }
+        let row = match text {
+            "entities" => Row::Entities,
+            "records" => Row::Records,
+            "kish_exposure" => Row::KishExposure,
+            _ => match text.parse::<StreamId>() {
+                Ok(StreamId::Latent(latent)) if latent.0 < MAX_LATENTS => Row::Latent(latent.index()),
+                Ok(StreamId::Latent(_)) => {
+                    return Err(columns.wrong(i, "stream", format!("a latent below {MAX_LATENTS}"), text));
+                }
+                Ok(StreamId::Family(_)) => Row::Ignored,
+                Ok(StreamId::ResidualOutlier) => Row::ResidualOutlier,
+                Ok(StreamId::DeadRecord) => Row::DeadRecord,
+                Err(_) => {
+                    let expected = "latent:N, family:N, residual_outlier, dead_record, entities, records or kish_exposure";
+                    return Err(columns.wrong(i, "stream", expected, format!("{text:?}")));
+                }
+            },
+        };
+        if let Row::Latent(latent) = row {
+            self.n_latents = self.n_latents.max(latent + 1);
+        }
+        self.streams.insert(text.to_owned(), row);
+        Ok(row)
+    }
+
+    fn finish(self) -> WindowsFile {
+        let m = self.n_latents;
+        let finish_window = |mut window: ObservedWindow| {
+            for observed in window.segments.values_mut() {
+                observed.latents.resize(m, 0.0);
+                if observed.kish_exposure <= 0.0 {
+                    observed.kish_exposure = observed.records;
+                }
+                if !observed.by_bucket.is_empty() {
+                    observed.by_bucket = bucket_major(&observed.by_bucket, m);
+                }
+            }
+            window
+        };
+        let models =
+            self.models.into_iter().map(|(model, windows)| (model, windows.into_values().map(finish_window).collect())).collect();
+        WindowsFile { models, n_latents: m }
+    }
+}
+
+fn bucket(columns: &Columns<'_>, i: usize) -> Result<Option<usize>, WindowsFileError> {
+    let Some(edge) = columns.bucket(i) else { return Ok(None) };
+    let found = BUCKET_EDGES.iter().position(|known| i64::from(*known) == edge);
+    found.map(Some).ok_or_else(|| columns.wrong(i, "bucket", format!("null or one of {BUCKET_EDGES:?}"), edge.to_string()))
+}
+
+fn grow(values: &mut Vec<f64>, len: usize) {
+    if values.len() < len {
+        values.resize(len, 0.0);
+    }
+}
+
+fn bucket_major(latent_major: &[f64], m: usize) -> Vec<f64> {
+    let mut table = vec![0.0; N_BUCKETS * m];
+    for (latent, of) in latent_major.chunks_exact(N_BUCKETS).enumerate() {
+        for (bucket, value) in of.iter().enumerate() {
+            table[bucket * m + latent] = *value;
+        }
+    }
+    table
+}
+
+fn for_each_batch(path: &Path, mut each: impl FnMut(&Columns<'_>, usize) -> Result<(), WindowsFileError>) -> Result<(), WindowsFileError> {
+    let file = File::open(path).map_err(|source| WindowsFileError::Open { path: path.to_owned(), source })?;
+    let parquet = |source| WindowsFileError::Parquet { path: path.to_owned(), source };
+    // Without the writer's own Arrow types, text is plain text, whoever wrote it.
+    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(file, options).map_err(parquet)?;
+    let names = ["window_start", "window_end", "model_version", "segment", "stream", "bucket", "value"];
+    let mask = ProjectionMask::columns(builder.parquet_schema(), names);
+    let reader = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build().map_err(parquet)?;
+    let mut row = 0;
+    for batch in reader {
+        let batch: RecordBatch = batch.map_err(|source| WindowsFileError::Decode { path: path.to_owned(), row, source })?;
+        each(&Columns::of(path, row, &batch)?, batch.num_rows())?;
+        row += batch.num_rows();
+    }
+    Ok(())
+}
