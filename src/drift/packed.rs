@@ -30,6 +30,31 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f64
     Ok(values.iter().map(|&chunk| f64::from_le_bytes(chunk)).collect())
 }
 
+/// The same for a single number.
+pub mod one {
+    use serde::{Deserializer, Serializer, de::Error};
+
+    /// Writes one number as base64.
+    ///
+    /// # Errors
+    /// The serializer's own.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    pub fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+        super::serialize(&vec![*value], serializer)
+    }
+
+    /// Reads what [`serialize`] wrote.
+    ///
+    /// # Errors
+    /// The text is no base64 of one number.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+        match super::deserialize(deserializer)?.as_slice() {
+            [value] => Ok(*value),
+            values => Err(D::Error::custom(format!("expected one number, found {}", values.len()))),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde::{Deserialize, Serialize};

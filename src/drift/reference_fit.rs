@@ -6,7 +6,7 @@ use crate::drift::observed::{ObservedWindow, residual_threshold};
 use crate::drift::reference::{LeftOut, Reference, ReferenceError, fit_kept};
 use crate::drift::self_check::self_check;
 use crate::drift::settings::JudgeSettings;
-use crate::drift::wander::{MAX_WANDER, MIN_WINDOWS_TO_REFUSE};
+use crate::drift::wander::is_unmodelled;
 
 impl Reference {
     /// Fits a reference to windows counted live, in order of time.
@@ -38,7 +38,9 @@ impl Reference {
     ) -> Result<Self, ReferenceError> {
         let (kept, left_out) = select(windows, settings);
         let mut reference = fit_kept(name, fingerprint, &kept, left_out, settings)?;
-        if reference.n_windows >= MIN_WINDOWS_TO_REFUSE && reference.sigma_w > MAX_WANDER {
+        let rates = &reference.rates;
+        let weight = rates.mean_expected.iter().zip(&rates.dispersion).map(|(mu, phi)| mu / phi);
+        if is_unmodelled(reference.sigma_w, weight, reference.n_windows) {
             return Err(ReferenceError::Unmodelled { sigma_w: reference.sigma_w });
         }
         reference.self_check = self_check(&kept, reference.season, settings)?;

@@ -3,11 +3,10 @@
 //! A crossing is an event of the mathematics, an alert is told to people. After a crossing R restarts
 //! at 0, so the evidence cannot say whether the change is still there; the ratio of recent windows can.
 
-use std::collections::VecDeque;
-
 use serde::{Deserialize, Serialize};
 
 use crate::drift::gate::Gate;
+use crate::drift::packed;
 use crate::drift::report::{Direction, StreamState};
 
 /// Judged windows whose ratio says whether an alert holds.
@@ -27,9 +26,11 @@ pub struct Hold {
     /// Direction of the change.
     pub direction: Direction,
     /// ln M at the last crossing: what is exported while in ALERT.
+    #[serde(with = "packed::one")]
     pub evidence_log: f64,
-    /// Y and mu of the last windows since the alert opened, at most 12.
-    recent: VecDeque<(f64, f64)>,
+    /// Y and mu of the last windows since the alert opened, at most 12, oldest first, one pair after another.
+    #[serde(with = "packed")]
+    recent: Vec<f64>,
     /// Windows inside in a row; windows since the recovery.
     calm: u32,
 }
@@ -49,7 +50,7 @@ impl Hold {
     /// A stream crosses that was not in ALERT.
     #[must_use]
     pub fn open(direction: Direction, evidence_log: f64) -> Self {
-        Self { recovered: false, direction, evidence_log, recent: VecDeque::new(), calm: 0 }
+        Self { recovered: false, direction, evidence_log, recent: Vec::new(), calm: 0 }
     }
 
     /// It crosses again while in ALERT: the newer direction and evidence count.
@@ -74,7 +75,7 @@ impl Hold {
     /// `sum Y`, `sum mu` of the recent windows.
     #[must_use]
     pub fn recent_sums(&self) -> (f64, f64) {
-        self.recent.iter().fold((0.0, 0.0), |(y, mu), (y_t, mu_t)| (y + y_t, mu + mu_t))
+        self.recent.as_chunks::<2>().0.iter().fold((0.0, 0.0), |(y, mu), [y_t, mu_t]| (y + y_t, mu + mu_t))
     }
 
     /// A judged window, also the one that opened it.
@@ -87,10 +88,10 @@ impl Hold {
             self.calm += 1;
             return if self.calm >= RECOVERED_WINDOWS { HoldStep::Over } else { HoldStep::Held };
         }
-        if self.recent.len() == RECENT {
-            self.recent.pop_front();
+        if self.recent.len() >= 2 * RECENT {
+            self.recent.drain(..2);
         }
-        self.recent.push_back((y, mu));
+        self.recent.extend([y, mu]);
         let (count, expected) = self.recent_sums();
         let inside = match self.direction {
             Direction::Up => count <= expected * (1.0 + gate.up) / 2.0,

@@ -30,8 +30,10 @@ pub struct Merged {
     /// Entities by bucket.
     pub entities: [f64; N_BUCKETS],
     /// Units (entities or records).
+    #[serde(with = "packed::one")]
     pub units: f64,
     /// Units expected.
+    #[serde(with = "packed::one")]
     pub expected_units: f64,
 }
 

@@ -38,11 +38,28 @@ pub fn wander(z: ArrayView2<'_, f64>, weight: &[f64], fit: &LeastSquares) -> f64
     (sum / LAGS as f64).max(0.0).sqrt()
 }
 
+/// Whether the measured wander is more than a stationary stream with the fitted season shows:
+/// `sigma_w^2 > 0.05^2 + 3 SE`, `SE = 1/sqrt(3 R sum_j w_j^2)` its standard error with no wander.
+///
+/// Without the error's part, a quiet stream (a few users a window) would be refused for what is chance.
+#[must_use]
+pub fn is_unmodelled(sigma_w: f64, weight: impl Iterator<Item = f64>, n_windows: usize) -> bool {
+    let information: f64 = weight.map(|w| w * w).sum::<f64>() * count(LAGS * n_windows);
+    n_windows >= MIN_WINDOWS_TO_REFUSE && sigma_w * sigma_w > MAX_WANDER * MAX_WANDER + 3.0 / information.max(1e-12).sqrt()
+}
+
 #[cfg(test)]
 mod tests {
     use ndarray::Array2;
 
     use super::*;
+
+    #[test]
+    fn a_quiet_stream_is_not_refused_for_chance() {
+        assert!(is_unmodelled(0.06, [100.0; 50].into_iter(), 336));
+        assert!(!is_unmodelled(0.06, [0.5; 50].into_iter(), 336));
+        assert!(!is_unmodelled(0.06, [100.0; 50].into_iter(), 100));
+    }
 
     #[test]
     fn a_common_slow_wave_is_measured_and_alternation_is_not() {

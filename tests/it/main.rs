@@ -5,6 +5,7 @@ mod bundle_command;
 mod counting;
 mod dashboards;
 mod decode;
+mod drift_yardstick;
 mod encode_real;
 mod hostile_onnx;
 mod http;
