@@ -152,7 +152,12 @@ fn assert_equals_yardstick(name: &str) {
         let found = &found[segment.as_str()];
         n_alarms += found.len();
         assert_eq!(found.len(), expected.alarms.len(), "{segment}");
-        for (found, expected) in found.iter().zip(&expected.alarms) {
+        // Two streams at the cap in one window have the same evidence but for rounding: compare by name.
+        let mut found: Vec<&Crossing> = found.iter().collect();
+        let mut alarms: Vec<&ExpectedAlarm> = expected.alarms.iter().collect();
+        found.sort_by_key(|crossing| (crossing.window_start_ms, crossing.stream.to_string()));
+        alarms.sort_by_key(|alarm| (alarm.window, alarm.stream.clone()));
+        for (found, expected) in found.into_iter().zip(alarms) {
             let window = usize::try_from((found.window_start_ms - origin) / 3_600_000).unwrap();
             assert_eq!((window, found.stream.to_string(), found.direction.kind()), (expected.window, expected.stream.clone(), expected.direction.as_str()));
             assert!(near(found.evidence_log, expected.evidence_log) && near(found.ratio, expected.ratio), "{found:?} is not {expected:?}");
