@@ -88,9 +88,8 @@ fn judge(args: &Args) -> anyhow::Result<BacktestReport> {
     let length = file.models.values().flatten().map(|window| window.end_ms - window.start_ms).next().context("the file holds no window")?;
     settings.window.length = std::time::Duration::from_millis(u64::try_from(length)?);
     let latents: Vec<_> = families.iter().map(|family| family.latents.clone()).collect();
-    let judge_settings = settings
-        .judge_settings(args.latents.unwrap_or(0).max(file.n_latents), latents)
-        .map_err(|fault| UsageError(fault.to_string()))?;
+    let judge_settings =
+        settings.judge_settings(args.latents.unwrap_or(0).max(file.n_latents), latents).map_err(|fault| UsageError(fault.to_string()))?;
     let name = |stream: StreamId| match stream {
         StreamId::Latent(latent) => latent.to_string(),
         StreamId::Family(n) => usize::try_from(n).ok().and_then(|n| families.get(n)).map_or_else(|| stream.to_string(), |f| f.name.clone()),

@@ -89,7 +89,13 @@ impl PresenceCurve {
 
 /// Exposure by stream: sessions through the presence curve for concepts (or records, or Kish-weighted
 /// records), Kish-weighted records for pseudo-streams.
-pub(super) fn stream_exposure(unit: CountingUnit, curve: Option<&PresenceCurve>, layout: &StreamLayout, observed: &Observed, out: &mut Vec<f64>) {
+pub(super) fn stream_exposure(
+    unit: CountingUnit,
+    curve: Option<&PresenceCurve>,
+    layout: &StreamLayout,
+    observed: &Observed,
+    out: &mut Vec<f64>,
+) {
     out.clear();
     let flat = if unit == CountingUnit::Records { observed.records } else { observed.kish_exposure };
     out.resize(layout.n_concepts(), flat);

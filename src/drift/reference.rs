@@ -15,8 +15,8 @@ use crate::drift::fit::{fit_segments, fit_streams};
 use crate::drift::observed::{Observed, ObservedWindow};
 use crate::drift::season::Season;
 use crate::drift::settings::{CountingUnit, JudgeSettings, StreamLayout};
-use crate::drift::stream_rates::{SegmentLevels, StreamRates};
 use crate::drift::stream::StreamId;
+use crate::drift::stream_rates::{SegmentLevels, StreamRates};
 use crate::drift::wander::MAX_WANDER;
 
 /// Fewest windows of a reference.

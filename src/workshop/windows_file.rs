@@ -64,8 +64,10 @@ pub fn read_windows(path: &Path, n_reference: impl Fn(&BTreeSet<i64>) -> usize) 
     if starts.is_empty() {
         return Err(WindowsFileError::Empty { path: path.to_owned() });
     }
-    let tables_until: BTreeMap<&str, i64> =
-        starts.iter().map(|(model, starts)| (model.as_str(), starts.iter().nth(n_reference(starts)).copied().unwrap_or(i64::MAX))).collect();
+    let tables_until: BTreeMap<&str, i64> = starts
+        .iter()
+        .map(|(model, starts)| (model.as_str(), starts.iter().nth(n_reference(starts)).copied().unwrap_or(i64::MAX)))
+        .collect();
 
     let mut gathered = Gathered::default();
     for_each_batch(path, |columns, n_rows| gathered.add(columns, n_rows, &tables_until))?;
@@ -176,8 +178,7 @@ impl Gathered {
             }
             window
         };
-        let models =
-            self.models.into_iter().map(|(model, windows)| (model, windows.into_values().map(finish_window).collect())).collect();
+        let models = self.models.into_iter().map(|(model, windows)| (model, windows.into_values().map(finish_window).collect())).collect();
         WindowsFile { models, n_latents: m }
     }
 }

@@ -62,7 +62,8 @@ impl WindowsWriter {
     /// The disk is full.
     pub fn write(&mut self, window: &ClosedWindow) -> Result<(), WindowsFileError> {
         for (segment, counts) in &window.segments {
-            self.rows.place = Place { start: window.start_ms, end: window.end_ms, model: window.model_version.clone(), segment: segment.clone() };
+            self.rows.place =
+                Place { start: window.start_ms, end: window.end_ms, model: window.model_version.clone(), segment: segment.clone() };
             self.write_segment(segment, counts);
         }
         if self.rows.n >= BATCH_ROWS { self.flush() } else { Ok(()) }

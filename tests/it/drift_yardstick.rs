@@ -159,7 +159,10 @@ fn assert_equals_yardstick(name: &str) {
         alarms.sort_by_key(|alarm| (alarm.window, alarm.stream.clone()));
         for (found, expected) in found.into_iter().zip(alarms) {
             let window = usize::try_from((found.window_start_ms - origin) / 3_600_000).unwrap();
-            assert_eq!((window, found.stream.to_string(), found.direction.kind()), (expected.window, expected.stream.clone(), expected.direction.as_str()));
+            assert_eq!(
+                (window, found.stream.to_string(), found.direction.kind()),
+                (expected.window, expected.stream.clone(), expected.direction.as_str())
+            );
             assert!(near(found.evidence_log, expected.evidence_log) && near(found.ratio, expected.ratio), "{found:?} is not {expected:?}");
         }
     }
