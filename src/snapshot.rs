@@ -124,8 +124,11 @@ pub struct RateHistory {
 #[derive(Debug)]
 struct WindowRates {
     end_ms: i64,
-    segments: BTreeMap<String, (Arc<[StreamId]>, Vec<[f32; 2]>)>,
+    segments: BTreeMap<String, SegmentRates>,
 }
+
+/// Streams in order, shared with the window before where they are the same, and rate and expected rate of each.
+type SegmentRates = (Arc<[StreamId]>, Vec<[f32; 2]>);
 
 /// One point of a sparkline.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]

@@ -196,7 +196,6 @@ pub mod rfc3339 {
     ///
     /// # Errors
     /// The serializer's own.
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
     pub fn serialize<S: Serializer>(ms: &i64, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&super::utc_text(*ms))
     }
@@ -219,7 +218,6 @@ pub mod rfc3339_option {
     ///
     /// # Errors
     /// The serializer's own.
-    #[expect(clippy::ref_option, reason = "serde's signature")]
     pub fn serialize<S: Serializer>(ms: &Option<i64>, serializer: S) -> Result<S::Ok, S::Error> {
         match ms {
             Some(ms) => serializer.serialize_some(&super::utc_text(*ms)),

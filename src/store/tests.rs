@@ -205,8 +205,18 @@ fn a_window_is_judged_once_from_all_its_parts() {
 
     let reader = StoreReader::open(&path).unwrap();
     let (mut windows, mut reports) = (Vec::new(), Vec::new());
-    reader.for_each_window(&WindowQuery::default(), |window| Ok::<_, StoreError>(windows.push(window))).unwrap();
-    reader.for_each_report(&WindowQuery::default(), |report| Ok::<_, StoreError>(reports.push(report))).unwrap();
+    reader
+        .for_each_window(&WindowQuery::default(), |window| {
+            windows.push(window);
+            Ok::<_, StoreError>(())
+        })
+        .unwrap();
+    reader
+        .for_each_report(&WindowQuery::default(), |report| {
+            reports.push(report);
+            Ok::<_, StoreError>(())
+        })
+        .unwrap();
     assert_eq!(windows, vec![judged.models[0].window.clone()]);
     assert_eq!(reports, vec![judged.models[0].report.clone()]);
     assert_eq!(reader.judge_state("").unwrap(), Some((1000, judged.models[0].state.clone())));

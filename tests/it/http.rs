@@ -185,3 +185,58 @@ fn the_description_lists_every_path_and_nothing_else() {
         assert!([200, 403].contains(&status), "{path}: {status}");
     }
 }
+
+/// Runs `recsae` with a configuration of this instance; exit code, output, errors.
+fn recsae(folder: &std::path::Path, api: &str, arguments: &[&str]) -> (i32, String, String) {
+    std::fs::write(folder.join("token"), format!("{TOKEN}\n")).unwrap();
+    let store = folder.join("recsae.db");
+    let text = format!(
+        "[[model]]\nbundle = \"bundle\"\n[store]\npath = {store:?}\n[http]\nlisten = \"{api}\"\ntoken_file = {:?}\n",
+        folder.join("token")
+    );
+    std::fs::write(folder.join("recsae.toml"), text).unwrap();
+    let config = folder.join("recsae.toml").display().to_string();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_recsae")).args(arguments).args(["-c", &config]).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn the_alerts_command_goes_through_the_running_instance() {
+    let (folder, path) = temp();
+    let instance = instance(&path, Some(TOKEN));
+    let api = instance.api.to_string();
+    let (code, out, errors) = recsae(folder.path(), &api, &["alerts", "list", "--firing"]);
+    assert_eq!(code, 1, "{errors}");
+    assert!(out.contains("FIRING") && out.contains("Anime · Space opera [latent:0]  surface=home  up x2.06"), "{out}");
+    assert!(!out.contains("recovered"), "{out}");
+    let (code, out, errors) =
+        recsae(folder.path(), &api, &["alerts", "mute", "2", "--who", "ana", "--why", "campaign", "--for", "2h", "--json"]);
+    assert_eq!(code, 0, "{errors}");
+    assert_eq!(serde_json::from_str::<Vec<AlertListing>>(&out).unwrap()[0].actions[0].who, "ana");
+    let (code, _, errors) = recsae(folder.path(), &api, &["alerts", "acknowledge", "77", "--why", "x"]);
+    assert_eq!(code, 2);
+    assert!(errors.contains("no alert \"77\""), "{errors}");
+    assert_eq!(recsae(folder.path(), &api, &["alerts", "test", "--minutes", "1"]).0, 0);
+    assert!(get(instance.metrics, "/metrics").1.contains("stream=\"test\"} 2.0"));
+}
+
+#[test]
+fn with_no_instance_running_alerts_and_the_record_are_read_from_the_store() {
+    let (folder, path) = temp();
+    let closed = { instance(&path, None).api.to_string() };
+    let (code, out, errors) = recsae(folder.path(), &closed, &["alerts", "list"]);
+    assert_eq!(code, 0, "{errors}");
+    assert!(out.contains("latent 0 [latent:0]"), "{out}");
+    assert_eq!(recsae(folder.path(), &closed, &["alerts", "acknowledge", "2", "--who", "ana", "--why", "x"]).0, 0);
+    let (code, _, errors) = recsae(folder.path(), &closed, &["alerts", "test"]);
+    assert_eq!(code, 2);
+    assert!(errors.contains("goes through a running one"), "{errors}");
+
+    let (code, out, _) = recsae(folder.path(), &closed, &["history", "verify", "--json"]);
+    let found: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &found["intact"], &found["entries"]), (0, &json!(true), &json!(41)), "{found}");
+    let head = found["head"].as_str().unwrap();
+    assert_eq!(recsae(folder.path(), &closed, &["history", "verify", "--head", head]).0, 0);
+    assert_eq!(recsae(folder.path(), &closed, &["history", "verify", "--head", "00ff"]).0, 1);
+}
