@@ -93,6 +93,12 @@ impl PartitionWindows {
         &self.partition
     }
 
+    /// Offset of the next record to read: below what was counted while open windows are rebuilt.
+    #[must_use]
+    pub fn read_from(&self) -> i64 {
+        self.position.next_offset
+    }
+
     /// Whether a record at this offset was counted before.
     #[must_use]
     pub fn is_replay(&self, offset: i64) -> bool {
@@ -173,9 +179,11 @@ impl PartitionWindows {
     /// Where the partition stands now.
     #[must_use]
     pub fn position(&self) -> PartitionPosition {
-        let oldest = self.open.values().map(|window| window.first_offset).min();
         let next_offset = self.position.next_offset.max(self.counted_next);
-        PartitionPosition { next_offset, replay_offset: oldest.unwrap_or(next_offset).min(next_offset), ..self.position.clone() }
+        let oldest = self.open.values().map(|window| window.first_offset).min().unwrap_or(next_offset);
+        // Until everything is read again, records of windows that are still to be rebuilt lie ahead.
+        let replay_offset = if self.is_rereading() { self.position.replay_offset } else { oldest.min(next_offset) };
+        PartitionPosition { next_offset, replay_offset, ..self.position.clone() }
     }
 
     /// Whether records that were counted before are still being read again.

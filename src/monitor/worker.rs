@@ -173,7 +173,7 @@ impl Worker {
                     let mut starts = Vec::new();
                     for assigned in assigned {
                         let tracked = self.take_over(&assigned)?;
-                        starts.push((assigned.partition.clone(), tracked.windows.position().replay_offset.max(assigned.low)));
+                        starts.push((assigned.partition.clone(), tracked.windows.read_from().max(assigned.low)));
                         self.partitions.push(tracked);
                     }
                     tracing::info!(partitions = starts.len(), "partitions assigned");
@@ -312,6 +312,10 @@ impl Worker {
             let partition = tracked.windows.partition().clone();
             let next = tracked.windows.position().next_offset;
             let at = positions.iter().find(|(known, _)| *known == partition).map_or(next, |(_, at)| next.max(*at));
+            // Past what a consumer never sees (transaction markers, compacted records): everything handed over is counted by now.
+            if let Some((_, seen)) = positions.iter().find(|(known, _)| *known == partition) {
+                tracked.windows.consumed(seen - 1);
+            }
             let end = self.consumer.lag(&partition, at).and_then(|lag| i64::try_from(lag).ok()).map(|lag| at + lag);
             self.shared.progress.tell(&partition, tracked.progress(at, end));
             let idle = self.shared.progress.idle_watermark(&partition, now_ms, rules.idle_after_ms);

@@ -227,8 +227,9 @@ proptest! {
         let mut first = PartitionWindows::resume(partition(), SPEC, PartitionPosition::starting_at(0));
         let (mut closed, mut late) = run(&mut first, &events[..cut], 0, true);
         let stored = first.position();
-        let from = stored.replay_offset;
-        let mut second = PartitionWindows::resume(partition(), SPEC, stored);
+        let mut second = PartitionWindows::resume(partition(), SPEC, stored.clone());
+        prop_assert_eq!(second.position(), stored, "a restart before any record is read again changes nothing");
+        let from = second.read_from();
         let (more, more_late) = run(&mut second, &events, from, true);
         closed.extend(more);
         late.extend(more_late);

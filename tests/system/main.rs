@@ -14,6 +14,7 @@ mod page;
 #[path = "../it/picture.rs"]
 mod picture;
 mod produce;
+mod real_input;
 mod rules;
 mod secured;
 mod service_unit;

@@ -1,0 +1,162 @@
+//! The real stream of MovieLens-100k through the whole program on Apache Kafka, held to scripts that
+//! read the recorded files themselves: the same counts, and the same alarms as the numpy yardstick.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use recsae::drift::report::{AlertChange, Crossing};
+use recsae::store::StoreReader;
+use recsae::store::reader::WindowQuery;
+
+use crate::kafka_server::{self, Kafka, unique};
+use crate::support;
+
+/// One of the recorded models with one of its SAEs.
+struct Pair {
+    model: &'static str,
+    sae: &'static str,
+    k: u32,
+}
+
+const PAIRS: [Pair; 4] = [
+    Pair { model: "sasrec", sae: "sasrec.sae_k32_s32", k: 32 },
+    Pair { model: "sasrec", sae: "sasrec.sae_k8_s16", k: 8 },
+    Pair { model: "bprmf", sae: "bprmf.sae_k8_s16", k: 8 },
+    Pair { model: "lightgcn", sae: "lightgcn.sae_k8_s16", k: 8 },
+];
+
+/// A recorded pair, produced and monitored in a folder of its own.
+struct Run {
+    folder: tempfile::TempDir,
+    config: PathBuf,
+}
+
+fn recsae(arguments: &[&str]) -> Output {
+    let output = Command::new(env!("CARGO_BIN_EXE_recsae")).args(arguments).env("ORT_DYLIB_PATH", support::onnxruntime().unwrap()).output().unwrap();
+    assert!(output.status.success(), "recsae {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// Builds the bundle, produces the stream, and runs the monitor to the end of the log.
+fn monitor(kafka: &Kafka, data: &Path, pair: &Pair, segments: &str) -> Run {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| text(&data.join("ml100k").join(name)).to_owned();
+    let bundle = folder.path().join("bundle");
+    let (onnx, golden, concepts) = (file(&format!("{}.full.onnx", pair.sae)), file(&format!("{}.golden.npz", pair.sae)), file(&format!("{}.concepts.parquet", pair.sae)));
+    let mut build = vec!["bundle", "build", "--onnx", &onnx, "--golden", &golden, "--out", text(&bundle)];
+    if Path::new(&concepts).exists() {
+        build.extend(["--concepts", &concepts]);
+    }
+    recsae(&build);
+
+    let topic = unique(pair.model);
+    let (fields, join) = (file("sasrec.events.parquet"), format!("{}:user_id", file("users.parquet")));
+    let vectors = if pair.model == "sasrec" { file("sasrec.embeddings.npy") } else { file(&format!("{}.user_embeddings.npy", pair.model)) };
+    let mut produce = vec!["produce", "--embeddings", &vectors, "--fields", &fields, "--join", &join, "--entity", "user_id", "--timestamp", "ts"];
+    produce.extend(["--items", "recommended", "--topic", &topic, "--partitions", "3", "--brokers", &kafka.brokers]);
+    if pair.model != "sasrec" {
+        produce.extend(["--by", "user_id"]);
+    }
+    recsae(&produce);
+
+    let config = folder.path().join("recsae.toml");
+    let settings = format!(
+        r#"
+        [kafka]
+        brokers = "{}"
+        topics = ["{topic}"]
+        group = "{topic}"
+        [[model]]
+        bundle = "{}"
+        [window]
+        length = "7d"
+        origin = "1997-09-20T00:00:00Z"
+        [drift]
+        false_alarm_budget = "1 per 52 windows"
+        reference = "first:8 windows"
+        harmonics = 0
+        weekend = false
+        min_entities = 1
+        pseudo_streams = false
+        [store]
+        path = "{}"
+        [metrics]
+        listen = "127.0.0.1:0"
+        [http]
+        listen = "127.0.0.1:0"
+        {segments}
+        "#,
+        kafka.brokers,
+        text(&bundle),
+        text(&folder.path().join("recsae.db")),
+    );
+    std::fs::write(&config, settings).unwrap();
+    recsae(&["run", "-c", text(&config), "--until-end"]);
+    Run { folder, config }
+}
+
+fn crossings(run: &Run) -> Vec<Crossing> {
+    let reader = StoreReader::open(&run.folder.path().join("recsae.db")).unwrap();
+    let mut crossings = Vec::new();
+    let keep = |report: recsae::drift::report::DriftReport| -> Result<(), recsae::store::StoreError> {
+        crossings.extend(report.changes.into_iter().filter_map(|change| match change {
+            AlertChange::Opened(crossing) | AlertChange::CrossedAgain(crossing) => Some(crossing),
+            AlertChange::Recovered { .. } => None,
+        }));
+        Ok(())
+    };
+    reader.for_each_report(&WindowQuery::default(), keep).unwrap();
+    crossings
+}
+
+/// (window end, latent, direction) as the yardstick prints them.
+fn yardstick(pair: &Pair) -> BTreeSet<String> {
+    let script = support::repo().join("../shared/tools/ml100k_yardstick.py");
+    let arguments = ["--model", pair.model, "--sae", pair.sae, "--k", &pair.k.to_string(), "--shuffles", "0"].map(str::to_owned);
+    let output = Command::new(support::python().unwrap()).arg(script).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let words = |line: &str| {
+        let w: Vec<&str> = line.split_whitespace().collect();
+        format!("{} latent:{} {}", w[0], w[2], w[5])
+    };
+    String::from_utf8(output.stdout).unwrap().lines().map(words).collect()
+}
+
+#[test]
+fn every_alarm_on_the_real_data_is_the_yardsticks() {
+    let (Some(kafka), Some(data)) = (kafka_server::shared(), support::data()) else { return };
+    for pair in &PAIRS {
+        let found = crossings(&monitor(kafka, &data, pair, ""));
+        let listed: BTreeSet<String> = found
+            .iter()
+            .map(|crossing| {
+                let end = jiff::Timestamp::from_millisecond(crossing.window_end_ms).unwrap().to_string();
+                format!("{} {} {}", &end[..10], crossing.stream, crossing.direction.kind())
+            })
+            .collect();
+        let expected = yardstick(pair);
+        println!("{}: {} crossings, the yardstick has {}", pair.sae, listed.len(), expected.len());
+        assert_eq!(listed, expected, "{}", pair.sae);
+        if pair.sae == "sasrec.sae_k32_s32" {
+            assert!(listed.contains("1998-01-03 latent:2004 up") && listed.contains("1998-01-03 latent:342 up"));
+        }
+    }
+}
+
+#[test]
+fn counts_on_the_real_data_equal_a_numpy_script() {
+    let (Some(kafka), Some(data)) = (kafka_server::shared(), support::data()) else { return };
+    let run = monitor(kafka, &data, &PAIRS[0], "[segments]\nfields = [\"gender\"]\nvalues = { gender = [\"F\", \"M\"] }");
+    let windows = run.folder.path().join("windows.parquet");
+    recsae(&["history", "export", "-c", text(&run.config), "--out", text(&windows)]);
+    let script = support::repo().join("tests/scripts/ml100k_counts.py");
+    let folder = data.join("ml100k");
+    let output = Command::new(support::python().unwrap()).arg(script).args([text(&windows), text(&folder), PAIRS[0].sae, "32"]).output().unwrap();
+    println!("{}", String::from_utf8_lossy(&output.stdout));
+    assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+}
