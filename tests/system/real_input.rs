@@ -33,7 +33,8 @@ struct Run {
 }
 
 fn recsae(arguments: &[&str]) -> Output {
-    let output = Command::new(env!("CARGO_BIN_EXE_recsae")).args(arguments).env("ORT_DYLIB_PATH", support::onnxruntime().unwrap()).output().unwrap();
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_recsae")).args(arguments).env("ORT_DYLIB_PATH", support::onnxruntime().unwrap()).output().unwrap();
     assert!(output.status.success(), "recsae {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     output
 }
@@ -47,7 +48,11 @@ fn monitor(kafka: &Kafka, data: &Path, pair: &Pair, segments: &str) -> Run {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| text(&data.join("ml100k").join(name)).to_owned();
     let bundle = folder.path().join("bundle");
-    let (onnx, golden, concepts) = (file(&format!("{}.full.onnx", pair.sae)), file(&format!("{}.golden.npz", pair.sae)), file(&format!("{}.concepts.parquet", pair.sae)));
+    let (onnx, golden, concepts) = (
+        file(&format!("{}.full.onnx", pair.sae)),
+        file(&format!("{}.golden.npz", pair.sae)),
+        file(&format!("{}.concepts.parquet", pair.sae)),
+    );
     let mut build = vec!["bundle", "build", "--onnx", &onnx, "--golden", &golden, "--out", text(&bundle)];
     if Path::new(&concepts).exists() {
         build.extend(["--concepts", &concepts]);
@@ -57,7 +62,8 @@ fn monitor(kafka: &Kafka, data: &Path, pair: &Pair, segments: &str) -> Run {
     let topic = unique(pair.model);
     let (fields, join) = (file("sasrec.events.parquet"), format!("{}:user_id", file("users.parquet")));
     let vectors = if pair.model == "sasrec" { file("sasrec.embeddings.npy") } else { file(&format!("{}.user_embeddings.npy", pair.model)) };
-    let mut produce = vec!["produce", "--embeddings", &vectors, "--fields", &fields, "--join", &join, "--entity", "user_id", "--timestamp", "ts"];
+    let mut produce =
+        vec!["produce", "--embeddings", &vectors, "--fields", &fields, "--join", &join, "--entity", "user_id", "--timestamp", "ts"];
     produce.extend(["--items", "recommended", "--topic", &topic, "--partitions", "3", "--brokers", &kafka.brokers]);
     if pair.model != "sasrec" {
         produce.extend(["--by", "user_id"]);
@@ -156,7 +162,8 @@ fn counts_on_the_real_data_equal_a_numpy_script() {
     recsae(&["history", "export", "-c", text(&run.config), "--out", text(&windows)]);
     let script = support::repo().join("tests/scripts/ml100k_counts.py");
     let folder = data.join("ml100k");
-    let output = Command::new(support::python().unwrap()).arg(script).args([text(&windows), text(&folder), PAIRS[0].sae, "32"]).output().unwrap();
+    let output =
+        Command::new(support::python().unwrap()).arg(script).args([text(&windows), text(&folder), PAIRS[0].sae, "32"]).output().unwrap();
     println!("{}", String::from_utf8_lossy(&output.stdout));
     assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
 }
