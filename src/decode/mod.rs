@@ -10,6 +10,7 @@
 pub mod entity;
 pub mod json;
 pub mod layout;
+mod quick;
 pub mod raw;
 pub mod sink;
 pub mod timestamp;
@@ -60,7 +61,11 @@ impl Decoder {
         let payload = self.payload(message)?;
         let mut sink = Sink::new(record, &self.hasher, &self.settings, &mut self.bytes);
         match self.settings.format {
-            RecordFormat::Json => json::read(payload, self.layout.tree(), &mut sink)?,
+            RecordFormat::Json if quick::read(payload, self.layout.tree(), &mut sink) => {}
+            RecordFormat::Json => {
+                sink.restart();
+                json::read(payload, self.layout.tree(), &mut sink)?;
+            }
             RecordFormat::Raw => raw::read(payload, self.settings.dtype, sink.embedding())?,
         }
         for (slots, place) in self.layout.outside() {

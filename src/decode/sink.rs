@@ -46,6 +46,17 @@ impl<'a> Sink<'a> {
         Self { record, hasher, settings, bytes, event_time_ms: None, has_embedding: false, fault: None, current: None }
     }
 
+    /// Forgets everything, to be filled from the start.
+    pub(super) fn restart(&mut self) {
+        self.record.clear(self.record.fields.len());
+        (self.event_time_ms, self.has_embedding, self.fault, self.current) = (None, false, None, None);
+    }
+
+    /// Whether a fault was noted.
+    pub(super) fn is_faulty(&self) -> bool {
+        self.fault.is_some()
+    }
+
     /// The vector, to be filled.
     pub(super) fn embedding(&mut self) -> &mut Vec<f32> {
         self.has_embedding = true;

@@ -36,8 +36,6 @@ pub struct IntakeRules {
     pub needs_entity: bool,
     /// How far an event time may lie ahead of the Kafka timestamp.
     pub future_tolerance_ms: i64,
-    /// Segment fields.
-    pub n_fields: usize,
 }
 
 /// A row that waits to be encoded.
@@ -131,7 +129,6 @@ impl Intake {
         windows: &mut PartitionWindows,
         board: &AdmissionBoard,
     ) -> Result<Taken, Reject> {
-        self.record.clear(self.rules.n_fields);
         self.decoder.decode(message, &mut self.record)?;
         let record = &self.record;
         let model = self.models.of(&record.model_version).ok_or_else(|| unknown_version(record))?;

@@ -157,7 +157,6 @@ impl Setup {
         let rules = IntakeRules {
             needs_entity: settings.counting.unit != CountingUnit::Records,
             future_tolerance_ms: ms(settings.window.future_tolerance),
-            n_fields: settings.segments.fields.len(),
         };
         let table = SegmentTable::new(fields(settings), settings.segments.max);
         let intake = Intake::new(decoder, rules, self.models.index.clone(), table, &self.models.widths());

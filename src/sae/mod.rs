@@ -9,3 +9,4 @@ pub mod topk;
 #[cfg(target_arch = "x86_64")]
 mod topk_avx2;
 pub mod weights;
+pub mod wide;

@@ -6,6 +6,7 @@
 
 use crate::sae::latent::LatentId;
 use crate::sae::weights::SaeWeights;
+use crate::sae::wide::Wide;
 
 /// Partial sums kept apart, so that the compiler can use vector registers.
 const LANES: usize = 8;
@@ -26,6 +27,7 @@ pub struct RowError {
 /// The decoder's weights, laid out for reading one latent's row at a time.
 #[derive(Clone, Debug)]
 pub struct Decoder {
+    wide: Wide,
     d_in: usize,
     w_dec: Vec<f32>,
     b_dec: Vec<f32>,
@@ -36,7 +38,7 @@ impl Decoder {
     #[must_use]
     pub fn new(weights: &SaeWeights) -> Option<Self> {
         let w_dec = weights.w_dec()?.iter().copied().collect();
-        Some(Self { d_in: weights.spec().d_in.get(), w_dec, b_dec: weights.b_dec().to_vec() })
+        Some(Self { wide: Wide::detect(), d_in: weights.spec().d_in.get(), w_dec, b_dec: weights.b_dec().to_vec() })
     }
 
     /// Width of an embedding.
@@ -51,30 +53,43 @@ impl Decoder {
     /// # Panics
     /// When a latent lies outside the dictionary, as indexing a slice does.
     pub fn row_error(&self, x: &[f32], latents: &[LatentId], values: &[f32], scratch: &mut Vec<f32>) -> RowError {
-        scratch.clear();
-        scratch.extend_from_slice(&self.b_dec);
+        self.wide.run(|| {
+            self.reconstruct(latents, values, scratch);
+            row_error(x, scratch)
+        })
+    }
+
+    #[inline(always)]
+    fn reconstruct(&self, latents: &[LatentId], values: &[f32], x_hat: &mut Vec<f32>) {
+        x_hat.clear();
+        x_hat.extend_from_slice(&self.b_dec);
         for (latent, value) in latents.iter().zip(values) {
             let row = &self.w_dec[latent.index() * self.d_in..][..self.d_in];
-            for (out, w) in scratch.iter_mut().zip(row) {
+            for (out, w) in x_hat.iter_mut().zip(row) {
                 *out += value * w;
             }
         }
-        row_error(x, scratch)
     }
 }
 
 /// The three sums of a row in one pass.
+#[inline(always)]
 fn row_error(x: &[f32], x_hat: &[f32]) -> RowError {
     let (mut error, mut product, mut norm_hat, mut norm) = ([0f64; LANES], [0f64; LANES], [0f64; LANES], [0f64; LANES]);
-    for (xs, hats) in x.chunks(LANES).zip(x_hat.chunks(LANES)) {
-        for (lane, (a, b)) in xs.iter().zip(hats).enumerate() {
-            let (a, b) = (f64::from(*a), f64::from(*b));
-            error[lane] += (a - b) * (a - b);
-            product[lane] += a * b;
-            norm_hat[lane] += b * b;
-            norm[lane] += a * a;
+    let mut add = |lane: usize, a: f32, b: f32| {
+        let (a, b) = (f64::from(a), f64::from(b));
+        error[lane] += (a - b) * (a - b);
+        product[lane] += a * b;
+        norm_hat[lane] += b * b;
+        norm[lane] += a * a;
+    };
+    let ((chunks, rest), (hat_chunks, hat_rest)) = (x.as_chunks::<LANES>(), x_hat.as_chunks::<LANES>());
+    for (xs, hats) in chunks.iter().zip(hat_chunks) {
+        for lane in 0..LANES {
+            add(lane, xs[lane], hats[lane]);
         }
     }
+    rest.iter().zip(hat_rest).enumerate().for_each(|(lane, (a, b))| add(lane, *a, *b));
     let sum = |lanes: [f64; LANES]| lanes.iter().sum::<f64>();
     let (product, squared_norm_hat, squared_norm) = (sum(product), sum(norm_hat), sum(norm));
     let scale = (squared_norm * squared_norm_hat).sqrt();
@@ -116,7 +131,10 @@ mod tests {
             let x_hat = sae.decode(&active).unwrap();
             let latents: Vec<LatentId> = active.iter().map(|(latent, _)| *latent).collect();
             let values: Vec<f32> = active.iter().map(|(_, value)| *value as f32).collect();
-            let got = Decoder::new(&sae).unwrap().row_error(&x, &latents, &values, &mut Vec::new());
+            let mut decoder = Decoder::new(&sae).unwrap();
+            let got = decoder.row_error(&x, &latents, &values, &mut Vec::new());
+            decoder.wide = Wide::portable();
+            prop_assert_eq!(got, decoder.row_error(&x, &latents, &values, &mut Vec::new()), "the same bits on every machine");
             let expected: f64 = x.iter().zip(&x_hat).map(|(a, b)| (f64::from(*a) - b).powi(2)).sum();
             let norm: f64 = x.iter().map(|a| f64::from(*a).powi(2)).sum();
             let norm_hat: f64 = x_hat.iter().map(|b| b * b).sum();
