@@ -1,7 +1,13 @@
 //! What selecting the top k costs a row, in thread CPU time: the path of this CPU, the portable one, and
 //! `select_nth`. `make bench-topk`. Rows are recorded pre-activations where the data is, else Gaussian.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "a measuring program")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    reason = "a measuring program"
+)]
 
 use std::hint::black_box;
 use std::num::NonZeroUsize;
@@ -31,7 +37,12 @@ fn main() {
         let by_portable = cost(&dense, |row, out| portable.select(row, out));
         let mut order = Vec::new();
         let by_nth = cost(&dense, |row, out| select_nth(row, k, &mut order, out));
-        println!("{:22} {by_fast:10.3} {by_portable:10.3} {by_nth:12.3}   {:.1}x, {:.1}x", format!("64,{m},{k} {source}"), by_portable / by_fast, by_nth / by_fast);
+        println!(
+            "{:22} {by_fast:10.3} {by_portable:10.3} {by_nth:12.3}   {:.1}x, {:.1}x",
+            format!("64,{m},{k} {source}"),
+            by_portable / by_fast,
+            by_nth / by_fast
+        );
     }
 }
 

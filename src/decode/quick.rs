@@ -18,9 +18,8 @@ const MOST_DIGITS: usize = 19;
 /// Above this an f64 cannot hold every integer.
 const EXACT_INTEGERS: u64 = 1 << 53;
 /// Powers of ten that are exact in f64.
-const POWERS: [f64; 23] = [
-    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22,
-];
+const POWERS: [f64; 23] =
+    [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22];
 
 /// Fills the sink and returns true, or returns false and leaves it half filled.
 pub(super) fn read(payload: &[u8], tree: &Node, sink: &mut Sink<'_>) -> bool {
@@ -348,7 +347,8 @@ mod tests {
         let key = prop::sample::select(vec!["embedding", "user", "surface", "timestamp", "items", "model_version", "other", "id"]);
         let space = prop::sample::select(vec!["", "", " ", "\n\t"]);
         prop::collection::vec((key, value, space), 0..7).prop_map(|entries| {
-            let entries: Vec<String> = entries.into_iter().map(|(key, value, space)| format!("{space}\"{key}\"{space}:{space}{value}{space}")).collect();
+            let entries: Vec<String> =
+                entries.into_iter().map(|(key, value, space)| format!("{space}\"{key}\"{space}:{space}{value}{space}")).collect();
             format!("{{{}}}", entries.join(","))
         })
     }
