@@ -62,6 +62,8 @@ pub struct ModelPicture {
     pub d_sae: usize,
     /// Names of its streams. A stream without an entry is called by its own id.
     pub names: Arc<BTreeMap<StreamId, ConceptName>>,
+    /// Streams tested, over all segments; 0 before there is a reference.
+    pub streams_tested: usize,
     /// The reference in use.
     pub reference: Option<ReferenceFacts>,
     /// Report of the last window.

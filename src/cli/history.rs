@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use indicatif::ProgressBar;
+
 use crate::cli::{Outcome, UsageError};
 use crate::config;
 use crate::config::settings::Settings;
@@ -14,7 +16,7 @@ use crate::workshop::windows_writer::WindowsWriter;
 /// Arguments of `recsae history`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  recsae history export -c recsae.toml --out windows.parquet
+  recsae history export -c recsae.toml --out windows.parquet   # for DuckDB, pandas and `recsae backtest`
   recsae history verify -c recsae.toml --head 5f3a...   # the head you wrote down, or Prometheus kept")]
 pub struct Args {
     #[command(subcommand)]
@@ -23,16 +25,28 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum HistoryCommand {
-    /// Write judged windows to Parquet, for pandas, DuckDB and `recsae backtest`
+    /// Write the counts of judged windows as Parquet
     Export {
         #[command(flatten)]
         common: Common,
-        /// The file to write
+        /// File to write
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
+        /// Only windows that start at or after this, RFC 3339
+        #[arg(long)]
+        from: Option<jiff::Timestamp>,
+        /// Only windows that start before this
+        #[arg(long)]
+        to: Option<jiff::Timestamp>,
+        /// Only this model version
+        #[arg(long)]
+        model: Option<String>,
         /// Windows of earlier lineages too: they may have been counted in another way
         #[arg(long)]
         all_lineages: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Check the audit chain, and every judged window and reference against it
     Verify {
@@ -60,28 +74,52 @@ struct Common {
 /// The configuration or the store refuses.
 pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     match &args.command {
-        HistoryCommand::Export { common, out, all_lineages } => export(&settings(common)?, out, *all_lineages),
+        HistoryCommand::Export { common, out, from, to, model, all_lineages, json } => {
+            let query = WindowQuery {
+                from_ms: from.map(jiff::Timestamp::as_millisecond),
+                to_ms: to.map(jiff::Timestamp::as_millisecond),
+                model_version: model.clone(),
+                all_lineages: *all_lineages,
+                ..WindowQuery::default()
+            };
+            export(&settings(common)?, &query, out, *json)
+        }
         HistoryCommand::Verify { common, head, json } => verify(&settings(common)?, head.as_deref(), *json),
     }
 }
 
-/// Oldest window first, one at a time, so that a year of windows does not fill memory.
-fn export(settings: &Settings, out: &Path, all_lineages: bool) -> anyhow::Result<Outcome> {
+fn export(settings: &Settings, query: &WindowQuery, out: &Path, json: bool) -> anyhow::Result<Outcome> {
     let reader = StoreReader::open(&settings.store.path).map_err(usage)?;
-    // Outliers are counted above the reference's own threshold; without a reference there are none.
-    let reference = reader.references().map_err(usage)?.into_iter().next();
-    let fitted = reference.map(|entry| reader.fitted(&entry.name)).transpose().map_err(usage)?.flatten();
-    let residual_from_bin = fitted.and_then(|(_, reference)| reference.residual_from_bin);
-    let mut writer = WindowsWriter::create(out, settings.counting.unit, residual_from_bin)?;
-    let mut n_windows = 0_u64;
-    let query = WindowQuery { all_lineages, ..WindowQuery::default() };
-    reader.for_each_window(&query, |window| -> anyhow::Result<()> {
+    let mut writer = WindowsWriter::create(out, settings.counting.unit, residual_from_bin(&reader, query)?)?;
+    let (mut n_windows, progress) = (0_u64, ProgressBar::new_spinner().with_message("windows"));
+    reader.for_each_window(query, |window| -> anyhow::Result<()> {
+        writer.write(&window)?;
         n_windows += 1;
-        Ok(writer.write(&window)?)
+        progress.set_position(n_windows);
+        progress.tick();
+        Ok(())
     })?;
     writer.finish()?;
-    writeln!(std::io::stdout().lock(), "{n_windows} windows written to {}", out.display())?;
+    progress.finish_and_clear();
+    let mut stdout = std::io::stdout().lock();
+    if json {
+        writeln!(stdout, "{}", serde_json::json!({"windows": n_windows, "out": out}))?;
+    } else {
+        writeln!(stdout, "{n_windows} windows in {}", out.display())?;
+    }
     Ok(Outcome::Done)
+}
+
+/// The residual threshold of the newest reference that a window of the query was judged against; without
+/// one there is no outlier stream to write.
+fn residual_from_bin(reader: &StoreReader, query: &WindowQuery) -> anyhow::Result<Option<usize>> {
+    let mut newest = None;
+    reader.for_each_report(query, |report| -> Result<(), StoreError> {
+        newest = report.reference.or(newest.take());
+        Ok(())
+    })?;
+    let Some(name) = newest else { return Ok(None) };
+    Ok(reader.fitted(&name)?.and_then(|(_, reference)| reference.residual_from_bin))
 }
 
 fn verify(settings: &Settings, head: Option<&str>, json: bool) -> anyhow::Result<Outcome> {

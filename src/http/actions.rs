@@ -1,23 +1,15 @@
-//! What changes something: operator actions, handed to the judge, who owns the store.
+//! What an operator can ask for, the token that allows it, and how it reaches the judge, who owns the store.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use axum::Json;
-use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::drift::alert::{ActionKind, Alert, AlertAction, AlertListing, rfc3339_option, utc_text};
-use crate::http::HttpState;
+use crate::drift::alert::{Alert, AlertAction, rfc3339_option};
 use crate::http::error::ApiError;
-use crate::http::views;
 use crate::store::StoreError;
-
-/// Longest time the test alert is shown.
-const MAX_TEST_MS: i64 = 24 * 3_600_000;
 
 /// What is asked of the judge.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,70 +109,4 @@ pub struct TestBody {
     pub why: String,
     /// How many minutes it is shown; 0 takes it back.
     pub minutes: u32,
-}
-
-/// `POST /api/v1/alerts/{id}/acknowledge|accept|mute`.
-pub(super) async fn act(
-    State(state): State<Arc<HttpState>>,
-    axum::extract::Path((id, action)): axum::extract::Path<(String, String)>,
-    headers: HeaderMap,
-    body: Result<Json<ActionBody>, JsonRejection>,
-) -> Result<Json<AlertListing>, ApiError> {
-    authorise(&state, &headers)?;
-    let id: i64 = id.parse().map_err(|_| ApiError::bad_request(format!("expected the number of an alert, found {id:?}")))?;
-    let action = match action.as_str() {
-        "acknowledge" => ActionKind::Acknowledge,
-        "accept" => ActionKind::Accept,
-        "mute" => ActionKind::Mute,
-        other => return Err(ApiError::not_found(format!("expected acknowledge, accept or mute, found {other:?}"))),
-    };
-    let Json(body) = body?;
-    let at_ms = state.clock.now_ms();
-    if body.until.is_some_and(|until| until <= at_ms || action != ActionKind::Mute) {
-        return Err(ApiError::bad_request("until belongs to mute, and lies in the future"));
-    }
-    let action = AlertAction { action, who: body.who, why: body.why, at_ms, until_ms: body.until };
-    let done = send(&state, ActionRequest::Alert { id, action }).await?;
-    let alert = done.ok_or_else(|| ApiError::not_found(format!("no alert {id}")))?;
-    Ok(Json(views::alert(&state.snapshots.load(), &alert)))
-}
-
-/// `POST /api/v1/alerts/test`.
-pub(super) async fn test(
-    State(state): State<Arc<HttpState>>,
-    headers: HeaderMap,
-    body: Result<Json<TestBody>, JsonRejection>,
-) -> Result<Json<serde_json::Value>, ApiError> {
-    authorise(&state, &headers)?;
-    let Json(body) = body?;
-    if body.who.trim().is_empty() {
-        return Err(ApiError::bad_request("a test alert needs to say who asks for it"));
-    }
-    let at_ms = state.clock.now_ms();
-    let until_ms = at_ms + (i64::from(body.minutes) * 60_000).min(MAX_TEST_MS);
-    send(&state, ActionRequest::Test { who: body.who, why: body.why, until_ms, at_ms }).await?;
-    state.live.set_test_alert((until_ms > at_ms).then_some(until_ms));
-    Ok(Json(serde_json::json!({"stream": crate::metrics::exposition::TEST_ALERT, "until": utc_text(until_ms)})))
-}
-
-async fn send(state: &Arc<HttpState>, request: ActionRequest) -> Result<Option<Alert>, ApiError> {
-    let actions = Arc::clone(&state.actions);
-    let answer = tokio::task::spawn_blocking(move || actions(request)).await;
-    Ok(answer.map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()))??)
-}
-
-fn authorise(state: &HttpState, headers: &HeaderMap) -> Result<(), ApiError> {
-    let Some(expected) = &state.token else {
-        let message = "actions are off: put a token into a file and set [http] token_file";
-        return Err(ApiError::new(StatusCode::FORBIDDEN, "no_token_configured", message));
-    };
-    let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| value.strip_prefix("Bearer "));
-    if shown.and_then(Token::of).as_ref() == Some(expected) {
-        return Ok(());
-    }
-    Err(ApiError::new(
-        StatusCode::UNAUTHORIZED,
-        "unauthorized",
-        "expected the header `Authorization: Bearer TOKEN` with this instance's token",
-    ))
 }

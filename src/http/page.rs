@@ -8,8 +8,8 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::drift::alert::{AlertListing, utc_text};
 use crate::drift::report::{AlertState, Direction, StreamState};
-use crate::http::HttpState;
 use crate::http::sparkline::sparkline;
+use crate::http::state::HttpState;
 use crate::http::views::{self, ConceptFilter, ConceptView, PartitionView, SegmentView, StatusView};
 use crate::snapshot::{RatePoint, Snapshot};
 
@@ -128,8 +128,7 @@ fn alert_row(alert: &AlertListing, now_ms: i64) -> Markup {
 
 fn concept_section(snapshot: &Snapshot) -> Markup {
     let concepts = views::concepts(snapshot, &ConceptFilter::default(), N_CONCEPTS);
-    let total: usize =
-        snapshot.models.iter().flat_map(|model| &model.report).flat_map(|report| &report.segments).map(|s| s.streams.len()).sum();
+    let total: usize = snapshot.models.iter().map(|model| model.streams_tested).sum();
     html! {
         section {
             h2 { "Concepts by evidence" span.quiet { " " (grouped(i64::try_from(total).unwrap_or(i64::MAX))) " streams followed" } }

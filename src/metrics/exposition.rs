@@ -219,8 +219,7 @@ fn model_series(text: &mut Text, models: &[ModelPicture]) {
     let version = |model: &ModelPicture| labels(&[("model_version", &model.model_version)]);
     text.gauge("recsae_streams_tested", "Streams tested, over all segments.");
     for model in models {
-        let n = model.report.iter().flat_map(|report| &report.segments).map(|segment| segment.streams.len() as u64).sum();
-        text.series(&version(model), count(n));
+        text.series(&version(model), count(model.streams_tested as u64));
     }
     let with_reference = || models.iter().filter_map(|model| Some((model, model.reference.as_ref()?)));
     text.gauge("recsae_reference_info", "Reference in use; always 1.");

@@ -184,6 +184,7 @@ impl Version {
             fingerprint: self.bundle.fingerprint().to_owned(),
             d_sae: self.bundle.spec().d_sae.get(),
             names: Arc::clone(&self.names),
+            streams_tested: self.judge.as_ref().map_or(0, ModelJudge::streams_tested),
             reference: self.judge.as_ref().map(|judge| facts_of(judge.reference(), self.created_ms)),
             report: self.last.clone(),
             history: self.history.clone(),

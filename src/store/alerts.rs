@@ -1,14 +1,15 @@
 //! Alerts: opened and ended by the judge, acted on by people; each change is an audit entry.
 
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use rusqlite::{Transaction, params};
 use serde_json::json;
 
 use crate::drift::alert::{ActionKind, Alert, AlertAction};
-use crate::drift::report::{AlertChange, AlertState, Crossing, Direction};
+use crate::drift::report::{AlertChange, AlertState, Crossing};
 use crate::drift::stream::StreamId;
-use crate::store::Store;
+use crate::store::alert_rows::{load, state_name};
 use crate::store::audit;
 use crate::store::error::{StoreError, StoreResult};
+use crate::store::writer::Store;
 
 impl Store {
     /// Records what an operator did to an alert. An accepted alert is over.
@@ -77,23 +78,6 @@ pub(super) fn apply_change(
     }
 }
 
-/// One alert by its number.
-pub(super) fn load(connection: &Connection, id: i64) -> StoreResult<Option<Alert>> {
-    let sql = "SELECT id, state, model_version, segment, stream, alerted_ms, ended_ms FROM alerts WHERE id = ?1";
-    let header = connection.query_row(sql, [id], header).optional()?;
-    header.map(|header| complete(connection, header)).transpose()
-}
-
-/// All firing alerts and the latest `n_others` of the rest, newest first.
-pub(super) fn list(connection: &Connection, n_others: usize) -> StoreResult<Vec<Alert>> {
-    let sql = "SELECT id, state, model_version, segment, stream, alerted_ms, ended_ms FROM alerts
-               WHERE state = 'firing' OR id IN (SELECT id FROM alerts WHERE state <> 'firing' ORDER BY id DESC LIMIT ?1)
-               ORDER BY id DESC";
-    let mut statement = connection.prepare_cached(sql)?;
-    let headers = statement.query_map([i64::try_from(n_others).unwrap_or(i64::MAX)], header)?.collect::<Result<Vec<_>, _>>()?;
-    headers.into_iter().map(|header| complete(connection, header)).collect()
-}
-
 fn open(transaction: &Transaction<'_>, lineage: i64, crossing: &Crossing, now_ms: i64) -> StoreResult<i64> {
     transaction.execute(
         "INSERT INTO alerts (lineage, state, model_version, segment, stream, alerted_ms) VALUES (?1, 'firing', ?2, ?3, ?4, ?5)",
@@ -139,101 +123,4 @@ fn firing(transaction: &Transaction<'_>, model_version: &str, segment: &str, str
 fn end(transaction: &Transaction<'_>, id: i64, state: AlertState, at_ms: i64) -> StoreResult<()> {
     transaction.execute("UPDATE alerts SET state = ?2, ended_ms = ?3 WHERE id = ?1", params![id, state_name(state), at_ms])?;
     Ok(())
-}
-
-/// An alert's own row, before its crossings and actions are read.
-struct Header {
-    id: i64,
-    state: String,
-    model_version: String,
-    segment: String,
-    stream: String,
-    alerted_ms: i64,
-    ended_ms: Option<i64>,
-}
-
-fn header(row: &Row<'_>) -> rusqlite::Result<Header> {
-    Ok(Header {
-        id: row.get(0)?,
-        state: row.get(1)?,
-        model_version: row.get(2)?,
-        segment: row.get(3)?,
-        stream: row.get(4)?,
-        alerted_ms: row.get(5)?,
-        ended_ms: row.get(6)?,
-    })
-}
-
-fn complete(connection: &Connection, header: Header) -> StoreResult<Alert> {
-    let damaged = |found: &str| StoreError::damaged(format!("alert {}", header.id), found);
-    let state = match header.state.as_str() {
-        "firing" => AlertState::Firing,
-        "recovered" => AlertState::Recovered,
-        "accepted" => AlertState::Accepted,
-        other => return Err(damaged(&format!("state {other:?}"))),
-    };
-    let stream: StreamId = header.stream.parse().map_err(|error| damaged(&format!("{error}")))?;
-    let mut statement = connection.prepare_cached(
-        "SELECT window_start, window_end, direction, evidence_log, threshold_log, ratio, ratio_low, ratio_high, began, began_low,
-         began_high, exposure, mde_ratio, reference FROM crossings WHERE alert = ?1 ORDER BY window_start",
-    )?;
-    let crossings = statement.query_map([header.id], |row| crossing(row, &header, stream))?.collect::<Result<Vec<_>, _>>()?;
-    let (Some(opened), Some(last)) = (crossings.first().cloned(), crossings.last().cloned()) else {
-        return Err(damaged("no crossing"));
-    };
-    Ok(Alert {
-        id: header.id,
-        state,
-        opened,
-        last,
-        n_crossings: crossings.len() as u64,
-        alerted_at_ms: header.alerted_ms,
-        ended_ms: header.ended_ms,
-        actions: actions(connection, header.id)?,
-    })
-}
-
-fn crossing(row: &Row<'_>, header: &Header, stream: StreamId) -> rusqlite::Result<Crossing> {
-    // SQLite keeps NaN as NULL.
-    let float = |idx: usize| Ok::<_, rusqlite::Error>(row.get::<_, Option<f64>>(idx)?.unwrap_or(f64::NAN));
-    Ok(Crossing {
-        window_start_ms: row.get(0)?,
-        window_end_ms: row.get(1)?,
-        model_version: header.model_version.clone(),
-        segment: header.segment.clone(),
-        stream,
-        direction: if row.get::<_, String>(2)? == "up" { Direction::Up } else { Direction::Down },
-        evidence_log: float(3)?,
-        threshold_log: float(4)?,
-        ratio: float(5)?,
-        ratio_low: float(6)?,
-        ratio_high: float(7)?,
-        began_ms: row.get(8)?,
-        began_low_ms: row.get(9)?,
-        began_high_ms: row.get(10)?,
-        exposure: float(11)?,
-        mde_ratio: float(12)?,
-        reference: row.get(13)?,
-    })
-}
-
-fn actions(connection: &Connection, alert: i64) -> StoreResult<Vec<AlertAction>> {
-    let mut statement = connection.prepare_cached("SELECT action, who, why, at_ms, until_ms FROM actions WHERE alert = ?1 ORDER BY id")?;
-    let rows = statement.query_map([alert], |row| {
-        let action = match row.get::<_, String>(0)?.as_str() {
-            "accept" => ActionKind::Accept,
-            "mute" => ActionKind::Mute,
-            _ => ActionKind::Acknowledge,
-        };
-        Ok(AlertAction { action, who: row.get(1)?, why: row.get(2)?, at_ms: row.get(3)?, until_ms: row.get(4)? })
-    })?;
-    Ok(rows.collect::<Result<_, _>>()?)
-}
-
-fn state_name(state: AlertState) -> &'static str {
-    match state {
-        AlertState::Firing => "firing",
-        AlertState::Recovered => "recovered",
-        AlertState::Accepted => "accepted",
-    }
 }

@@ -2,8 +2,9 @@
 
 use crate::drift::reference::Reference;
 use crate::store::error::{StoreError, StoreResult};
+use crate::store::reader::StoreReader;
 use crate::store::references::ReferenceEntry;
-use crate::store::{Store, StoreReader};
+use crate::store::writer::Store;
 
 impl ReferenceEntry {
     /// What is listed of a reference that was made at `now_ms`.

@@ -9,7 +9,8 @@ use crate::drift::closed::ClosedWindow;
 use crate::drift::report::DriftReport;
 use crate::store::codec::{self, hex};
 use crate::store::error::{StoreError, StoreResult};
-use crate::store::{Store, alerts, audit};
+use crate::store::writer::Store;
+use crate::store::{alerts, audit};
 
 /// A window and what was said of it.
 #[derive(Clone, Debug, PartialEq)]

@@ -13,8 +13,8 @@ use crate::drift::report::DriftReport;
 use crate::record::TopicPartition;
 use crate::store::audit::{self, AuditEntry, Verification};
 use crate::store::error::{StoreError, StoreResult};
-use crate::store::references::{self, ReferenceEntry};
-use crate::store::{alerts, codec, schema};
+use crate::store::reference_rows::{self, ReferenceEntry};
+use crate::store::{alert_rows, codec, schema};
 
 /// Read access. `Send`, not `Sync`: one a thread, or behind a mutex.
 #[derive(Debug)]
@@ -241,7 +241,7 @@ impl StoreReader {
     /// # Errors
     /// A damaged row, or the database refuses.
     pub fn alert(&self, id: i64) -> StoreResult<Option<Alert>> {
-        alerts::load(&self.connection, id)
+        alert_rows::load(&self.connection, id)
     }
 
     /// All firing alerts and the latest `n_others` of the rest, newest first.
@@ -249,7 +249,7 @@ impl StoreReader {
     /// # Errors
     /// A damaged row, or the database refuses.
     pub fn alerts(&self, n_others: usize) -> StoreResult<Vec<Alert>> {
-        alerts::list(&self.connection, n_others)
+        alert_rows::list(&self.connection, n_others)
     }
 
     /// All references, newest first.
@@ -257,7 +257,7 @@ impl StoreReader {
     /// # Errors
     /// The database refuses.
     pub fn references(&self) -> StoreResult<Vec<ReferenceEntry>> {
-        references::list(&self.connection)
+        reference_rows::list(&self.connection)
     }
 
     /// A reference and its body.
@@ -265,7 +265,7 @@ impl StoreReader {
     /// # Errors
     /// A damaged body, or the database refuses.
     pub fn reference(&self, name: &str) -> StoreResult<Option<(ReferenceEntry, Vec<u8>)>> {
-        references::load(&self.connection, name)
+        reference_rows::load(&self.connection, name)
     }
 
     /// Head of the audit chain, hexadecimal; empty before the first entry.
@@ -349,7 +349,7 @@ impl StoreReader {
     fn check_reference(&self, body: &str) -> StoreResult<Option<String>> {
         let Ok(body) = serde_json::from_str::<serde_json::Value>(body) else { return Ok(Some("its body is no JSON".into())) };
         let name = body["name"].as_str().unwrap_or("");
-        let digest = match references::load(&self.connection, name) {
+        let digest = match reference_rows::load(&self.connection, name) {
             Ok(Some((_, bytes))) => codec::hex(&codec::digest(&bytes)),
             Ok(None) => return Ok(Some(format!("reference {name:?} is missing"))),
             Err(StoreError::Damaged { .. }) => String::new(),

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use rusqlite::OptionalExtension;
 
-use crate::store::Store;
 use crate::store::error::{StoreError, StoreResult};
+use crate::store::writer::Store;
 
 const ENTITY: &str = "entity";
 const RANDOM: &str = "/dev/urandom";

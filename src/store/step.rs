@@ -5,9 +5,9 @@ use rusqlite::{OptionalExtension, Transaction, params};
 use crate::drift::closed::PartialWindow;
 use crate::drift::partition::PartitionPosition;
 use crate::record::TopicPartition;
-use crate::store::Store;
 use crate::store::codec;
 use crate::store::error::{StoreError, StoreResult};
+use crate::store::writer::Store;
 
 /// One worker's step on one partition.
 #[derive(Clone, Debug, PartialEq)]

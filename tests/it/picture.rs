@@ -153,6 +153,7 @@ fn snapshot(store: &Store, report: DriftReport, history: RateHistory) -> Snapsho
         model_version: "v12".into(),
         fingerprint: "8c1f5e20a9b34d7706e1".into(),
         d_sae: 40,
+        streams_tested: 160,
         names: Arc::new(names.collect()),
         reference: Some(reference),
         report: Some(Arc::new(report)),

@@ -1,0 +1,114 @@
+//! The one writer: its lock, its lineage, its transactions.
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+
+use rusqlite::{OptionalExtension, params};
+
+use crate::store::error::{StoreError, StoreResult};
+use crate::store::reader::StoreReader;
+use crate::store::{audit, schema};
+
+/// The writer. There is one at a time; dropping it releases the lock.
+#[derive(Debug)]
+pub struct Store {
+    /// The connection, through which the writer reads too.
+    pub(super) reader: StoreReader,
+    lineage: i64,
+    _lock: File,
+}
+
+/// A stretch of history counted in one way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lineage {
+    /// Number, from 1.
+    pub id: i64,
+    /// Whether the store already counted this way when it was opened.
+    pub continued: bool,
+}
+
+impl Store {
+    /// Opens or creates the store at `path` and takes its lock.
+    ///
+    /// # Errors
+    /// Another process has it, it is no store or a damaged one, it was written by a newer program, or
+    /// the file system refuses.
+    pub fn open(path: &Path) -> StoreResult<Self> {
+        let lock = take_lock(path)?;
+        let connection = schema::open_for_writing(path)?;
+        let lineage = connection.query_row("SELECT coalesce(max(id), 0) FROM lineages", [], |row| row.get(0))?;
+        Ok(Self { reader: StoreReader::over(connection), lineage, _lock: lock })
+    }
+
+    /// Everything that can be read, as of the last commit.
+    #[must_use]
+    pub fn read(&self) -> &StoreReader {
+        &self.reader
+    }
+
+    /// Continues the newest lineage when it has the same counting hash, else starts a new one; what was
+    /// counted before stays. Must be called once before any step.
+    ///
+    /// | newest lineage      | outcome                              |
+    /// |---------------------|--------------------------------------|
+    /// | same counting hash  | continued                            |
+    /// | another, or none    | a new one, with an audit entry       |
+    ///
+    /// An older lineage is never taken up again: the records in between were not counted in its way.
+    ///
+    /// # Errors
+    /// The database refuses.
+    pub fn begin_lineage(&mut self, counting_hash: &str, description: &str, now_ms: i64) -> StoreResult<Lineage> {
+        let transaction = self.transaction()?;
+        let newest: Option<(i64, String)> = transaction
+            .query_row("SELECT id, counting_hash FROM lineages ORDER BY id DESC LIMIT 1", [], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        let lineage = match newest {
+            Some((id, hash)) if hash == counting_hash => Lineage { id, continued: true },
+            _ => {
+                transaction.execute(
+                    "INSERT INTO lineages (counting_hash, description, began_ms) VALUES (?1, ?2, ?3)",
+                    params![counting_hash, description, now_ms],
+                )?;
+                let id = transaction.last_insert_rowid();
+                let body = serde_json::json!({"lineage": id, "counting_hash": counting_hash, "description": description});
+                audit::append(&transaction, now_ms, "lineage", &body)?;
+                Lineage { id, continued: false }
+            }
+        };
+        transaction.commit()?;
+        self.lineage = lineage.id;
+        Ok(lineage)
+    }
+
+    /// Number of the current lineage; 0 before the first.
+    #[must_use]
+    pub fn lineage(&self) -> i64 {
+        self.lineage
+    }
+
+    /// A transaction that takes the write lock at once, so that it cannot fail half-way for being late.
+    pub(super) fn transaction(&mut self) -> StoreResult<rusqlite::Transaction<'_>> {
+        Ok(self.reader.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?)
+    }
+}
+
+/// Path of the file that is locked while a writer has the store.
+#[must_use]
+pub fn lock_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    PathBuf::from(name)
+}
+
+/// The lock is on a file of its own: closing any handle of the database itself would drop SQLite's locks.
+fn take_lock(path: &Path) -> StoreResult<File> {
+    let lock_path = lock_path(path);
+    let refused = |source| StoreError::Io { path: lock_path.clone(), source };
+    let lock = File::options().create(true).truncate(false).write(true).open(&lock_path).map_err(refused)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path: path.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(refused(source)),
+    }
+}
