@@ -31,22 +31,22 @@
 //! latents) · FVU (fraction of variance unexplained) · window · entity (user or session) · segment · reference / current · evidence ·
 //! threshold · ratio · dead letter.
 
-pub mod sae;
-pub mod drift;
-pub mod record;
-pub mod snapshot;
-pub mod clock;
-pub mod task;
-pub mod telemetry;
-pub mod config;
 pub mod bundle;
-pub mod encode;
+pub mod cli;
+pub mod clock;
+pub mod config;
 pub mod decode;
+pub mod drift;
+pub mod encode;
+pub mod http;
 pub mod kafka;
-pub mod store;
 pub mod metrics;
 pub mod monitor;
-pub mod http;
-pub mod workshop;
+pub mod record;
+pub mod sae;
 pub mod simulate;
-pub mod cli;
+pub mod snapshot;
+pub mod store;
+pub mod task;
+pub mod telemetry;
+pub mod workshop;
