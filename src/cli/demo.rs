@@ -229,7 +229,7 @@ impl Api {
 
     fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         let url = format!("{}/{path}", self.base);
-        Ok(self.agent.get(&url).call().and_then(|mut answer| answer.body_mut().read_json()).with_context(|| url)?)
+        self.agent.get(&url).call().and_then(|mut answer| answer.body_mut().read_json()).with_context(|| url)
     }
 }
 

@@ -170,7 +170,7 @@ impl Faults {
         let window = &settings.window;
         self.when(window.length < Duration::from_secs(1), "window.length", || "expected at least 1 s".into());
         self.when(window.length > Duration::from_secs(366 * 86_400), "window.length", || "expected at most 366 days".into());
-        self.when(window.length.subsec_nanos() % 1_000_000 != 0, "window.length", || "expected whole milliseconds".into());
+        self.when(!window.length.subsec_nanos().is_multiple_of(1_000_000), "window.length", || "expected whole milliseconds".into());
         let n_open = window.lateness.as_millis() / window.length.as_millis().max(1);
         self.when(n_open > MAX_OPEN_WINDOWS, "window.lateness", || {
             format!("would hold {n_open} windows open per partition, at most {MAX_OPEN_WINDOWS} are; shorten it or lengthen window.length")

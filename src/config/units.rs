@@ -36,10 +36,9 @@ pub mod size {
     ///
     /// # Errors
     /// The serializer's own.
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
     pub fn serialize<S: Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
         let (name, unit) =
-            UNITS.into_iter().find(|(name, unit)| (name.contains('i') || *unit == 1) && value % unit == 0).unwrap_or(("B", 1));
+            UNITS.into_iter().find(|(name, unit)| (name.contains('i') || *unit == 1) && value.is_multiple_of(*unit)).unwrap_or(("B", 1));
         serializer.collect_str(&format_args!("{}{name}", value / unit))
     }
 

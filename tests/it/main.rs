@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests, which the lints' own exception for tests does not reach")]
 
 mod bundle_command;
+mod check_command;
 mod counting;
 mod dashboards;
 mod decode;

@@ -8,6 +8,7 @@ mod alerting;
 mod background;
 mod consume;
 mod dead_letters;
+mod demo;
 mod kafka_server;
 mod observers;
 mod page;
