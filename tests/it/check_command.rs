@@ -15,6 +15,9 @@ use serde_json::Value as Json;
 
 use crate::support;
 
+/// Midnight of 21 September 2026: small numbers would be read as seconds.
+const START_MS: i64 = 1_789_948_800_000;
+
 fn recsae(arguments: &[&str], env: &[(&str, &str)]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_recsae")).args(arguments).envs(env.iter().copied()).output().unwrap()
 }
@@ -70,7 +73,7 @@ fn send(world: &World, brokers: &str, keyed: bool) {
 #[test]
 fn a_sound_set_up_passes_and_its_records_are_shown() {
     let Some(library) = support::onnxruntime() else { return };
-    let (folder, world, broker) = (tempfile::tempdir().unwrap(), World::new(3, 0).unwrap(), EmbeddedBroker::start().unwrap());
+    let (folder, world, broker) = (tempfile::tempdir().unwrap(), World::new(3, START_MS).unwrap(), EmbeddedBroker::start().unwrap());
     broker.create_topic(TOPIC, 4).unwrap();
     send(&world, &broker.brokers(), true);
     let config = set_up(folder.path(), &world, &broker.brokers(), &library);
@@ -80,14 +83,14 @@ fn a_sound_set_up_passes_and_its_records_are_shown() {
     assert_eq!(sample.len(), 10);
     for finding in sample {
         let found = finding["found"].as_str().unwrap();
-        assert!(found.starts_with("64 values, entity, 1970-01-01T20:") && found.contains("surface="), "{found}");
+        assert!(found.starts_with("64 values, entity, 2026-09-21T20:") && found.contains("surface="), "{found}");
     }
 }
 
 #[test]
 fn a_topic_not_keyed_by_the_entity_is_refused() {
     let Some(library) = support::onnxruntime() else { return };
-    let (folder, world, broker) = (tempfile::tempdir().unwrap(), World::new(4, 0).unwrap(), EmbeddedBroker::start().unwrap());
+    let (folder, world, broker) = (tempfile::tempdir().unwrap(), World::new(4, START_MS).unwrap(), EmbeddedBroker::start().unwrap());
     broker.create_topic(TOPIC, 4).unwrap();
     send(&world, &broker.brokers(), false);
     let config = set_up(folder.path(), &world, &broker.brokers(), &library);
@@ -102,7 +105,7 @@ fn a_topic_not_keyed_by_the_entity_is_refused() {
 #[test]
 fn a_configuration_that_does_not_fit_the_records_is_told_which_would() {
     let Some(library) = support::onnxruntime() else { return };
-    let (folder, world, broker) = (tempfile::tempdir().unwrap(), World::new(5, 0).unwrap(), EmbeddedBroker::start().unwrap());
+    let (folder, world, broker) = (tempfile::tempdir().unwrap(), World::new(5, START_MS).unwrap(), EmbeddedBroker::start().unwrap());
     broker.create_topic(TOPIC, 4).unwrap();
     send(&world, &broker.brokers(), true);
     let config = set_up(folder.path(), &world, &broker.brokers(), &library);
