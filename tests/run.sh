@@ -11,7 +11,7 @@ cargo fmt --check
 step "spelling"
 "$RECSAE_CACHE/python/bin/typos"
 step "licences, sources, banned crates"
-"$RECSAE_CACHE/tools/bin/cargo-deny" --offline check --show-stats --log-level error bans licenses sources
+"$RECSAE_CACHE/tools/bin/cargo-deny" --offline --log-level error check bans licenses sources
 step "lints"
 cargo clippy --quiet --locked --all-targets --test system -- -D warnings
 step "documentation"

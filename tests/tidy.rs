@@ -2,6 +2,7 @@
 //! long they are. One crate with one-way dependencies is what this test buys instead of twenty crates.
 //!
 //! Every rule is a function from files to faults, and every rule is fed a file that breaks it.
+#![expect(clippy::expect_used, reason = "helpers of tests, which the lints' own exception for tests does not reach")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -90,7 +91,7 @@ fn may_use(user: &str, used: &str) -> bool {
 
 fn layer_faults(files: &[File]) -> Vec<String> {
     let mut faults = Vec::new();
-    for (path, text) in files.iter().filter(|(path, _)| path.starts_with("src/")) {
+    for (path, text) in files.iter().filter(|(path, _)| path.starts_with("src/") && !path.ends_with("/tests.rs")) {
         let Some(user) = module_of(path) else { continue };
         if !LAYERS.iter().any(|(module, _)| *module == user) {
             faults.push(format!("{path}: module {user} is not in the layer table"));
@@ -114,7 +115,7 @@ fn first(path: Vec<String>) -> Option<String> {
 fn cycle_faults(files: &[File]) -> Vec<String> {
     let names: BTreeMap<Vec<String>, &str> = files.iter().filter_map(|(path, _)| Some((module_path(path)?, path.as_str()))).collect();
     let mut uses: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for (path, text) in files {
+    for (path, text) in files.iter().filter(|(path, _)| !path.ends_with("/tests.rs")) {
         let Some(own) = module_path(path) else { continue };
         let code = code_of(without_tests(text));
         let mut named = crate_paths(&code, "crate");
@@ -150,7 +151,7 @@ fn module_path(path: &str) -> Option<Vec<String>> {
 
 fn edge_faults(files: &[File]) -> Vec<String> {
     let mut faults = Vec::new();
-    for (path, text) in files.iter().filter(|(path, _)| path.starts_with("src/")) {
+    for (path, text) in files.iter().filter(|(path, _)| path.starts_with("src/") && !path.ends_with("/tests.rs")) {
         let code = code_of(without_tests(text));
         for (name, places) in EDGES {
             let own_module = code.contains(&format!("mod {name};"));
@@ -177,7 +178,7 @@ fn file_faults(files: &[File]) -> Vec<String> {
         for word in ["todo!", "unimplemented!", "dbg!"].iter().filter(|word| code.contains(**word)) {
             faults.push(format!("{path}: {word}"));
         }
-        if path.starts_with("src/") {
+        if path.starts_with("src/") && !path.ends_with("/tests.rs") {
             faults.extend(source_faults(path, text));
         }
     }
@@ -212,7 +213,7 @@ fn source_faults(path: &str, text: &str) -> Vec<String> {
 fn test_file_faults(files: &[File]) -> Vec<String> {
     let mut faults = Vec::new();
     for (path, text) in files {
-        let in_tests = path.starts_with("tests/");
+        let in_tests = path.starts_with("tests/") || path.ends_with("/tests.rs");
         let tests = if in_tests { text.as_str() } else { &text[without_tests(text).len()..] };
         let code = code_of(tests);
         if has_word(&code, "sleep") && !path.starts_with("tests/system/") {
@@ -264,7 +265,8 @@ fn top_level_faults<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
     names.filter(|name| !known(name)).map(|name| format!("{name}: not a place of the plan; see TOP_LEVEL")).collect()
 }
 
-/// Every text file of the repository that is not ignored.
+/// Every text file of the repository that is not ignored. Tests in a file of their own (`tests.rs`) are
+/// left to the rules of tests.
 fn files() -> Vec<File> {
     let mut found = Vec::new();
     collect(Path::new(env!("CARGO_MANIFEST_DIR")), "", &mut found);
