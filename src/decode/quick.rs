@@ -378,6 +378,7 @@ mod tests {
             // As a Python program writes f64: 17 digits, a space behind each comma.
             let wide: Vec<String> = values.iter().map(|value| (f64::from(*value) + 1e-12).to_string()).collect();
             let got = quick(format!("{{\"embedding\": [{}]}}", wide.join(", ")).as_bytes()).unwrap().unwrap();
+            #[expect(clippy::cast_possible_truncation, reason = "the nearest float is what is asked for")]
             let nearest: Vec<f32> = wide.iter().map(|text| text.parse::<f64>().unwrap() as f32).collect();
             prop_assert!(got.contains(&format!("embedding: {nearest:?}")), "{}", got);
         }

@@ -14,20 +14,12 @@
 //! AVX2, and is held to this one value for value. `make bench-topk` prints what both cost.
 
 use crate::sae::activation::SparseActivations;
-use crate::sae::latent::LatentId;
 #[cfg(target_arch = "x86_64")]
 use crate::sae::topk_avx2::Avx2;
+use crate::sae::topk_bound::{bisect, n_lanes, n_reaching};
+use crate::sae::topk_candidates::Scratch;
 use crate::sae::weights::Selection;
 
-/// Lanes for small k. Fewer lanes give a looser bound, more cost more in the bisection.
-const LANES: usize = 128;
-/// Lanes for k above 64: a bound needs at least k maxima, and stays tight from about 2k on.
-const WIDE_LANES: usize = 1024;
-/// Bisections of the bound. Each halves its distance to the k-th maximum; past ten the candidates
-/// saved cost less than the step.
-const BISECTIONS: usize = 10;
-/// Bisections among the candidates before ties are taken for granted and sorted out.
-const FINAL_BISECTIONS: usize = 20;
 /// Values looked at together when candidates are collected: fewer cost more comparisons of whole chunks,
 /// more cost more values looked at one by one.
 const CHUNK: usize = 16;
@@ -39,20 +31,6 @@ pub struct Selector {
     scratch: Scratch,
     #[cfg(target_arch = "x86_64")]
     avx2: Option<Avx2>,
-}
-
-/// Memory of one row's selection, kept for the next.
-#[derive(Debug, Default)]
-pub(super) struct Scratch {
-    pub(super) maxima: Vec<f32>,
-    /// How many candidates there are, and at the end how many are selected.
-    pub(super) n: usize,
-    /// The first `n` are the candidates, ascending. The rest is room: filling it again for each row
-    /// would cost more than the selection.
-    pub(super) latents: Vec<LatentId>,
-    /// Their values.
-    pub(super) values: Vec<f32>,
-    order: Vec<f32>,
 }
 
 impl Selector {
@@ -106,12 +84,6 @@ impl Selector {
     }
 }
 
-/// Lanes whose maxima bound the k-th largest of a row of `d_sae`; 0 where no bound is worth its cost.
-pub(super) fn n_lanes(d_sae: usize, k: usize) -> usize {
-    let pays = |lanes: usize| k <= lanes / 2 && d_sae >= 2 * lanes;
-    [LANES, WIDE_LANES].into_iter().find(|lanes| pays(*lanes)).unwrap_or(0)
-}
-
 /// Collects all values that reach `floor` and may be among the `k` largest.
 fn candidates(dense: &[f32], k: usize, floor: f32, scratch: &mut Scratch) {
     let bound = match n_lanes(dense.len(), k) {
@@ -135,64 +107,6 @@ fn candidates(dense: &[f32], k: usize, floor: f32, scratch: &mut Scratch) {
     }
 }
 
-impl Scratch {
-    /// Forgets the candidates; afterwards there is room for `n`.
-    pub(super) fn make_room(&mut self, n: usize) {
-        self.n = 0;
-        if self.latents.len() < n {
-            self.latents.resize(n, LatentId(0));
-            self.values.resize(n, 0.0);
-        }
-    }
-
-    /// Appends what reaches `bound` of values whose first latent is `start`.
-    pub(super) fn collect(&mut self, values: &[f32], start: u32, bound: f32) {
-        for (latent, value) in (start..).zip(values) {
-            if *value >= bound {
-                self.latents[self.n] = LatentId(latent);
-                self.values[self.n] = *value;
-                self.n += 1;
-            }
-        }
-    }
-
-    /// Keeps the `k` largest candidates; of equal ones the first. There are more than `k`.
-    fn keep_largest(&mut self, k: usize) {
-        let (kth, mut n_ties_left) = self.kth_largest(k);
-        let mut n_kept = 0;
-        for at in 0..self.n {
-            let value = self.values[at];
-            let is_tie = value == kth;
-            let kept = value > kth || (is_tie && n_ties_left > 0);
-            n_ties_left -= usize::from(is_tie && kept);
-            // Written always and counted when kept: which of few candidates falls out is a coin toss to the CPU.
-            self.latents[n_kept] = self.latents[at];
-            self.values[n_kept] = value;
-            n_kept += usize::from(kept);
-        }
-        self.n = n_kept;
-    }
-
-    /// A value such that those above it, and the returned number of those equal to it, are the `k` largest.
-    fn kth_largest(&mut self, k: usize) -> (f32, usize) {
-        let values = &self.values[..self.n];
-        let (mut low, mut high) = values.iter().fold((f32::INFINITY, 0.0f32), |(low, high), v| (low.min(*v), high.max(*v)));
-        for _ in 0..FINAL_BISECTIONS {
-            let middle = low + (high - low) * 0.5;
-            match n_reaching(values, middle) {
-                n if n == k => return (middle, k),
-                n if n < k => high = middle,
-                _ => low = middle,
-            }
-        }
-        self.order.clear();
-        self.order.extend_from_slice(values);
-        let (_, kth, _) = self.order.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
-        let n_above = values.iter().filter(|value| **value > *kth).count();
-        (*kth, k - n_above)
-    }
-}
-
 /// `maxima[l]` = the largest of 0 and the values at `l`, `l + n_lanes`, ...; NaN is passed over.
 fn lane_maxima(dense: &[f32], n_lanes: usize, maxima: &mut Vec<f32>) {
     maxima.clear();
@@ -202,38 +116,6 @@ fn lane_maxima(dense: &[f32], n_lanes: usize, maxima: &mut Vec<f32>) {
             *maximum = if *value > *maximum { *value } else { *maximum };
         }
     }
-}
-
-/// A value that at least `k` of the `maxima` reach, as large as is cheap to find; 0 where none is found.
-#[inline(always)]
-pub(super) fn bisect(maxima: &[f32], k: usize, n_reaching: impl Fn(&[f32], f32) -> usize) -> f32 {
-    let (mut low, mut high) = (0.0, maxima.iter().fold(0.0f32, |a, b| if *b > a { *b } else { a }));
-    for _ in 0..BISECTIONS {
-        let middle = low + (high - low) * 0.5;
-        let n = n_reaching(maxima, middle);
-        if n < k {
-            high = middle;
-        } else {
-            low = middle;
-            if n <= k + k / 8 {
-                break;
-            }
-        }
-    }
-    low
-}
-
-/// How many values reach `bound`.
-pub(super) fn n_reaching(values: &[f32], bound: f32) -> usize {
-    let (chunks, rest) = values.as_chunks::<8>();
-    let mut lanes = [0u32; 8];
-    for chunk in chunks {
-        for (lane, value) in lanes.iter_mut().zip(chunk) {
-            *lane += u32::from(*value >= bound);
-        }
-    }
-    let rest = rest.iter().filter(|value| **value >= bound).count();
-    lanes.iter().sum::<u32>() as usize + rest
 }
 
 #[cfg(test)]

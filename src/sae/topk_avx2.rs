@@ -15,7 +15,8 @@ use std::arch::x86_64::{
 };
 
 use crate::sae::latent::LatentId;
-use crate::sae::topk::{Scratch, bisect, n_lanes};
+use crate::sae::topk_bound::{bisect, n_lanes};
+use crate::sae::topk_candidates::Scratch;
 
 /// Proof that this CPU has the features the functions below are compiled for.
 #[derive(Clone, Copy, Debug)]
