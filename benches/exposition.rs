@@ -1,6 +1,7 @@
 //! CPU time to write 50,000 drift series from a snapshot, and to compress them; wants <= 3 ms for the text.
 //!
 //! `cargo bench --bench exposition`. Thread CPU time, because a shared machine's clock tells little.
+#![expect(clippy::print_stdout, reason = "what a benchmark is for")]
 
 use std::sync::Arc;
 use std::time::Duration;

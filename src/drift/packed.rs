@@ -38,7 +38,6 @@ pub mod one {
     ///
     /// # Errors
     /// The serializer's own.
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
     pub fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
         super::serialize(&vec![*value], serializer)
     }
