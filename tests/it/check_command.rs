@@ -50,8 +50,7 @@ fn set_up(folder: &Path, world: &World, brokers: &str, library: &Path) -> std::p
 
 /// One window of the world, keyed by the user or by nothing.
 fn send(world: &World, brokers: &str, keyed: bool) {
-    let mut settings = recsae::config::settings::KafkaSettings::default();
-    settings.brokers = brokers.to_owned();
+    let settings = recsae::config::settings::KafkaSettings { brokers: brokers.to_owned(), ..Default::default() };
     let producer = ReliableProducer::new(&settings).unwrap();
     let receipts = Arc::new(Receipts::default());
     let mut payload = Vec::new();

@@ -55,7 +55,7 @@ struct Scene {
 
 #[expect(clippy::disallowed_methods, reason = "a fresh seed is the point")]
 fn fresh_seed() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
 fn yardstick() -> Option<(PathBuf, PathBuf, PathBuf)> {

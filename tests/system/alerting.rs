@@ -4,8 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
+use recsae::clock::{Clock, SystemClock};
 use recsae::config::settings::{KafkaSettings, Settings};
 use recsae::kafka::producer::{Outgoing, Receipts, ReliableProducer};
 use recsae::simulate::setup::{REFERENCE_WINDOWS, settings, write_files};
@@ -103,7 +104,7 @@ fn told(observers: &Observers, concept: &str, segment: &str, status: &str) -> Ve
 fn a_drift_reaches_a_person_by_name_once_and_resolves_once_and_every_panel_has_data() {
     let (Some(kafka), Some(library)) = (kafka_server::shared(), support::onnxruntime()) else { return };
     let folder = tempfile::tempdir().unwrap();
-    let now_ms = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap();
+    let now_ms = SystemClock.now_ms();
     let seed = now_ms.unsigned_abs() % 1_000_000;
     println!("seed {seed}");
     let calm = World::new(seed, (now_ms.div_euclid(DAY_MS) - 365) * DAY_MS).unwrap();

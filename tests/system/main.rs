@@ -1,5 +1,6 @@
 //! Tests on real parts: Apache Kafka, Prometheus, Alertmanager, Chromium. Run by `make test`, or
 //! `cargo test --test system`; plain `cargo test` leaves them out.
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests, which the lints' own exception for tests does not reach")]
 
 #[path = "../it/support.rs"]
 mod support;
