@@ -25,16 +25,16 @@ pub struct Args {
     /// Windows file, as `recsae history export` or another program writes it
     #[arg(long, value_name = "FILE")]
     windows: PathBuf,
-    /// Configuration: its [drift], [counting] and [window] timezone count [default: the defaults]
+    /// Configuration: its `[drift]`, `[counting]` and `[window]` timezone count [default: the defaults]
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Groups of latents to test as streams of their own, JSON
     #[arg(long, value_name = "FILE")]
     families: Option<PathBuf>,
-    /// First windows of each model that become its reference [default: as [drift] reference says, else 14 days]
+    /// First windows of each model that become its reference [default: as `[drift]` reference says, else 14 days]
     #[arg(long, value_name = "WINDOWS")]
     reference: Option<usize>,
-    /// False alarms allowed, e.g. '1 per 1000 windows' [default: as [drift] false_alarm_budget says]
+    /// False alarms allowed, e.g. '1 per 1000 windows' [default: as `[drift]` false_alarm_budget says]
     #[arg(long, value_name = "BUDGET")]
     budget: Option<String>,
     /// Latents of the SAE [default: one more than the largest in the file]

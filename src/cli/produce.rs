@@ -63,7 +63,7 @@ pub struct Args {
     /// Brokers, host:port [default: those of the configuration, else localhost:9092]
     #[arg(long, env = "RECSAE_BROKERS")]
     brokers: Option<String>,
-    /// Configuration whose [kafka] section says how to log in
+    /// Configuration whose `[kafka]` section says how to log in
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Records a second
