@@ -77,17 +77,15 @@ impl Channel {
         let mut reports: Vec<StreamReport> = (0..self.streams.len()).map(|j| self.report(j, &window)).collect();
         for (j, crossing) in crossings {
             self.state.evidence.reset(j);
-            let held = self.state.holds.get_mut(&j).filter(|hold| hold.is_alert());
-            changes.push(match held {
-                Some(hold) => {
-                    hold.cross_again(crossing.direction, crossing.evidence_log);
-                    AlertChange::CrossedAgain(crossing)
-                }
+            let of = (crossing.direction, crossing.evidence_log, crossing.ratio);
+            let opens = match self.state.holds.get_mut(&j) {
+                Some(hold) => hold.cross_again(of.0, of.1, of.2),
                 None => {
-                    self.state.holds.insert(j, Hold::open(crossing.direction, crossing.evidence_log));
-                    AlertChange::Opened(crossing)
+                    self.state.holds.insert(j, Hold::open(of.0, of.1, of.2));
+                    true
                 }
-            });
+            };
+            changes.push(if opens { AlertChange::Opened(crossing) } else { AlertChange::CrossedAgain(crossing) });
         }
         self.step_holds(&window, place, &mut reports, changes);
         (reports, factor)
@@ -96,7 +94,8 @@ impl Channel {
     fn step_holds(&mut self, window: &Merged, place: Place<'_>, reports: &mut [StreamReport], changes: &mut Vec<AlertChange>) {
         let mut over = Vec::new();
         for (&j, hold) in &mut self.state.holds {
-            match hold.step(window.y[j], window.mu[j], self.alternatives.streams[j].gate) {
+            let of = &self.alternatives.streams[j];
+            match hold.step(window.y[j], window.mu[j], of.gate, of.dispersion) {
                 HoldStep::Held => {}
                 HoldStep::Recovered => changes.push(AlertChange::Recovered {
                     segment: self.segment.clone(),
@@ -105,27 +104,27 @@ impl Channel {
                 }),
                 HoldStep::Over => over.push(j),
             }
-            reports[j].state = hold.state();
+            if let Some(state) = hold.state() {
+                reports[j].state = state;
+            }
             if hold.is_alert() {
                 reports[j].evidence_log = hold.evidence_log;
             }
         }
-        for j in over {
-            self.state.holds.remove(&j);
-            reports[j].state = unheld_state(reports[j].evidence_log, self.alternatives.threshold_log);
-        }
+        over.iter().for_each(|j| drop(self.state.holds.remove(j)));
     }
 
     /// Reports of the streams held in ALERT or RECOVERED, for a window without a verdict: an alert must not
     /// vanish from the metrics because a window was skipped.
     pub(super) fn held_reports(&self) -> Vec<StreamReport> {
         let report = |(&j, hold): (&usize, &Hold)| {
+            let state = hold.state()?;
             let (count, expected) = hold.recent_sums();
             let phi = self.alternatives.streams[j].dispersion;
             let (ratio, ratio_low, ratio_high) = ratio_interval(count, expected, phi);
-            StreamReport {
+            Some(StreamReport {
                 stream: self.streams[j],
-                state: hold.state(),
+                state,
                 evidence_log: if hold.is_alert() { hold.evidence_log } else { 0.0 },
                 threshold_log: self.alternatives.threshold_log,
                 count: 0.0,
@@ -136,9 +135,9 @@ impl Channel {
                 ratio_low,
                 ratio_high,
                 mde_ratio: self.alternatives.detectable_ratio(j, 0.0),
-            }
+            })
         };
-        self.state.holds.iter().map(report).collect()
+        self.state.holds.iter().filter_map(report).collect()
     }
 
     fn report(&self, j: usize, window: &Merged) -> StreamReport {
@@ -151,8 +150,8 @@ impl Channel {
         };
         let (count, expected) = match (longest, self.state.holds.get(&j)) {
             (Some(run), _) => (run.count, run.expected),
-            (None, Some(hold)) => hold.recent_sums(),
-            (None, None) => (y, mu),
+            (None, Some(hold)) if hold.is_alert() => hold.recent_sums(),
+            (None, _) => (y, mu),
         };
         let (ratio, ratio_low, ratio_high) = ratio_interval(count, expected, of.dispersion);
         let log_evidence = self.log_evidence[j];

@@ -10,6 +10,7 @@ mod drift_yardstick;
 mod encode_real;
 mod hostile_onnx;
 mod http;
+mod judge_properties;
 mod kafka;
 mod onnx_forms;
 mod picture;
