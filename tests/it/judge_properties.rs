@@ -122,11 +122,13 @@ fn a_series_that_straddles_the_gate_notifies_at_most_twice_in_200_windows() {
         };
         let windows: Vec<_> = (0..100).map(|t| observed(t, 1.0, &mut rng)).collect();
         let reference = Reference::fit_observed("r", "f", &windows, &settings()).unwrap();
-        let mut judge = ModelJudge::new(Arc::new(reference), settings()).unwrap();
+        let defaults = JudgeSettings { budget_windows: 720.0, ..settings() };
+        let mut judge = ModelJudge::new(Arc::new(reference), defaults).unwrap();
+        let (swing, block) = (rng.random_range(0.0..0.06), rng.random_range(1..=20));
         let mut notifications = 0;
         for t in 0..200 {
-            // The gate of such a stream lies at 1 %: up and down around it by 6 %, every ten windows.
-            let ratio = if (t / 10) % 2 == 0 { 1.07 } else { 0.95 };
+            // The gate of such a stream lies at 1 %: up and down around it, by up to 6 % for up to 20 windows.
+            let ratio = if (t / block) % 2 == 0 { 1.01 + swing } else { 1.01 - swing };
             let report = judge.judge_observed(&observed(100 + t, ratio, &mut rng));
             notifications += report
                 .changes
