@@ -73,7 +73,7 @@ def wait_until_up(address: str, log: Path) -> None:
 
 def create_topic(address: str, topic: str, partitions: int) -> None:
     """Creates a topic that keeps its records whatever their timestamps say."""
-    made = AdminClient({"bootstrap.servers": address}).create_topics(
-        [NewTopic(topic, partitions, 1, config={"retention.ms": "-1"})]
-    )
+    # Named, so that it lives until the answer is there.
+    client = AdminClient({"bootstrap.servers": address})
+    made = client.create_topics([NewTopic(topic, partitions, 1, config={"retention.ms": "-1"})])
     made[topic].result(30)

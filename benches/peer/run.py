@@ -89,7 +89,8 @@ def run_recsae(recsae: Path, address: str, topic: str, form: str, bundle: Path, 
         sys.exit(f"benches/peer: recsae ended with {process.returncode}:\n{(folder / 'recsae.log').read_text()[-3000:]}")
     n_records, n_active = stored.totals(store)
     if n_records != n:
-        sys.exit(f"benches/peer: expected {n} records in the store, found {n_records}")
+        log = (folder / "recsae.log").read_text()
+        sys.exit(f"benches/peer: expected {n} records in the store, found {n_records}:\n{log[-3000:]}")
     return (usage.ru_utime + usage.ru_stime - start) / n * 1e6, n_active
 
 
