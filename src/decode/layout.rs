@@ -218,7 +218,8 @@ mod tests {
     #[test]
     fn one_value_may_be_entity_and_segment() {
         let layout = Layout::new(&settings(|s| s.entity = "user.country".into()), &["user.country".into()]).unwrap();
-        assert_eq!(layout.tree.children.last().unwrap().1.children[0].1.slots, [Slot::Entity, Slot::Segment(0)]);
+        let (_, user) = layout.tree.children.iter().find(|(name, _)| name == "user").unwrap();
+        assert_eq!(user.children[0].1.slots, [Slot::Entity, Slot::Segment(0)]);
     }
 
     #[test]
