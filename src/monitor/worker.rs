@@ -47,6 +47,8 @@ pub struct Worker {
     acks: Receiver<StepAck>,
     ack_to: Sender<StepAck>,
     n_unacked: usize,
+    /// Orders of the group that came while a step waited for the store.
+    waiting: Vec<RebalanceEvent>,
     to_commit: Vec<Position>,
     committing: Vec<Position>,
     shared: Arc<Shared>,
@@ -77,6 +79,7 @@ impl Worker {
             acks,
             ack_to,
             n_unacked: 0,
+            waiting: Vec::new(),
             to_commit: Vec::new(),
             committing: Vec::new(),
             shared,
@@ -91,6 +94,8 @@ impl Worker {
     /// The broker needs a human, the encoder failed, or the store has gone.
     pub fn run(mut self, shutdown: &Shutdown) -> Result<(), MonitorError> {
         while !shutdown.is_triggered() {
+            let waiting = std::mem::take(&mut self.waiting);
+            self.answer(waiting)?;
             let rebalances = self.read()?;
             self.answer(rebalances)?;
             self.step(false)?;
@@ -255,12 +260,8 @@ impl Worker {
                 Err(TrySendError::Disconnected(_)) => return Err(MonitorError::JudgeGone),
                 Err(TrySendError::Full(back)) => {
                     command = back;
-                    let outcome = self.consumer.keep_alive()?;
-                    if !outcome.rebalances.is_empty() {
-                        // The step's partition may be among them. What is not stored is read again by its next owner.
-                        self.partitions.clear();
-                        return self.answer(outcome.rebalances);
-                    }
+                    // Orders of the group wait too: a partition must not go before what was counted of it is sent.
+                    self.waiting.extend(self.consumer.keep_alive()?.rebalances);
                     std::thread::sleep(Duration::from_millis(5));
                 }
             }
@@ -356,7 +357,10 @@ impl Worker {
         }
         if !self.to_commit.is_empty() {
             let positions = std::mem::take(&mut self.to_commit);
-            self.consumer.commit_and_wait(&positions, deadline)?;
+            // Everything is stored by now, and a start goes by the store; a commit that is missed shows as lag until the next one.
+            if let Err(error) = self.consumer.commit_and_wait(&positions, deadline) {
+                tracing::warn!(%error, "stored, but not committed in time");
+            }
         }
         Ok(())
     }
