@@ -15,6 +15,7 @@ mod observers;
 mod page;
 #[path = "../it/picture.rs"]
 mod picture;
+mod pipeline;
 mod produce;
 mod real_input;
 mod rules;
