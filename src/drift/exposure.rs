@@ -29,7 +29,7 @@ pub struct PresenceCurve {
 }
 
 impl PresenceCurve {
-    /// From the reference's table `by_bucket` `[12 * m]` (entities of bucket b that show latent j) and
+    /// From the reference's table `by_bucket` `[12 * counted]` (entities of bucket b that show latent j) and
     /// `entities` `[12]`, both summed over its windows.
     ///
     /// `growth_b = sum_j D_bj / N_b`, `level_j = max(sum_b D_bj, 1/2) / sum_b N_b growth_b`,
@@ -38,11 +38,13 @@ impl PresenceCurve {
     #[must_use]
     pub fn fit(by_bucket: &[f64], entities: &[f64; N_BUCKETS], layout: &StreamLayout) -> Self {
         let (m, n) = (layout.n_latents, layout.n_concepts());
+        // A file's table ends at the largest latent it names; the SAE may have more.
+        let counted = by_bucket.len() / N_BUCKETS;
         let mut shown = vec![0.0; N_BUCKETS * n];
         for b in 0..N_BUCKETS {
             let row = &mut shown[b * n..(b + 1) * n];
-            let given = by_bucket.get(b * m..(b + 1) * m).unwrap_or(&[]);
-            row.iter_mut().zip(given).for_each(|(mine, theirs)| *mine = *theirs);
+            let given = by_bucket.get(b * counted..(b + 1) * counted).unwrap_or(&[]);
+            row.iter_mut().take(m).zip(given).for_each(|(mine, theirs)| *mine = *theirs);
             for (f, family) in layout.families.iter().enumerate() {
                 row[m + f] = family.iter().filter_map(|member| given.get(member.index())).sum();
             }
@@ -122,6 +124,19 @@ mod tests {
 
     fn layout(families: Vec<Vec<LatentId>>) -> StreamLayout {
         StreamLayout { n_latents: 2, families, residual_outlier: false, dead_record: false }
+    }
+
+    #[test]
+    fn latents_beyond_the_tables_last_are_never_seen_and_change_nothing_else() {
+        let mut entities = [0.0; N_BUCKETS];
+        (entities[0], entities[3]) = (1000.0, 500.0);
+        let table: Vec<f64> = (0..N_BUCKETS).flat_map(|b| [10.0 * entities[b] / 100.0, entities[b] / 100.0]).collect();
+        let more = StreamLayout { n_latents: 5, ..layout(Vec::new()) };
+        let (mut exposure, mut with_more) = ([0.0; 2], [0.0; 5]);
+        PresenceCurve::fit(&table, &entities, &layout(Vec::new())).exposure(&entities, &mut exposure);
+        PresenceCurve::fit(&table, &entities, &more).exposure(&entities, &mut with_more);
+        assert_eq!(exposure, with_more[..2]);
+        assert!(with_more[4] > 0.0 && with_more[4] < 1.0);
     }
 
     #[test]
