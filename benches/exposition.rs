@@ -57,6 +57,7 @@ fn snapshot(round: u32) -> Snapshot {
         why: None,
         records: 5000,
         entities: 1900,
+        units: None,
         streams: (0..N_STREAMS).map(|latent| stream(latent, segment, round)).collect(),
         concentration: Some(1.01),
         session_mix: Some(0.2),

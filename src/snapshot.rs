@@ -137,9 +137,9 @@ type SegmentRates = (Arc<[StreamId]>, Vec<[f32; 2]>);
 pub struct RatePoint {
     /// End of the window, ms since 1970 UTC.
     pub end_ms: i64,
-    /// Count over exposure.
+    /// Share of entities (or records) that show the stream.
     pub rate: f32,
-    /// Expected count over exposure.
+    /// Share expected.
     pub expected: f32,
 }
 
@@ -152,7 +152,7 @@ impl RateHistory {
             let same = known.filter(|known| known.iter().copied().eq(segment.streams.iter().map(|stream| stream.stream)));
             let streams = same.cloned().unwrap_or_else(|| segment.streams.iter().map(|stream| stream.stream).collect());
             #[expect(clippy::cast_possible_truncation, reason = "drawn on 120 pixels")]
-            let rates = segment.streams.iter().map(|s| [rate(s.count, s.exposure) as f32, rate(s.expected, s.exposure) as f32]).collect();
+            let rates = segment.streams.iter().map(|s| segment.shares(s)).map(|(rate, expected)| [rate as f32, expected as f32]).collect();
             segments.insert(segment.segment.clone(), (streams, rates));
         }
         self.windows.push_back(Arc::new(WindowRates { end_ms: report.end_ms, segments }));
@@ -171,12 +171,6 @@ impl RateHistory {
         };
         self.windows.iter().filter_map(point).collect()
     }
-}
-
-/// A rate: `count / exposure`, 0 where there is no exposure.
-#[must_use]
-pub fn rate(count: f64, exposure: f64) -> f64 {
-    if exposure > 0.0 { count / exposure } else { 0.0 }
 }
 
 /// Holds the newest snapshot: one writer swaps it, readers take an `Arc`.
@@ -326,6 +320,7 @@ mod tests {
                 why: None,
                 records: 1,
                 entities: 1,
+                units: None,
                 streams: streams.collect(),
                 concentration: None,
                 session_mix: None,

@@ -277,6 +277,7 @@ impl ModelJudge {
                 reference: &self.reference.name,
             };
             let merged = std::mem::take(&mut channel.state.pending);
+            report.units = (self.settings.unit != CountingUnit::Kish).then_some(merged.units);
             (report.streams, report.concentration) = channel.step(merged, place, changes);
         } else {
             report.streams = channel.held_reports();
@@ -309,6 +310,7 @@ fn blank_report(segment: &str, observed: &Observed, verdict: Verdict) -> Segment
         why: None,
         records: observed.records as u64,
         entities: observed.n_entities() as u64,
+        units: None,
         streams: Vec::new(),
         concentration: None,
         session_mix: None,

@@ -178,6 +178,10 @@ pub struct SegmentReport {
     pub records: u64,
     /// Entities counted.
     pub entities: u64,
+    /// Entities (or records, when counting records) behind `streams`, thin windows that were merged together
+    /// included; `None` where nothing was judged.
+    #[serde(default)]
+    pub units: Option<f64>,
     /// Streams, in the model's order; empty before a reference exists.
     pub streams: Vec<StreamReport>,
     /// Concentration factor c.
@@ -190,6 +194,18 @@ pub struct SegmentReport {
     pub psi: Option<(f64, f64)>,
     /// Jensen-Shannon divergence and its noise floor.
     pub js: Option<(f64, f64)>,
+}
+
+impl SegmentReport {
+    /// Share of the entities (or records) that show the stream, and the share expected. Families count an
+    /// entity once for each member. Pseudo-streams are shares of the Kish-weighted records, as is
+    /// everything where nobody knows how many there were. 0 where nothing was counted.
+    #[must_use]
+    pub fn shares(&self, stream: &StreamReport) -> (f64, f64) {
+        let of_entities = matches!(stream.stream, StreamId::Latent(_) | StreamId::Family(_));
+        let whole = self.units.filter(|_| of_entities).unwrap_or(stream.exposure);
+        if whole > 0.0 { (stream.count / whole, stream.expected / whole) } else { (0.0, 0.0) }
+    }
 }
 
 /// `M >= A m / w` in a window.

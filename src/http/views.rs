@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::drift::alert::{Alert, AlertListing, rfc3339, rfc3339_option};
-use crate::drift::report::{ContractReport, StreamReport, StreamState};
+use crate::drift::report::{ContractReport, SegmentReport, StreamReport, StreamState};
 use crate::drift::stream::StreamId;
-use crate::snapshot::{ConceptName, LiveState, ModelPicture, PartitionFacts, ReferenceFacts, Snapshot, rate};
+use crate::snapshot::{ConceptName, LiveState, ModelPicture, PartitionFacts, ReferenceFacts, Snapshot};
 
 /// `/api/v1/status`.
 #[derive(Debug, Serialize)]
@@ -103,9 +103,9 @@ pub struct ConceptView {
     pub model_version: String,
     /// Segment.
     pub segment: String,
-    /// Counted per unit of exposure in the last window.
+    /// Share of entities (or records) that showed it in the last window.
     pub rate: f64,
-    /// Expected per unit of exposure.
+    /// Share expected.
     pub expected_rate: f64,
     /// Ratio since the change point; null where it is not finite.
     pub ratio: Option<f64>,
@@ -169,7 +169,7 @@ pub fn status(snapshot: &Snapshot, live: &LiveState) -> StatusView {
 /// Streams by evidence, the strongest first; ties by model, segment and stream.
 #[must_use]
 pub fn concepts(snapshot: &Snapshot, filter: &ConceptFilter, limit: usize) -> Vec<ConceptView> {
-    let mut found: Vec<(&ModelPicture, &str, &StreamReport)> = Vec::new();
+    let mut found: Vec<(&ModelPicture, &SegmentReport, &StreamReport)> = Vec::new();
     for model in snapshot.models.iter().filter(|model| filter.model_version.as_ref().is_none_or(|version| *version == model.model_version))
     {
         let segments = model.report.iter().flat_map(|report| &report.segments);
@@ -177,13 +177,13 @@ pub fn concepts(snapshot: &Snapshot, filter: &ConceptFilter, limit: usize) -> Ve
             let wanted = |stream: &&StreamReport| {
                 filter.stream.is_none_or(|id| id == stream.stream) && filter.state.is_none_or(|state| state == stream.state)
             };
-            found.extend(segment.streams.iter().filter(wanted).map(|stream| (model, segment.segment.as_str(), stream)));
+            found.extend(segment.streams.iter().filter(wanted).map(|stream| (model, segment, stream)));
         }
     }
     found.sort_by(|(model_a, segment_a, a), (model_b, segment_b, b)| {
         let alarmed = |report: &StreamReport| report.state == StreamState::Alert;
         let strongest = alarmed(b).cmp(&alarmed(a)).then(b.evidence_log.total_cmp(&a.evidence_log));
-        strongest.then_with(|| (&model_a.model_version, segment_a, a.stream).cmp(&(&model_b.model_version, segment_b, b.stream)))
+        strongest.then_with(|| (&model_a.model_version, &segment_a.segment, a.stream).cmp(&(&model_b.model_version, &segment_b.segment, b.stream)))
     });
     found.into_iter().take(limit).map(|(model, segment, report)| concept(model, segment, report)).collect()
 }
@@ -226,7 +226,8 @@ fn model(model: &ModelPicture) -> ModelView {
     }
 }
 
-fn concept(model: &ModelPicture, segment: &str, report: &StreamReport) -> ConceptView {
+fn concept(model: &ModelPicture, segment: &SegmentReport, report: &StreamReport) -> ConceptView {
+    let (rate, expected_rate) = segment.shares(report);
     let ConceptName { name, verification, family } = model.name_of(report.stream);
     let finite = |value: f64| value.is_finite().then_some(value);
     ConceptView {
@@ -235,9 +236,9 @@ fn concept(model: &ModelPicture, segment: &str, report: &StreamReport) -> Concep
         verification,
         family,
         model_version: model.model_version.clone(),
-        segment: segment.to_owned(),
-        rate: rate(report.count, report.exposure),
-        expected_rate: rate(report.expected, report.exposure),
+        segment: segment.segment.clone(),
+        rate,
+        expected_rate,
         ratio: finite(report.ratio),
         ratio_low: finite(report.ratio_low),
         ratio_high: finite(report.ratio_high),

@@ -10,7 +10,7 @@ use crate::metrics::gzip::Deflated;
 use crate::metrics::registry::ProcessMetrics;
 use crate::metrics::selection::{Exported, Limits, Selection, stream_labels};
 use crate::metrics::text::{Text, labels, readable};
-use crate::snapshot::{Live, LiveState, ModelPicture, Snapshot, SnapshotCell, rate};
+use crate::snapshot::{Live, LiveState, ModelPicture, Snapshot, SnapshotCell};
 
 /// Name of the marked test alert's model, segment and stream.
 pub const TEST_ALERT: &str = "test";
@@ -94,19 +94,19 @@ impl DriftSeries {
     }
 }
 
-/// One value of a stream: name, help, how to read it.
-type StreamValue = (&'static str, &'static str, fn(&StreamReport) -> f64);
+/// One value of a stream: name, help, how to read it from its report and its shares (found, expected).
+type StreamValue = (&'static str, &'static str, fn(&StreamReport, (f64, f64)) -> f64);
 
 const STREAM_VALUES: [StreamValue; 9] = [
-    ("recsae_concept_state", "0 ok, 1 warn, 2 alert, 3 recovered, -1 no verdict.", |s| f64::from(s.state.gauge())),
-    ("recsae_concept_evidence_log", "Evidence against no drift, natural log; in alert its value at the alarm.", |s| s.evidence_log),
-    ("recsae_concept_threshold_log", "Evidence at which an alert opens, natural log.", |s| s.threshold_log),
-    ("recsae_concept_rate", "Counted per unit of exposure in the last window.", |s| rate(s.count, s.exposure)),
-    ("recsae_concept_expected_rate", "Expected per unit of exposure in the last window.", |s| rate(s.expected, s.exposure)),
-    ("recsae_concept_ratio", "Counted over expected since the change point.", |s| s.ratio),
-    ("recsae_concept_ratio_low", "Lower 95 % limit of the ratio.", |s| s.ratio_low),
-    ("recsae_concept_ratio_high", "Upper 95 % limit of the ratio.", |s| s.ratio_high),
-    ("recsae_concept_mde_ratio", "Smallest ratio above 1 that 20 windows would show.", |s| s.mde_ratio),
+    ("recsae_concept_state", "0 ok, 1 warn, 2 alert, 3 recovered, -1 no verdict.", |s, _| f64::from(s.state.gauge())),
+    ("recsae_concept_evidence_log", "Evidence against no drift, natural log; in alert its value at the alarm.", |s, _| s.evidence_log),
+    ("recsae_concept_threshold_log", "Evidence at which an alert opens, natural log.", |s, _| s.threshold_log),
+    ("recsae_concept_rate", "Share of entities (or records) that showed it in the last window.", |_, (found, _)| found),
+    ("recsae_concept_expected_rate", "Share expected in the last window.", |_, (_, expected)| expected),
+    ("recsae_concept_ratio", "Counted over expected since the change point.", |s, _| s.ratio),
+    ("recsae_concept_ratio_low", "Lower 95 % limit of the ratio.", |s, _| s.ratio_low),
+    ("recsae_concept_ratio_high", "Upper 95 % limit of the ratio.", |s, _| s.ratio_high),
+    ("recsae_concept_mde_ratio", "Smallest ratio above 1 that 20 windows would show.", |s, _| s.mde_ratio),
 ];
 
 fn write(snapshot: &Snapshot, selection: &Selection, test_alert: bool, capacity: usize) -> DriftText {
@@ -118,10 +118,10 @@ fn write(snapshot: &Snapshot, selection: &Selection, test_alert: bool, capacity:
         for (name, help, value) in STREAM_VALUES {
             text.gauge(name, help);
             for stream in &exported {
-                text.series(&stream.labels, value(&stream.last));
+                text.series(&stream.labels, value(&stream.last, stream.shares));
             }
             if let Some((labels, report)) = &test {
-                text.series(labels, value(report));
+                text.series(labels, value(report, (1.0, 1.0)));
             }
         }
         name_series(&mut text, snapshot, selection, test_alert);

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::drift::report::{StreamReport, StreamState};
+use crate::drift::report::{SegmentReport, StreamReport, StreamState};
 use crate::drift::stream::StreamId;
 use crate::metrics::text::labels;
 use crate::snapshot::Snapshot;
@@ -21,6 +21,8 @@ pub(super) const SERIES_PER_STREAM: usize = 10;
 pub(super) struct Exported {
     pub(super) labels: Box<str>,
     pub(super) last: StreamReport,
+    /// Share of entities that showed it and share expected, see [`SegmentReport::shares`].
+    pub(super) shares: (f64, f64),
     seen_in: u64,
 }
 
@@ -58,7 +60,7 @@ struct Candidate<'a> {
     class: Class,
     evidence: f64,
     model: &'a str,
-    segment: &'a str,
+    segment: &'a SegmentReport,
     report: &'a StreamReport,
 }
 
@@ -75,7 +77,7 @@ impl Selection {
                     class,
                     evidence: report.evidence_log,
                     model: &model.model_version,
-                    segment: &segment.segment,
+                    segment,
                     report,
                 }));
             }
@@ -87,7 +89,7 @@ impl Selection {
             candidates.sort_by(|a, b| a.class.cmp(&b.class).then(b.evidence.total_cmp(&a.evidence)));
             self.dropped += ((candidates.len() - room) * SERIES_PER_STREAM) as u64;
             for out in candidates.drain(room..) {
-                if let Some(streams) = self.models.get_mut(out.model).and_then(|segments| segments.get_mut(out.segment)) {
+                if let Some(streams) = self.models.get_mut(out.model).and_then(|segments| segments.get_mut(&out.segment.segment)) {
                     streams.remove(&out.report.stream);
                 }
             }
@@ -108,17 +110,20 @@ impl Selection {
             self.models.insert(candidate.model.to_owned(), BTreeMap::new());
         }
         let Some(segments) = self.models.get_mut(candidate.model) else { return };
-        if !segments.contains_key(candidate.segment) {
-            segments.insert(candidate.segment.to_owned(), BTreeMap::new());
+        let segment = &candidate.segment.segment;
+        if !segments.contains_key(segment) {
+            segments.insert(segment.clone(), BTreeMap::new());
         }
-        let Some(streams) = segments.get_mut(candidate.segment) else { return };
+        let Some(streams) = segments.get_mut(segment) else { return };
         let (stream, generation) = (candidate.report.stream, self.generation);
         let exported = streams.entry(stream).or_insert_with(|| Exported {
-            labels: stream_labels(candidate.model, candidate.segment, &stream.to_string()).into(),
+            labels: stream_labels(candidate.model, segment, &stream.to_string()).into(),
             last: candidate.report.clone(),
+            shares: (0.0, 0.0),
             seen_in: generation,
         });
         exported.last.clone_from(candidate.report);
+        exported.shares = candidate.segment.shares(candidate.report);
         exported.seen_in = generation;
     }
 

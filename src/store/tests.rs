@@ -123,6 +123,7 @@ fn judgement(start_ms: i64, n_partials: usize, changes: Vec<AlertChange>) -> Jud
             why: None,
             records: 31,
             entities: 7,
+            units: None,
             streams: vec![stream],
             concentration: Some(1.01),
             session_mix: None,

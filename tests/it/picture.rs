@@ -200,6 +200,7 @@ fn segment(name: &str, window: i64) -> SegmentReport {
         why: None,
         records: 5120,
         entities: 1890,
+        units: None,
         streams,
         concentration: Some(1.01),
         session_mix: Some(0.2),

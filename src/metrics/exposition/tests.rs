@@ -37,6 +37,7 @@ fn model(version: &str, segments: Vec<(&str, Vec<StreamReport>)>) -> ModelPictur
         why: None,
         records: 10,
         entities: 5,
+        units: None,
         streams,
         concentration: Some(1.0),
         session_mix: None,
