@@ -183,7 +183,9 @@ pub fn concepts(snapshot: &Snapshot, filter: &ConceptFilter, limit: usize) -> Ve
     found.sort_by(|(model_a, segment_a, a), (model_b, segment_b, b)| {
         let alarmed = |report: &StreamReport| report.state == StreamState::Alert;
         let strongest = alarmed(b).cmp(&alarmed(a)).then(b.evidence_log.total_cmp(&a.evidence_log));
-        strongest.then_with(|| (&model_a.model_version, &segment_a.segment, a.stream).cmp(&(&model_b.model_version, &segment_b.segment, b.stream)))
+        strongest.then_with(|| {
+            (&model_a.model_version, &segment_a.segment, a.stream).cmp(&(&model_b.model_version, &segment_b.segment, b.stream))
+        })
     });
     found.into_iter().take(limit).map(|(model, segment, report)| concept(model, segment, report)).collect()
 }
