@@ -47,7 +47,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("prometheus", &["src/metrics/"]),
     ("rusqlite", &["src/store/"]),
     ("axum", &["src/http/"]),
-    ("onnx_protobuf", &["src/bundle/", "src/simulate/"]),
+    ("onnx_protobuf", &["src/bundle/"]),
     ("anyhow", &["src/cli/", "src/workshop/", "src/main.rs"]),
 ];
 

@@ -19,6 +19,7 @@ pub mod golden;
 pub mod manifest;
 pub mod onnx;
 mod tensors;
+pub mod weights_file;
 
 pub use error::BundleError;
 

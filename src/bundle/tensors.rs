@@ -4,13 +4,14 @@
 //! families of checkpoints disagree about it.
 
 use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use ndarray::{Array1, Array2};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
 use crate::bundle::error::BundleError;
-use crate::sae::weights::{SaeSpec, SaeWeights};
+use crate::sae::weights::{SaeSpec, SaeWeights, Selection};
 
 /// A parsed safetensors file.
 pub(crate) struct TensorFile<'a> {
@@ -55,6 +56,27 @@ impl<'a> TensorFile<'a> {
         };
         let [rows, columns] = *view.shape() else { return Err(self.refuse(name, "a matrix", view.shape())) };
         Array2::from_shape_vec((rows, columns), values).map_err(|error| BundleError::part(&self.path, error.to_string()))
+    }
+
+    /// `(d_sae, d_in)`, by the encoder's bias where there is one, else an encoder of more latents than inputs.
+    pub(crate) fn shape(&self, selection: Selection) -> Result<(NonZeroUsize, NonZeroUsize), BundleError> {
+        let name = self
+            .named(&["encoder.weight", "W_enc"])
+            .ok_or_else(|| BundleError::part(&self.path, "expected a tensor encoder.weight or W_enc, found none"))?;
+        let shape = self.view(&name)?.shape().to_vec();
+        let biases = self.named(&["encoder.bias", "b_enc", "latent_bias"]).map(|bias| self.view(&bias)).transpose()?;
+        let bias = biases.and_then(|view| view.shape().first().copied());
+        let (a, b) = match *shape.as_slice() {
+            [a, b] => (NonZeroUsize::new(a), NonZeroUsize::new(b)),
+            _ => (None, None),
+        };
+        let (Some(a), Some(b)) = (a, b) else { return Err(self.refuse(&name, "a matrix", &shape)) };
+        let turned = bias.map_or(a < b, |bias| bias != a.get() && bias == b.get());
+        let (d_sae, d_in) = if turned { (b, a) } else { (a, b) };
+        match selection {
+            Selection::TopK(k) if k > d_sae => Err(BundleError::part(&self.path, format!("k = {k}, but there are {d_sae} latents"))),
+            _ => Ok((d_sae, d_in)),
+        }
     }
 
     fn floats(&self, name: &str) -> Result<(Vec<usize>, Vec<f32>), BundleError> {
@@ -158,11 +180,16 @@ pub(crate) fn write(
 
 /// Bytes of `weights.safetensors`.
 pub(crate) fn write_weights(weights: &SaeWeights) -> Result<Vec<u8>, String> {
+    weights_bytes(weights, &[])
+}
+
+/// Bytes of a file of weights with this metadata.
+pub(crate) fn weights_bytes(weights: &SaeWeights, metadata: &[(&str, &str)]) -> Result<Vec<u8>, String> {
     let mut tensors = vec![
         F32Tensor::matrix("encoder.weight", weights.w_enc()),
         F32Tensor::vector("encoder.bias", weights.b_enc()),
         F32Tensor::vector("b_dec", weights.b_dec()),
     ];
     tensors.extend(weights.w_dec().map(|w_dec| F32Tensor::matrix("W_dec", w_dec)));
-    write(&tensors, None, &[])
+    write(&tensors, None, metadata)
 }

@@ -10,9 +10,11 @@ pub mod bundle;
 pub mod check;
 pub mod check_sample;
 pub mod config;
+pub mod dataset_args;
 pub mod dead_letters;
 pub mod demo;
 pub mod demo_verdict;
+pub mod evaluate;
 pub mod history;
 pub mod produce;
 pub mod reference;
@@ -61,6 +63,8 @@ pub enum Command {
     Config(config::Args),
     /// Build, inspect and verify bundles: an SAE with its names and golden rows
     Bundle(bundle::Args),
+    /// Measure what an SAE keeps of the vectors and of the recommendations
+    Evaluate(evaluate::Args),
     /// Write recorded embeddings into Kafka, in event order
     Produce(produce::Args),
     /// List the records that were not counted, or send them to their topic again
@@ -81,6 +85,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Bundle(args) => bundle::run(&args),
+        Command::Evaluate(args) => evaluate::run(&args),
         Command::Produce(args) => produce::run(&args),
         Command::DeadLetters(args) => dead_letters::run(&args),
         Command::Backtest(args) => backtest::run(&args),

@@ -13,14 +13,12 @@ use crate::cli::{Outcome, UsageError};
 use crate::config::settings::KafkaSettings;
 use crate::kafka::admin;
 use crate::kafka::producer::{Outgoing, Receipts, ReliableProducer};
+use crate::workshop::dataset::table::{Table, event_time, key_of};
+use crate::workshop::dataset::vectors::Vectors;
 
 mod encode;
-mod table;
-mod vectors;
 
 use encode::{Encoded, encode};
-use table::{Table, event_time, key_of};
-use vectors::Vectors;
 
 /// Longest wait for the broker, at the start and for the last acknowledgement.
 const BROKER: Duration = Duration::from_secs(60);

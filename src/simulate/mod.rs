@@ -7,7 +7,6 @@
 
 pub mod dictionary;
 pub mod feed;
-pub mod graph;
 pub mod served;
 pub mod setup;
 pub mod shift;

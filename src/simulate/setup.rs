@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::bundle::onnx::write::full_graph;
 use crate::config::settings::{ModelSettings, Settings};
 use crate::sae::concept::{Concept, ConceptCatalog, LabelState};
 use crate::sae::latent::LatentId;
 use crate::simulate::dictionary::N_CONCEPTS;
-use crate::simulate::graph::onnx_bytes;
 use crate::simulate::shift::SURFACES;
 use crate::simulate::words::{concept_name, item_title};
 use crate::simulate::world::World;
@@ -41,7 +41,7 @@ pub struct WorldFiles {
 pub fn write_files(world: &World, dir: &Path) -> std::io::Result<WorldFiles> {
     let files = WorldFiles { onnx: dir.join("sae.onnx"), concepts: dir.join("concepts.json") };
     let sae = world.dictionary().sae().map_err(std::io::Error::other)?;
-    std::fs::write(&files.onnx, onnx_bytes(&sae).map_err(std::io::Error::other)?)?;
+    std::fs::write(&files.onnx, full_graph(&sae).map_err(std::io::Error::other)?)?;
     std::fs::write(&files.concepts, serde_json::to_vec_pretty(&catalogue(world))?)?;
     Ok(files)
 }

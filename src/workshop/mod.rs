@@ -1,7 +1,13 @@
 //! Everything that is done offline, with the same mathematics as live.
 
 pub mod backtest;
+pub mod dataset;
+pub mod evaluate;
+pub mod page;
+pub mod plot;
 pub mod reference;
+pub mod sae_file;
+pub mod sparse;
 pub mod windows_columns;
 pub mod windows_file;
 pub mod windows_writer;

@@ -8,6 +8,7 @@ mod dashboards;
 mod decode;
 mod drift_yardstick;
 mod encode_real;
+mod evaluate;
 mod hostile_onnx;
 mod http;
 mod judge_properties;

@@ -19,6 +19,7 @@ mod guard;
 mod proto;
 mod rewrite;
 mod weights;
+pub mod write;
 
 pub use error::OnnxError;
 pub use guard::MAX_FILE_BYTES;

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::cli::produce::Format;
-use crate::cli::produce::table::key_of;
+use crate::workshop::dataset::table::key_of;
 
 /// A record's payload and headers, filled again for each.
 #[derive(Debug, Default)]

@@ -11,13 +11,14 @@ use arrow_schema::DataType;
 use ndarray::Array2;
 use serde_json::Value;
 
-use crate::cli::produce::table::{Table, key_of};
+use crate::workshop::dataset::table::{Table, key_of};
 
 /// Column of the vector in a Parquet file.
 const EMBEDDING: &str = "embedding";
 
 /// Vectors `[n, d]`.
-pub(super) struct Vectors {
+#[derive(Debug)]
+pub(crate) struct Vectors {
     values: Vec<f32>,
     width: usize,
     /// Row by key, where a Parquet file is looked up by a column; .npy rows are their own keys.
@@ -26,7 +27,7 @@ pub(super) struct Vectors {
 
 impl Vectors {
     /// Reads the vectors and the fields that lie beside them (none in .npy).
-    pub(super) fn with_fields(path: &Path, by: Option<&str>) -> anyhow::Result<(Self, Table)> {
+    pub(crate) fn with_fields(path: &Path, by: Option<&str>) -> anyhow::Result<(Self, Table)> {
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("npy") => {
                 let matrix = matrix(path)?;
@@ -51,26 +52,36 @@ impl Vectors {
         }
     }
 
-    pub(super) fn n_rows(&self) -> usize {
+    pub(crate) fn n_rows(&self) -> usize {
         self.values.len() / self.width
     }
 
     /// One vector; `row < n_rows()`.
-    pub(super) fn row(&self, row: usize) -> &[f32] {
+    pub(crate) fn row(&self, row: usize) -> &[f32] {
         &self.values[row * self.width..(row + 1) * self.width]
     }
 
+    /// Values in a vector.
+    pub(crate) fn width(&self) -> usize {
+        self.width
+    }
+
     /// The vector of a key.
-    pub(super) fn by(&self, key: &Value) -> anyhow::Result<&[f32]> {
+    pub(crate) fn by(&self, key: &Value) -> anyhow::Result<&[f32]> {
+        self.position(key).map(|row| self.row(row))
+    }
+
+    /// Row of the vector of a key.
+    pub(crate) fn position(&self, key: &Value) -> anyhow::Result<usize> {
         let row = match &self.rows {
             Some(rows) => key_of(key).and_then(|key| rows.get(&key).copied()),
             None => key.as_u64().and_then(|row| usize::try_from(row).ok()).filter(|row| *row < self.n_rows()),
         };
-        row.map(|row| self.row(row)).with_context(|| format!("no vector for {key}; there are {}", self.n_rows()))
+        row.with_context(|| format!("no vector for {key}; there are {}", self.n_rows()))
     }
 }
 
-fn matrix(path: &Path) -> anyhow::Result<Array2<f32>> {
+pub(crate) fn matrix(path: &Path) -> anyhow::Result<Array2<f32>> {
     match ndarray_npy::read_npy::<_, Array2<f32>>(path) {
         Ok(matrix) => Ok(matrix),
         #[expect(clippy::cast_possible_truncation, reason = "records carry f32")]
@@ -84,7 +95,8 @@ fn matrix(path: &Path) -> anyhow::Result<Array2<f32>> {
 /// Appends one batch's vectors, all of one width.
 fn append(column: &dyn Array, values: &mut Vec<f32>, width: &mut Option<usize>) -> anyhow::Result<()> {
     for row in 0..column.len() {
-        ensure!(!column.is_null(row), "a row without {EMBEDDING}");
+        let number = values.len() / width.unwrap_or(1).max(1);
+        ensure!(!column.is_null(row), "row {number}: no {EMBEDDING}");
         let vector = match column.data_type() {
             DataType::List(_) => column.as_list::<i32>().value(row),
             DataType::LargeList(_) => column.as_list::<i64>().value(row),
@@ -92,7 +104,12 @@ fn append(column: &dyn Array, values: &mut Vec<f32>, width: &mut Option<usize>) 
             other => bail!("column {EMBEDDING:?}: expected a list of numbers, found {other}"),
         };
         let expected = *width.get_or_insert(vector.len());
-        ensure!(expected > 0 && vector.len() == expected, "column {EMBEDDING:?}: vectors of {expected} and of {} values", vector.len());
+        ensure!(
+            expected > 0 && vector.len() == expected,
+            "row {number}, column {EMBEDDING:?}: expected a vector of {expected} values as in the rows before, found {}",
+            vector.len()
+        );
+        ensure!(vector.null_count() == 0, "row {number}, column {EMBEDDING:?}: expected numbers, found null");
         match vector.data_type() {
             DataType::Float32 => values.extend(vector.as_primitive::<Float32Type>().values()),
             #[expect(clippy::cast_possible_truncation, reason = "records carry f32")]

@@ -19,24 +19,27 @@ use crate::decode::timestamp::{from_number, from_text};
 
 /// Named columns of one length.
 #[derive(Debug, Default)]
-pub(super) struct Table {
+pub struct Table {
     names: Vec<String>,
     columns: Vec<Vec<Value>>,
     n_rows: usize,
 }
 
 impl Table {
-    pub(super) fn new(n_rows: usize) -> Self {
+    pub(crate) fn new(n_rows: usize) -> Self {
         Self { n_rows, ..Self::default() }
     }
 
     /// All columns of a Parquet file.
-    pub(super) fn read(path: &Path) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// It is no Parquet file, or a column is of a type that has no place in a record.
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
         Self::read_except(path, None, |_| Ok(()))
     }
 
     /// All columns but one, which is handed over batch by batch.
-    pub(super) fn read_except(
+    pub(crate) fn read_except(
         path: &Path,
         except: Option<&str>,
         mut take: impl FnMut(&dyn Array) -> anyhow::Result<()>,
@@ -63,20 +66,26 @@ impl Table {
         Ok(table)
     }
 
-    pub(super) fn n_rows(&self) -> usize {
+    /// Rows.
+    #[must_use]
+    pub fn n_rows(&self) -> usize {
         self.n_rows
     }
 
-    pub(super) fn names(&self) -> &[String] {
+    /// Names of the columns.
+    #[must_use]
+    pub fn names(&self) -> &[String] {
         &self.names
     }
 
-    pub(super) fn column(&self, name: &str) -> Option<&[Value]> {
+    /// A column, or none of this name.
+    #[must_use]
+    pub fn column(&self, name: &str) -> Option<&[Value]> {
         self.index(name).map(|index| self.columns[index].as_slice())
     }
 
     /// Adds the columns of a table of as many rows.
-    pub(super) fn append(&mut self, other: Self) -> anyhow::Result<()> {
+    pub(crate) fn append(&mut self, other: Self) -> anyhow::Result<()> {
         for (name, column) in other.names.into_iter().zip(other.columns) {
             ensure!(self.index(&name).is_none(), "two files have a column {name:?}");
             self.names.push(name);
@@ -87,7 +96,7 @@ impl Table {
 
     /// Adds the columns of the row of `other` whose `by` is equal; null where there is none. Columns
     /// that are here already stay as they are.
-    pub(super) fn join(&mut self, other: Self, by: &str) -> anyhow::Result<()> {
+    pub(crate) fn join(&mut self, other: Self, by: &str) -> anyhow::Result<()> {
         let theirs = other.column(by).with_context(|| format!("no column {by:?} in the joined file"))?;
         let rows: HashMap<String, usize> = theirs.iter().enumerate().filter_map(|(row, value)| Some((key_of(value)?, row))).collect();
         let ours = self.column(by).with_context(|| format!("no column {by:?} in --fields"))?;
@@ -102,7 +111,7 @@ impl Table {
     }
 
     /// All columns with some renamed to what a record calls them.
-    pub(super) fn renamed<'a>(&'a self, renames: &[(&str, &'a str)]) -> anyhow::Result<Vec<(&'a str, &'a [Value])>> {
+    pub(crate) fn renamed<'a>(&'a self, renames: &[(&str, &'a str)]) -> anyhow::Result<Vec<(&'a str, &'a [Value])>> {
         for (from, to) in renames {
             ensure!(from == to || self.index(from).is_some(), "no column {from:?} for --{to}; there are {}", self.names.join(", "));
             ensure!(from == to || self.index(to).is_none(), "column {from:?} is to become {to:?}, but there is such a column already");
@@ -117,7 +126,8 @@ impl Table {
 }
 
 /// A value as a key, as `recsae` reads an entity: text, or a whole number's digits.
-pub(super) fn key_of(value: &Value) -> Option<String> {
+#[must_use]
+pub fn key_of(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),
@@ -126,7 +136,7 @@ pub(super) fn key_of(value: &Value) -> Option<String> {
 }
 
 /// A value as an event time, ms, as `recsae` reads it.
-pub(super) fn event_time(value: &Value) -> anyhow::Result<i64> {
+pub(crate) fn event_time(value: &Value) -> anyhow::Result<i64> {
     let read = match value {
         Value::Number(number) => from_number(number.as_f64().unwrap_or(f64::NAN)),
         Value::String(text) => from_text(text),

@@ -1,0 +1,29 @@
+//! The SAE a command is given: a bundle's folder, or a file of weights.
+
+use std::path::Path;
+
+use anyhow::{Context, bail};
+
+use crate::bundle::{Bundle, weights_file};
+use crate::sae::weights::{SaeWeights, Selection};
+
+/// Opens the SAE in `path`. `selection`, where given, says which latents are active; else the file must.
+///
+/// # Errors
+/// There is no SAE, its weights are not known (a bundle of a bare graph), or it has no decoder.
+pub fn open(path: &Path, selection: Option<Selection>) -> anyhow::Result<SaeWeights> {
+    let weights = if path.is_dir() && path.join("manifest.json").is_file() {
+        let bundle = Bundle::open(path)?;
+        match bundle.weights() {
+            Some(weights) => weights.clone(),
+            None => bail!("{}: this bundle's weights are not known: build it with --weights", path.display()),
+        }
+    } else if path.is_dir() {
+        // A run folder of `recsae train`.
+        weights_file::read(&path.join("weights.safetensors"), selection)?
+    } else {
+        weights_file::read(path, selection)?
+    };
+    weights.w_dec().with_context(|| format!("{}: expected a decoder (W_dec), found none", path.display()))?;
+    Ok(weights)
+}
