@@ -1,14 +1,24 @@
-//! Embeddings to sparse activations: one trait, because two engines implement it.
+//! Embeddings to sparse activations: one trait, because several engines implement it.
+//!
+//! ONNX Runtime loads, checks and judges a model. Where the model's graph is a plain encoder, the native
+//! engine computes the same for a fraction of the time, under ONNX Runtime's eyes.
 
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::bundle::Bundle;
 use crate::bundle::golden::{GoldenMismatch, GoldenReport};
+use crate::bundle::onnx;
+use crate::encode::checked::CheckedEncoder;
+use crate::encode::native::{Kernel, NativeEncoder, NativeModel, stress_rows};
 use crate::sae::activation::SparseActivations;
 use crate::sae::embedding::EmbeddingBatch;
 use crate::sae::weights::SaeSpec;
 
+mod checked;
 mod library;
+pub mod native;
 mod ort;
 mod plain;
 
@@ -40,6 +50,10 @@ pub trait Encoder: Send {
     /// # Errors
     /// The engine refused the batch; `activations` is then unspecified.
     fn encode(&mut self, batch: &EmbeddingBatch, activations: &mut SparseActivations) -> Result<(), EncodeError>;
+    /// Rows since the last call that a second engine encoded differently, by more than rounding explains.
+    fn take_mismatches(&mut self) -> u64 {
+        0
+    }
 }
 
 /// Why an encoder cannot be had for a bundle.
@@ -56,11 +70,11 @@ pub enum OpenError {
         /// Its words.
         message: String,
     },
-    /// The engine asked for does not exist here.
-    #[error("engine \"{engine}\" is not part of this recsae; set [encode] engine = \"auto\" or \"onnxruntime\"")]
-    NoSuchEngine {
-        /// The engine.
-        engine: &'static str,
+    /// The native engine was asked for, and cannot be used.
+    #[error("engine \"native\" cannot be used for this bundle: {why}; set [encode] engine = \"auto\" or \"onnxruntime\"")]
+    NotNative {
+        /// Why.
+        why: String,
     },
     /// The golden rows are not met.
     #[error("{}: {mismatch}", bundle.display())]
@@ -82,33 +96,90 @@ impl OpenError {
         match self {
             Self::Library(_) => "library",
             Self::Engine { .. } => "engine",
-            Self::NoSuchEngine { .. } => "no_such_engine",
+            Self::NotNative { .. } => "not_native",
             Self::Golden { .. } => "golden",
             Self::Encode(_) => "encode",
         }
     }
 }
 
-/// Which engine to use; `auto` is the fastest that is part of this program.
+/// Which engine to use; `auto` is the fastest that reads the bundle.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Engine {
-    /// The fastest that reads the bundle.
+    /// The native engine where the graph is a plain encoder and both engines agree at the start, else ONNX Runtime.
     #[default]
     Auto,
     /// ONNX Runtime.
     OnnxRuntime,
-    /// Our own matrix product.
+    /// The native engine, or a refusal that says why not.
     Native,
 }
+
+/// Batches between two comparisons with ONNX Runtime: it costs about six times the native engine, so one
+/// in 128 adds a twentieth. Fewer would cost more, more would let a wrong engine count for longer.
+pub const COMPARE_EVERY: NonZeroU32 = NonZeroU32::MIN.saturating_add(127);
+/// Multiply-adds spent on generated rows at the start, on each engine: a blink of time.
+const STRESS_WORK: usize = 1 << 28;
+/// Fewest and most of them.
+const STRESS_ROWS: (usize, usize) = (200, 4000);
 
 /// An encoder for a bundle, one per worker, after its golden rows were met.
 ///
 /// # Errors
 /// ONNX Runtime is missing or too old, the engine refuses the graph, or a golden row is not met.
 pub fn open(bundle: &Bundle, engine: Engine, library: Option<&Path>) -> Result<Box<dyn Encoder>, OpenError> {
-    let mut encoder = open_unchecked(bundle, engine, library)?;
-    check_golden(encoder.as_mut(), bundle)?;
-    Ok(encoder)
+    open_comparing(bundle, engine, library, COMPARE_EVERY)
+}
+
+/// The same, with one batch in `every` encoded by ONNX Runtime too.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_comparing(
+    bundle: &Bundle,
+    engine: Engine,
+    library: Option<&Path>,
+    every: NonZeroU32,
+) -> Result<Box<dyn Encoder>, OpenError> {
+    let mut judge = open_unchecked(bundle, Engine::OnnxRuntime, library)?;
+    check_golden(judge.as_mut(), bundle)?;
+    match engine {
+        Engine::OnnxRuntime => Ok(judge),
+        Engine::Native => open_native(bundle, judge, every),
+        Engine::Auto => open_native(bundle, judge, every).or_else(|error| {
+            tracing::info!(bundle = %bundle.dir().display(), why = %error, "ONNX Runtime encodes");
+            open_unchecked(bundle, Engine::OnnxRuntime, library)
+        }),
+    }
+}
+
+/// The native engine, after it agreed with `judge` on the golden rows and on generated ones.
+fn open_native(bundle: &Bundle, judge: Box<dyn Encoder>, every: NonZeroU32) -> Result<Box<dyn Encoder>, OpenError> {
+    let not_native = |why: String| OpenError::NotNative { why };
+    if !Kernel::best().is_fast() {
+        return Err(not_native("this CPU has no instructions it is fast with".into()));
+    }
+    let model = native_model(bundle)?;
+    let mut native = NativeEncoder::new(Arc::clone(&model), Kernel::best());
+    check_golden(&mut native, bundle)?;
+    let spec = bundle.spec();
+    let n_rows = (STRESS_WORK / (spec.d_in.get() * spec.d_sae.get())).clamp(STRESS_ROWS.0, STRESS_ROWS.1);
+    let rows = stress_rows(&model, n_rows, 0);
+    let mut checked = CheckedEncoder::new(native, model, judge, every);
+    match checked.compare(&rows)?.first_mismatch {
+        None => Ok(Box::new(checked)),
+        Some(why) => Err(not_native(format!("it differs from ONNX Runtime on generated {why}"))),
+    }
+}
+
+/// The weights in a bundle's graph, for the native engine.
+///
+/// # Errors
+/// The graph is not an affine map with or without a ReLU; says what is in the way.
+pub fn native_model(bundle: &Bundle) -> Result<Arc<NativeModel>, OpenError> {
+    let weights = onnx::affine_encoder(bundle.model(), bundle.spec())
+        .map_err(|why| OpenError::NotNative { why: format!("its graph is no affine map with a ReLU ({why})") })?;
+    Ok(Arc::new(NativeModel::new(&weights)))
 }
 
 /// An encoder whose golden rows are still to be checked with [`check_golden`].
@@ -118,7 +189,7 @@ pub fn open(bundle: &Bundle, engine: Engine, library: Option<&Path>) -> Result<B
 pub fn open_unchecked(bundle: &Bundle, engine: Engine, library: Option<&Path>) -> Result<Box<dyn Encoder>, OpenError> {
     match engine {
         Engine::Auto | Engine::OnnxRuntime => Ok(Box::new(OrtEncoder::new(bundle.model(), bundle.spec(), library)?)),
-        Engine::Native => Err(OpenError::NoSuchEngine { engine: "native" }),
+        Engine::Native => Ok(Box::new(NativeEncoder::new(native_model(bundle)?, Kernel::best()))),
     }
 }
 

@@ -42,6 +42,7 @@ impl Counting {
             let began = Instant::now();
             self.encoders[model].encode(&batch.embeddings, &mut self.activations)?;
             let encoded = Instant::now();
+            metrics.encode_mismatches.inc_by(self.encoders[model].take_mismatches());
             let decoder = self.bundles[model].decoder();
             let spec = &models[model].1;
             for (i, row) in batch.rows.iter().enumerate() {

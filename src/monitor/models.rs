@@ -59,7 +59,7 @@ impl Models {
             EngineChoice::Native => Engine::Native,
         };
         let library = settings.encode.onnxruntime.as_deref();
-        self.bundles.iter().map(|bundle| Ok(encode::open(bundle, engine, library)?)).collect()
+        self.bundles.iter().map(|bundle| Ok(encode::open_comparing(bundle, engine, library, settings.encode.compare_every)?)).collect()
     }
 
     /// Widths of their embeddings.

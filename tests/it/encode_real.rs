@@ -55,6 +55,7 @@ fn every_real_file_meets_its_golden_rows_and_safetensors() {
         for (form, weights) in [("full", false), ("full", true), ("topk", false), ("topk", true)] {
             let bundle = real_bundle(&data, model, form, weights, &library, &folder.path().join(format!("{model}.{form}.{weights}")));
             let mut encoder = encode::open(&bundle, Engine::Auto, Some(&library)).unwrap();
+            assert_eq!(encoder.engine(), "native");
             let report = encode::check_golden(encoder.as_mut(), &bundle).unwrap();
             println!("{model}.{form} weights {weights}: {report:?}");
             assert_eq!((report.n_rows, report.n_near_ties), (256, 0));

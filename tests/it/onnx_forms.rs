@@ -55,13 +55,15 @@ fn every_export_form_agrees_with_its_unrewritten_graph_or_is_refused() {
         let bundle = Bundle::open(&request.out).unwrap();
         assert_eq!((bundle.spec().d_in.get(), bundle.spec().d_sae.get()), (64, 2048));
         let expected = python_answer(&python, model, &rows, folder.path());
-        let mut encoder = encode::open(&bundle, Engine::OnnxRuntime, Some(&library)).unwrap();
-        let mut activations = SparseActivations::default();
-        encoder.encode(&expected.batch(bundle.spec()).unwrap(), &mut activations).unwrap();
-        let report = expected.compare(&activations, bundle.decoder()).unwrap();
-        println!("{name}: {report:?}");
-        assert_eq!(report.n_rows, N_ROWS);
-        assert!(report.n_near_ties <= 3 && report.max_difference < 1e-5);
-        assert_eq!(report.reconstruction_compared, expected.reconstruction.is_some());
+        for engine in [Engine::OnnxRuntime, Engine::Native] {
+            let mut encoder = encode::open(&bundle, engine, Some(&library)).unwrap();
+            let mut activations = SparseActivations::default();
+            encoder.encode(&expected.batch(bundle.spec()).unwrap(), &mut activations).unwrap();
+            let report = expected.compare(&activations, bundle.decoder()).unwrap();
+            println!("{name} by {}: {report:?}", encoder.engine());
+            assert_eq!(report.n_rows, N_ROWS);
+            assert!(report.n_near_ties <= 3 && report.max_difference < 1e-5);
+            assert_eq!(report.reconstruction_compared, expected.reconstruction.is_some());
+        }
     }
 }

@@ -128,14 +128,14 @@ impl<'a> Graph<'a> {
 
     /// A constant f32 matrix, through `Transpose` and `Identity`.
     pub(super) fn matrix(&self, name: &str) -> Option<Array2<f32>> {
-        let (tensor, transposed) = self.constant(name, &["Identity", "Transpose"])?;
+        let (tensor, transposed) = self.constant(name, &["Identity", "Transpose", "Cast"])?;
         let matrix = matrix(tensor)?;
         Some(if transposed { matrix.reversed_axes().as_standard_layout().into_owned() } else { matrix })
     }
 
     /// A constant f32 vector `[n]` or `[1, n]`.
     pub(super) fn vector(&self, name: &str) -> Option<Array1<f32>> {
-        vector(self.constant(name, &["Identity"])?.0)
+        vector(self.constant(name, &["Identity", "Cast"])?.0)
     }
 
     /// A constant integer, alone or in a tensor of one value.
@@ -167,6 +167,9 @@ impl<'a> Graph<'a> {
                 return attribute(node, "value")?.t.as_ref().map(|tensor| (tensor, transposed));
             }
             if !through.contains(&node.op_type.as_str()) {
+                return None;
+            }
+            if node.op_type == "Cast" && int(node, "to", 0) != i64::from(FLOAT) {
                 return None;
             }
             transposed ^= node.op_type == "Transpose";

@@ -63,6 +63,19 @@ pub fn read(path: &Path, selection: Option<Selection>) -> Result<EncoderGraph, O
     Ok(EncoderGraph { model, spec, weights, notes })
 }
 
+/// The weights of a bundle's graph where it is `Relu? (W (x - c) + b)`, without a decoder: what an engine
+/// of our own can compute instead of it. They come out of the graph that ONNX Runtime runs, so that no
+/// other file can make the two differ.
+///
+/// # Errors
+/// In words, what in the graph is not that.
+pub fn affine_encoder(bytes: &[u8], spec: &SaeSpec) -> Result<SaeWeights, String> {
+    let model = guard::parse(bytes).map_err(|error| error.to_string())?;
+    let graph = facts::Graph::new(&model).map_err(|error| error.to_string())?;
+    let [output] = graph.proto.output.as_slice() else { return Err(format!("{} outputs", graph.proto.output.len())) };
+    weights::encoder(&graph, &output.name, spec)
+}
+
 /// Checks the graph of a bundle as if it came from a stranger: same list, same caps, nothing external,
 /// and one row-wise output of `d_sae` values for an input of `d_in`.
 ///

@@ -6,6 +6,10 @@ use onnx_protobuf::{AttributeProto, NodeProto, TensorProto, TypeProto};
 
 /// ONNX's number for f32.
 pub(super) const FLOAT: i32 = 1;
+/// ONNX's number for half precision.
+const FLOAT16: i32 = 10;
+/// ONNX's number for bfloat16.
+const BFLOAT16: i32 = 16;
 /// ONNX's number for i64.
 pub(super) const INT64: i32 = 7;
 
@@ -58,15 +62,22 @@ pub(super) fn dims(tensor: &TensorProto) -> Vec<usize> {
     tensor.dims.iter().map(|dim| usize::try_from(*dim).unwrap_or(0)).collect()
 }
 
-/// Values of an f32 tensor.
+/// Values of an f32 tensor, or of one of half precision, whose values are all f32 too.
 pub(super) fn floats(tensor: &TensorProto) -> Option<Vec<f32>> {
-    if tensor.data_type != FLOAT {
-        return None;
+    let halves = |convert: fn(u16) -> f32| -> Vec<f32> {
+        if tensor.int32_data.is_empty() {
+            tensor.raw_data.chunks_exact(2).filter_map(|bytes| bytes.try_into().ok().map(u16::from_le_bytes)).map(convert).collect()
+        } else {
+            tensor.int32_data.iter().map(|bits| convert(u16::try_from(*bits & 0xffff).unwrap_or(0))).collect()
+        }
+    };
+    match tensor.data_type {
+        FLOAT if !tensor.float_data.is_empty() => Some(tensor.float_data.clone()),
+        FLOAT => Some(tensor.raw_data.chunks_exact(4).filter_map(|bytes| bytes.try_into().ok().map(f32::from_le_bytes)).collect()),
+        FLOAT16 => Some(halves(|bits| half::f16::from_bits(bits).to_f32())),
+        BFLOAT16 => Some(halves(|bits| half::bf16::from_bits(bits).to_f32())),
+        _ => None,
     }
-    if !tensor.float_data.is_empty() {
-        return Some(tensor.float_data.clone());
-    }
-    Some(tensor.raw_data.chunks_exact(4).filter_map(|bytes| bytes.try_into().ok().map(f32::from_le_bytes)).collect())
 }
 
 /// Values of an i64 tensor.
@@ -80,13 +91,13 @@ pub(super) fn integers(tensor: &TensorProto) -> Option<Vec<i64>> {
     Some(tensor.raw_data.chunks_exact(8).filter_map(|bytes| bytes.try_into().ok().map(i64::from_le_bytes)).collect())
 }
 
-/// An f32 tensor as a matrix.
+/// A tensor of floats as a matrix.
 pub(super) fn matrix(tensor: &TensorProto) -> Option<Array2<f32>> {
     let [rows, columns] = *dims(tensor).as_slice() else { return None };
     Array2::from_shape_vec((rows, columns), floats(tensor)?).ok()
 }
 
-/// An f32 tensor of one row as a vector.
+/// A tensor of floats of one row as a vector.
 pub(super) fn vector(tensor: &TensorProto) -> Option<Array1<f32>> {
     let dims = dims(tensor);
     let leading = dims.split_last().map_or(&[][..], |(_, leading)| leading);

@@ -71,6 +71,16 @@ pub(super) fn find(
     Ok(FoundWeights { weights, notes })
 }
 
+/// The encoder that ends in `dense`, alone.
+pub(super) fn encoder(graph: &Graph<'_>, dense: &str, spec: &SaeSpec) -> Result<SaeWeights, String> {
+    let (input_name, (w_enc, b_enc)) = affine_backward(graph, dense)?;
+    let centre = if input_name == graph.input { None } else { Some(centre(graph, &input_name)?) };
+    let spec = SaeSpec { centring: centre.is_some(), ..*spec };
+    let b_enc = b_enc.unwrap_or_else(|| Array1::zeros(spec.d_sae.get()));
+    let b_dec = centre.unwrap_or_else(|| Array1::zeros(spec.d_in.get()));
+    SaeWeights::new(spec, w_enc, b_enc, None, b_dec).map_err(|error| error.to_string())
+}
+
 /// Input, matrix `[out, in]` and bias of the affine map that ends in `name`, through `Relu` and `Identity`.
 fn affine_backward(graph: &Graph<'_>, name: &str) -> Result<(String, Affine), String> {
     let mut node = graph.producer(name).ok_or("the latents are the input itself")?;
