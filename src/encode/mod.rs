@@ -135,12 +135,7 @@ pub fn open(bundle: &Bundle, engine: Engine, library: Option<&Path>) -> Result<B
 ///
 /// # Errors
 /// As [`open`].
-pub fn open_comparing(
-    bundle: &Bundle,
-    engine: Engine,
-    library: Option<&Path>,
-    every: NonZeroU32,
-) -> Result<Box<dyn Encoder>, OpenError> {
+pub fn open_comparing(bundle: &Bundle, engine: Engine, library: Option<&Path>, every: NonZeroU32) -> Result<Box<dyn Encoder>, OpenError> {
     let mut judge = open_unchecked(bundle, Engine::OnnxRuntime, library)?;
     check_golden(judge.as_mut(), bundle)?;
     match engine {

@@ -155,7 +155,8 @@ impl ProcessMetrics {
             last_record: add.gauge("recsae_last_record_timestamp_seconds", "Newest event time counted, Unix time.")?,
             entities_split: add.gauge("recsae_entities_split_ratio", "Share of entities seen on more than one partition.")?,
             checkpoint_failures: add.counter("recsae_checkpoint_failures_total", "Steps that could not be stored or committed.")?,
-            encode_mismatches: add.counter("recsae_encode_mismatches_total", "Rows that two engines encoded differently by more than rounding explains.")?,
+            encode_mismatches: add
+                .counter("recsae_encode_mismatches_total", "Rows that two engines encoded differently by more than rounding explains.")?,
             dead_letters: add.counter("recsae_dead_letters_total", "Rejects acknowledged in the dead-letter topic.")?,
             dead_letter_failures: add
                 .counter("recsae_dead_letter_failures_total", "Rejects that could not be written to the dead-letter topic.")?,
