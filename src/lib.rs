@@ -14,7 +14,7 @@
 //!
 //! # The layers (`tests/tidy.rs` fails the build when one is crossed)
 //! Mathematics ([`sae`], [`drift`]: no I/O, no clock, no logging; same input, same bytes) · what passes between rooms ([`record`],
-//! [`snapshot`]) · ground ([`clock`], [`task`], [`telemetry`], [`config`]) · edges, one outside thing each ([`bundle`], [`encode`],
+//! [`snapshot`]) · ground ([`clock`], [`task`], [`telemetry`], [`fault`], [`config`]) · edges, one outside thing each ([`bundle`], [`encode`],
 //! [`decode`], [`kafka`], [`store`], [`metrics`]) · the live flow ([`monitor`]) · [`http`] · offline ([`workshop`], [`simulate`]) · [`cli`].
 //!
 //! # Invariants
@@ -38,6 +38,7 @@ pub mod config;
 pub mod decode;
 pub mod drift;
 pub mod encode;
+pub mod fault;
 pub mod http;
 pub mod kafka;
 pub mod metrics;

@@ -13,7 +13,7 @@ step "spelling"
 step "licences, sources, banned crates"
 "$RECSAE_CACHE/tools/bin/cargo-deny" --offline --log-level error check bans licenses sources
 step "lints"
-cargo clippy --quiet --locked --all-targets --test system -- -D warnings
+cargo clippy --quiet --locked --all-targets --test system --test chaos -- -D warnings
 step "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --quiet --locked --no-deps --document-private-items
 
@@ -29,6 +29,7 @@ suite() {
 }
 suite "tests that need the repository and ONNX Runtime" cargo test --quiet --locked --no-fail-fast -- --show-output
 suite "tests that need servers" cargo test --quiet --locked --no-fail-fast --test system -- --show-output
+suite "faults, against an oracle" cargo test --quiet --locked --test chaos
 
 awk -v failed_suites="$failed_suites" '
     /^test result:/ {

@@ -21,6 +21,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("task", &[]),
     ("telemetry", &[]),
+    ("fault", &[]),
     ("drift", &["sae"]),
     ("snapshot", &["sae", "drift"]),
     ("config", &["sae", "drift"]),
@@ -28,7 +29,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("metrics", &["sae", "drift", "snapshot"]),
     ("decode", &["sae", "config"]),
     ("encode", &["sae", "bundle"]),
-    ("store", &["sae", "drift", "clock", "config"]),
+    ("store", &["sae", "drift", "clock", "config", "fault"]),
     ("kafka", &["clock", "config", "metrics", "task"]),
     ("monitor", &["*", "http", "workshop", "simulate", "cli"]),
     ("http", &["*", "monitor", "workshop", "simulate", "cli"]),
@@ -216,7 +217,7 @@ fn test_file_faults(files: &[File]) -> Vec<String> {
         let in_tests = path.starts_with("tests/") || path.ends_with("/tests.rs");
         let tests = if in_tests { text.as_str() } else { &text[without_tests(text).len()..] };
         let code = code_of(tests);
-        if has_word(&code, "sleep") && !path.starts_with("tests/system/") {
+        if has_word(&code, "sleep") && !["tests/system/", "tests/chaos/"].iter().any(|folder| path.starts_with(folder)) {
             faults.push(format!("{path}: a test never sleeps: `now` is an argument"));
         }
         if code.contains("#[ignore") {
@@ -228,7 +229,7 @@ fn test_file_faults(files: &[File]) -> Vec<String> {
                 faults.push(format!("{path}: test {name} is not named after the rule it holds"));
             }
         }
-        for binary in ["tests/it/", "tests/system/"] {
+        for binary in ["tests/it/", "tests/system/", "tests/chaos/"] {
             let Some(module) = path.strip_prefix(binary).and_then(|file| file.strip_suffix(".rs")) else { continue };
             let main = files.iter().find(|(path, _)| *path == format!("{binary}main.rs")).map_or("", |(_, text)| text);
             if module != "main" && !module.contains('/') && !main.contains(&format!("mod {module};")) {

@@ -7,7 +7,7 @@
 #![allow(dead_code, reason = "each test uses its own part of it")]
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -130,7 +130,15 @@ impl Kafka {
         fs::read_to_string(self.folder.join("kafka.log")).unwrap_or_default()
     }
 
-    fn wait_until_up(&self) {
+    /// Kills it (`KILL`), freezes and thaws it (`STOP`, `CONT`), or starts it again over its data (`START`).
+    pub(crate) fn order(&mut self, order: &str) {
+        writeln!(self.supervisor.stdin.as_mut().unwrap(), "{order}").unwrap();
+        let mut answer = [0; 5];
+        self.supervisor.stdout.as_mut().unwrap().read_exact(&mut answer).unwrap();
+    }
+
+    /// Waits until it answers.
+    pub(crate) fn wait_until_up(&self) {
         let deadline = Instant::now() + Duration::from_secs(120);
         while let Err(error) = admin::inspect(&self.settings(&[]), Duration::from_secs(2)) {
             assert!(Instant::now() < deadline, "Kafka is not up: {error}\n{}", self.log());
@@ -159,9 +167,18 @@ pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
 }
 
 fn supervise(folder: &Path, classpath: &str) -> Child {
-    let script = r#"java -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -cp "$1" kafka.Kafka "$2/server.properties" >"$2/kafka.log" 2>&1 </dev/null &
-broker=$!
-cat >/dev/null
+    let script = r#"run() {
+    java -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -cp "$1" kafka.Kafka "$2/server.properties" >>"$2/kafka.log" 2>&1 </dev/null &
+    broker=$!
+}
+run "$1" "$2"
+while read -r order; do
+    case $order in
+        START) run "$1" "$2" ;;
+        *) kill "-$order" "$broker"; [ "$order" != KILL ] || wait "$broker" ;;
+    esac
+    echo done
+done
 kill -9 "$broker"
 wait "$broker"
 rm -rf "$2""#;
@@ -169,7 +186,7 @@ rm -rf "$2""#;
         .args(["-c", script, "supervisor", classpath])
         .arg(folder)
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .unwrap()

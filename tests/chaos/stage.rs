@@ -1,0 +1,65 @@
+//! What all scenarios of a run share: the broker, the SAE, the programs, the seed.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::kafka_server::Kafka;
+use crate::support;
+
+/// The program as tests build it, with the points of `src/fault.rs` armed by `FAILPOINTS`.
+const RECSAE: &str = env!("CARGO_BIN_EXE_recsae");
+
+/// Shared parts.
+pub(crate) struct Stage {
+    pub(crate) seed: u64,
+    pub(crate) kafka: Kafka,
+    pub(crate) library: PathBuf,
+    pub(crate) python: PathBuf,
+    /// The program; `CHAOS_RECSAE` puts another in its place (an optimised one).
+    pub(crate) recsae: PathBuf,
+    /// A program without points, for kills from outside: `CHAOS_PLAIN_RECSAE`, else the same.
+    pub(crate) plain: PathBuf,
+    folder: tempfile::TempDir,
+}
+
+impl Stage {
+    /// Starts the broker, draws the SAE, builds its bundle. `None` after saying what is missing.
+    pub(crate) fn set_up(seed: u64) -> Option<Self> {
+        let (library, python) = (support::onnxruntime()?, support::python()?);
+        let Some(kafka) = Kafka::start() else {
+            support::skip("no Apache Kafka (make setup)");
+            return None;
+        };
+        let named = |name: &str| std::env::var_os(name).map(PathBuf::from);
+        let recsae = named("CHAOS_RECSAE").unwrap_or_else(|| PathBuf::from(RECSAE));
+        let plain = named("CHAOS_PLAIN_RECSAE").unwrap_or_else(|| recsae.clone());
+        let stage = Self { seed, kafka, library, python, recsae, plain, folder: tempfile::tempdir().unwrap() };
+        let drawn = Command::new(&stage.python).arg(oracle()).args(["model", &seed.to_string()]).arg(stage.model()).output().unwrap();
+        assert!(drawn.status.success(), "{}", String::from_utf8_lossy(&drawn.stderr));
+        let built = Command::new(&stage.recsae)
+            .env("ORT_DYLIB_PATH", &stage.library)
+            .args(["bundle", "build", "--onnx"])
+            .arg(stage.model().join("sae.onnx"))
+            .arg("--out")
+            .arg(stage.bundle())
+            .output()
+            .unwrap();
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        Some(stage)
+    }
+
+    /// Folder of the SAE's numbers.
+    pub(crate) fn model(&self) -> PathBuf {
+        self.folder.path().join("model")
+    }
+
+    /// Its bundle.
+    pub(crate) fn bundle(&self) -> PathBuf {
+        self.folder.path().join("bundle")
+    }
+}
+
+/// The script that counts slowly.
+pub(crate) fn oracle() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts/chaos_oracle.py")
+}
