@@ -4,7 +4,11 @@
 //! Each scenario: a generator writes record i as a function of the seed; faults; then with nothing wrong
 //! any more a liveness record passes, everything is drained, and the export is compared with the numpy
 //! script's counts of what the broker acknowledged. The scenario also shows that its fault happened.
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a program of tests, which the lints' own exception for tests does not reach")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a program of tests, which the lints' own exception for tests does not reach"
+)]
 
 #[path = "../system/kafka_server.rs"]
 mod kafka_server;

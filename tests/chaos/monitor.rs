@@ -175,7 +175,15 @@ impl Books {
 
 fn scrape(port: u16) -> Option<Scrape> {
     let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(5))).build().into();
-    let text = agent.get(format!("http://127.0.0.1:{port}/metrics")).call().ok()?.body_mut().with_config().limit(64 << 20).read_to_string().ok()?;
+    let text = agent
+        .get(format!("http://127.0.0.1:{port}/metrics"))
+        .call()
+        .ok()?
+        .body_mut()
+        .with_config()
+        .limit(64 << 20)
+        .read_to_string()
+        .ok()?;
     let samples = text.lines().filter(|line| !line.starts_with('#'));
     let values = samples.filter_map(|line| line.rsplit_once(' ').and_then(|(name, value)| Some((name.to_owned(), value.parse().ok()?))));
     Some(Scrape { values: values.collect() })

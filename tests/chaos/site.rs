@@ -55,12 +55,7 @@ impl Site {
         let folder = tempfile::Builder::new().prefix(&format!("chaos-{name}-")).tempdir().unwrap();
         let topic = stage.kafka.topic(name, plan.n_partitions);
         let dead = stage.kafka.topic(&format!("{name}-dead"), 1);
-        let kafka = KafkaSettings {
-            dead_letter_topic: dead,
-            workers: 2,
-            instance_id: unique("pod"),
-            ..stage.kafka.settings(&[&topic])
-        };
+        let kafka = KafkaSettings { dead_letter_topic: dead, workers: 2, instance_id: unique("pod"), ..stage.kafka.settings(&[&topic]) };
         let mut settings = Settings { kafka, ..Settings::default() };
         settings.model = vec![ModelSettings { version: None, bundle: stage.bundle() }];
         settings.window.length = Duration::from_millis(WINDOW_MS.unsigned_abs());

@@ -79,8 +79,8 @@ pub(crate) fn compare(stage: &Stage, site: &Site) -> Checked<Verdict> {
 /// Runs the numpy script over the ledger.
 pub(crate) fn ask(stage: &Stage, ledger: &Path, export: &Path, store: &Path) -> Checked<Verdict> {
     let out = Command::new(&stage.python).arg(oracle()).arg("count").arg(stage.model()).args([ledger, export, store]).output().unwrap();
-    let answer: Value =
-        serde_json::from_slice(&out.stdout).map_err(|error| format!("the oracle failed: {error}\n{}", String::from_utf8_lossy(&out.stderr)))?;
+    let answer: Value = serde_json::from_slice(&out.stdout)
+        .map_err(|error| format!("the oracle failed: {error}\n{}", String::from_utf8_lossy(&out.stderr)))?;
     if !out.status.success() {
         return Err(format!("{answer:#}"));
     }

@@ -40,15 +40,8 @@ pub(crate) enum Kind {
 }
 
 /// Poison in turn.
-const POISON: [Kind; 7] = [
-    Kind::MalformedJson,
-    Kind::Tombstone,
-    Kind::NotFinite,
-    Kind::MissingEmbedding,
-    Kind::WrongWidth,
-    Kind::Future,
-    Kind::EmptyPayload,
-];
+const POISON: [Kind; 7] =
+    [Kind::MalformedJson, Kind::Tombstone, Kind::NotFinite, Kind::MissingEmbedding, Kind::WrongWidth, Kind::Future, Kind::EmptyPayload];
 
 /// One record.
 #[derive(Clone, Debug)]
