@@ -18,6 +18,7 @@ pub mod evaluate;
 pub mod history;
 pub mod produce;
 pub mod reference;
+pub mod report;
 pub mod run;
 pub mod serve;
 
@@ -55,6 +56,8 @@ pub enum Command {
     Reference(reference::Args),
     /// See alerts and act on them
     Alerts(alerts::Args),
+    /// Write the audit report of a span of time: one HTML file, and JSON
+    Report(report::Args),
     /// Check the record of what was counted, judged and done
     History(history::Args),
     /// Check configuration, bundle, broker, topics, state and keys: every fault as one line
@@ -81,6 +84,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Reference(args) => reference::run(&args),
         Command::Alerts(args) => alerts::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::History(args) => history::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Config(args) => config::run(&args),

@@ -15,5 +15,7 @@ mod judge_properties;
 mod kafka;
 mod onnx_forms;
 mod picture;
+mod recorded;
+mod report;
 mod simulated_world;
 mod support;
