@@ -11,7 +11,7 @@ use recsae::drift::closed::{ALL, ClosedWindow, OffsetRange};
 use recsae::drift::counts::{ContractSums, N_BUCKETS, SegmentCounts, bucket_of};
 use recsae::drift::judge::{ModelJudge, warmup_report};
 use recsae::drift::reference::Reference;
-use recsae::drift::report::{AlertState, Verdict};
+use recsae::drift::report::{AlertState, DriftReport, Verdict};
 use recsae::drift::settings::JudgeSettings;
 use recsae::drift::stream::StreamId;
 use recsae::record::{RejectReason, TopicPartition};
@@ -84,6 +84,38 @@ fn rmp_serde_bytes(judge: &ModelJudge) -> Vec<u8> {
     serde_json::to_vec(&judge.state()).unwrap()
 }
 
+/// Two versions side by side: users by parity, the same world, but that the second version shows `concept`
+/// in one more record of seven.
+pub(crate) fn record_two_versions(path: &Path, seed: u64, concept: usize, n_windows: u64) {
+    let world = World::new(seed, START_MS).unwrap();
+    let mut store = Store::open(path).unwrap();
+    store.begin_lineage("counting-hash", "two versions", START_MS).unwrap();
+    for window in 0..n_windows {
+        let mut records = world.window(window).records;
+        for (idx, record) in records.iter_mut().enumerate() {
+            if record.user % 2 == 1 && idx % 7 == 0 && !record.concepts.contains(&concept) {
+                record.concepts.push(concept);
+            }
+        }
+        let start_ms = world.window_start_ms(window);
+        let models = [("v12", 0), ("v13", 1)].map(|(version, parity)| {
+            let counts = count(records.iter().filter(|record| record.user % 2 == parity), window, false);
+            let window = ClosedWindow {
+                start_ms,
+                end_ms: start_ms + WINDOW_MS,
+                model_version: version.into(),
+                segments: BTreeMap::from([(ALL.to_owned(), counts)]),
+                rejected: BTreeMap::new(),
+                offsets: Vec::new(),
+                incomplete: None,
+            };
+            let report = warmup_report(&window, Verdict::Warmup);
+            JudgedModel { window, report, state: Vec::new() }
+        });
+        commit_all(&mut store, (start_ms, start_ms + WINDOW_MS), models.into());
+    }
+}
+
 /// People do something about the first alert, once each.
 fn act(store: &mut Store, window: u64, at_ms: i64) {
     let firing: Vec<_> = store.read().alerts(0).unwrap().into_iter().filter(|alert| alert.state == AlertState::Firing).collect();
@@ -99,9 +131,12 @@ fn act(store: &mut Store, window: u64, at_ms: i64) {
     }
 }
 
-fn commit(store: &mut Store, window: ClosedWindow, report: recsae::drift::report::DriftReport, state: Vec<u8>) {
+fn commit(store: &mut Store, window: ClosedWindow, report: DriftReport, state: Vec<u8>) {
     let (start_ms, end_ms) = (window.start_ms, window.end_ms);
-    let models = vec![JudgedModel { window, report, state }];
+    commit_all(store, (start_ms, end_ms), vec![JudgedModel { window, report, state }]);
+}
+
+fn commit_all(store: &mut Store, (start_ms, end_ms): (i64, i64), models: Vec<JudgedModel>) {
     let judgement = Judgement { start_ms, end_ms, n_partials: 0, models, admitted: Vec::new(), judged_ms: end_ms + 660_000 };
     assert_eq!(store.commit_judgement(&judgement).unwrap(), JudgementOutcome::Stored);
 }
@@ -132,7 +167,8 @@ pub(crate) fn closed(world: &World, window: u64) -> ClosedWindow {
     }
 }
 
-fn count<'a>(records: impl Iterator<Item = &'a Served>, window: u64, broken: bool) -> SegmentCounts {
+/// Sums of the records of one segment.
+pub(crate) fn count<'a>(records: impl Iterator<Item = &'a Served>, window: u64, broken: bool) -> SegmentCounts {
     let mut counts = SegmentCounts { fired: vec![0; N_CONCEPTS], presence: vec![0; N_CONCEPTS], ..SegmentCounts::default() };
     counts.presence_by_bucket = vec![0; N_BUCKETS * N_CONCEPTS];
     let mut users: BTreeMap<u32, (u32, BTreeSet<usize>)> = BTreeMap::new();

@@ -13,11 +13,14 @@ mod demo;
 mod kafka_server;
 mod observers;
 mod page;
+mod page_report;
 #[path = "../it/picture.rs"]
 mod picture;
 mod pipeline;
 mod produce;
 mod real_input;
+#[path = "../it/recorded.rs"]
+mod recorded;
 mod rules;
 mod secured;
 mod service_unit;

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::picture::{Instance, NOW_MS, TOKEN, instance};
 use crate::support;
 
-fn chromium(program: &Path, folder: &Path, arguments: &[&str], url: &str) -> (String, String) {
+pub(crate) fn chromium(program: &Path, folder: &Path, arguments: &[&str], url: &str) -> (String, String) {
     let profile = format!("--user-data-dir={}", folder.join("profile").display());
     let output = Command::new("timeout")
         .args(["60", &program.display().to_string()])
@@ -30,7 +30,7 @@ fn get(url: &str) -> String {
 }
 
 /// Attributes of each tag that starts with `start`, unescaped.
-fn attributes(dom: &str, start: &str, name: &str) -> Vec<String> {
+pub(crate) fn attributes(dom: &str, start: &str, name: &str) -> Vec<String> {
     let tags = dom.split(start).skip(1).map(|rest| rest.split('>').next().unwrap());
     let value = |tag: &str| tag.split(&format!("{name}=\"")).nth(1).map(|rest| rest.split('"').next().unwrap().replace("&amp;", "&"));
     tags.filter_map(value).collect()
