@@ -59,7 +59,9 @@ fn every_number_of_a_report_is_the_stores() {
     let mut points = Vec::new();
     reader
         .for_each_report(&WindowQuery::default(), |report| -> Result<(), recsae::store::StoreError> {
-            for segment in report.segments.iter().filter(|segment| segment.segment == recorded.segment && segment.verdict.kind() == "judged") {
+            for segment in
+                report.segments.iter().filter(|segment| segment.segment == recorded.segment && segment.verdict.kind() == "judged")
+            {
                 let stream = segment.streams.iter().find(|stream| stream.stream == found.alert.stream).unwrap();
                 points.push((report.start_ms, stream.count / segment.units.unwrap(), stream.expected / segment.units.unwrap()));
             }

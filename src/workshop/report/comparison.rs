@@ -116,7 +116,8 @@ pub fn compare(
             return Ok(());
         }
         pooled.add(&window);
-        let places = if by_version { [(window.model_version == a, within), (window.model_version == b, within)] } else { [(true, a), (true, b)] };
+        let places =
+            if by_version { [(window.model_version == a, within), (window.model_version == b, within)] } else { [(true, a), (true, b)] };
         let key = (window.start_ms, if by_version { String::new() } else { window.model_version.clone() });
         for (side, (here, segment)) in windows.entry(key).or_default().iter_mut().zip(places) {
             if let Some(counts) = window.segments.get(segment).filter(|_| here && window.incomplete.is_none()) {

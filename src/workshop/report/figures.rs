@@ -154,7 +154,10 @@ pub fn forest(differences: &[Difference]) -> Markup {
     let widest = differences.iter().flat_map(|d| [d.low, d.high.unwrap_or(d.low)]).filter(|v| *v > 0.0).map(|v| v.ln().abs());
     let reach = widest.fold(1.5_f64.ln(), f64::max).min(16_f64.ln());
     let x = Linear::new((-reach, reach), (NAMES + 8.0, WIDTH - 110.0));
-    let ticks: Vec<f64> = [0.0625, 0.125, 0.25, 0.5, 0.667, 1.0, 1.5, 2.0, 4.0, 8.0, 16.0].into_iter().filter(|t: &f64| t.ln().abs() <= reach + 1e-9).collect();
+    let ticks: Vec<f64> = [0.0625, 0.125, 0.25, 0.5, 0.667, 1.0, 1.5, 2.0, 4.0, 8.0, 16.0]
+        .into_iter()
+        .filter(|t: &f64| t.ln().abs() <= reach + 1e-9)
+        .collect();
     let bottom = height - BOTTOM;
     html! {
         svg.figure viewBox={ "0 0 " (WIDTH) " " (r(height)) } role="img" aria-label="Ratios with 95 % intervals" data-rows=(differences.len()) {

@@ -37,10 +37,15 @@ pub fn gaps(summaries: &[WindowSummary], request: &ReportRequest, wanted: &dyn F
             }),
         }
     }
-    let whole: Vec<Gap> = runs.iter().filter(|((_, segment), _)| *segment == crate::drift::closed::ALL).flat_map(|(_, run)| run.clone()).collect();
+    let whole: Vec<Gap> =
+        runs.iter().filter(|((_, segment), _)| *segment == crate::drift::closed::ALL).flat_map(|(_, run)| run.clone()).collect();
     let told = |gap: &Gap| {
         let covers = |all: &&Gap| {
-            all.segment != gap.segment && all.model_version == gap.model_version && all.verdict == gap.verdict && all.from <= gap.from && all.to >= gap.to
+            all.segment != gap.segment
+                && all.model_version == gap.model_version
+                && all.verdict == gap.verdict
+                && all.from <= gap.from
+                && all.to >= gap.to
         };
         whole.iter().any(|all| covers(&all))
     };

@@ -83,7 +83,8 @@ fn in_one_breath(report: &Report) -> String {
         )
     };
     if summary.judged > 0 {
-        let named: Vec<String> = report.found.iter().filter(|found| found.alert.window_start >= report.from).take(3).map(in_short).collect();
+        let named: Vec<String> =
+            report.found.iter().filter(|found| found.alert.window_start >= report.from).take(3).map(in_short).collect();
         text += &match summary.alerts_opened {
             0 => " No drift was found.".to_owned(),
             n => {

@@ -18,7 +18,9 @@ pub(super) fn comparison_section(comparison: &Comparison) -> Markup {
     let shown = &comparison.differences[..comparison.differences.len().min(SHOWN)];
     let named = usize::try_from(comparison.named).unwrap_or(0).min(shown.len());
     let what = if comparison.of == "segment" { "segment" } else { "model version" };
-    let units = |entities: u64, records: u64| if entities > 0 { format!("{} entities", grouped(entities)) } else { format!("{} records", grouped(records)) };
+    let units = |entities: u64, records: u64| {
+        if entities > 0 { format!("{} entities", grouped(entities)) } else { format!("{} records", grouped(records)) }
+    };
     html! {
         section #comparison {
             h2 { (segment_words(&comparison.a)) " and " (segment_words(&comparison.b)) " side by side" }

@@ -92,7 +92,10 @@ mod tests {
 
     #[test]
     fn ticks_are_round_and_within() {
-        assert_eq!(Linear::new((0.0, 0.043), (0.0, 1.0)).ticks(4.0).iter().map(|t| (t * 1e4).round()).collect::<Vec<_>>(), [0.0, 200.0, 400.0]);
+        assert_eq!(
+            Linear::new((0.0, 0.043), (0.0, 1.0)).ticks(4.0).iter().map(|t| (t * 1e4).round()).collect::<Vec<_>>(),
+            [0.0, 200.0, 400.0]
+        );
         assert_eq!(Linear::new((0.0, 10.0), (0.0, 1.0)).ticks(5.0), [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]);
         assert_eq!(Linear::new((3.0, 3.0), (0.0, 1.0)).at(f64::NAN), 0.0);
     }

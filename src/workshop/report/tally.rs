@@ -114,7 +114,8 @@ impl Tally {
     /// The `n` streams nearest to an alert that are not among `but`.
     #[must_use]
     pub fn closest(&self, n: usize, but: &BTreeSet<Place>) -> Vec<Place> {
-        let mut near: Vec<(&Place, f64)> = self.nearest.iter().filter(|(place, _)| !but.contains(*place)).map(|(p, near)| (p, *near)).collect();
+        let mut near: Vec<(&Place, f64)> =
+            self.nearest.iter().filter(|(place, _)| !but.contains(*place)).map(|(p, near)| (p, *near)).collect();
         near.sort_by(|(place_a, a), (place_b, b)| b.total_cmp(a).then(place_a.cmp(place_b)));
         near.into_iter().take(n).map(|(place, _)| place.clone()).collect()
     }

@@ -106,9 +106,15 @@ mod tests {
 
     #[test]
     fn numbers_carry_the_digits_that_mean_something() {
-        assert_eq!([change(Some(2.06)), change(Some(0.46)), change(None), change(Some(0.0))], ["+106 %", "−54 %", "from nothing", "to nothing"]);
+        assert_eq!(
+            [change(Some(2.06)), change(Some(0.46)), change(None), change(Some(0.0))],
+            ["+106 %", "−54 %", "from nothing", "to nothing"]
+        );
         assert_eq!([percent(0.5), percent(0.012), percent(0.0003), percent(0.0)], ["50 %", "1.2 %", "0.03 %", "0 %"]);
-        assert_eq!([grouped(1_234_567), counted(1, "alert", "alerts"), counted(0, "alert", "alerts")], ["1\u{202f}234\u{202f}567", "one alert", "0 alerts"]);
+        assert_eq!(
+            [grouped(1_234_567), counted(1, "alert", "alerts"), counted(0, "alert", "alerts")],
+            ["1\u{202f}234\u{202f}567", "one alert", "0 alerts"]
+        );
         assert_eq!([length(7_200_000), length(14 * 86_400_000), length(1_800_000)], ["2 h", "14 d", "30 min"]);
     }
 }
