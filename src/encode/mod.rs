@@ -10,8 +10,6 @@ use std::sync::Arc;
 use crate::bundle::Bundle;
 use crate::bundle::golden::{GoldenMismatch, GoldenReport};
 use crate::bundle::onnx;
-use crate::encode::checked::CheckedEncoder;
-use crate::encode::native::{Kernel, NativeEncoder, NativeModel, stress_rows};
 use crate::sae::activation::SparseActivations;
 use crate::sae::embedding::EmbeddingBatch;
 use crate::sae::weights::SaeSpec;
@@ -21,6 +19,9 @@ mod library;
 pub mod native;
 mod ort;
 mod plain;
+
+use checked::CheckedEncoder;
+use native::{Kernel, NativeEncoder, NativeModel, stress_rows};
 
 pub use library::{LIBRARY_VARIABLE, LibraryError};
 pub use ort::OrtEncoder;

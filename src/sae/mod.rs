@@ -8,7 +8,7 @@ pub mod reconstruction;
 pub mod topk;
 #[cfg(target_arch = "x86_64")]
 mod topk_avx2;
-mod topk_bound;
+pub(crate) mod topk_bound;
 mod topk_candidates;
 pub mod weights;
 pub mod wide;

@@ -14,6 +14,7 @@
 //! AVX2, and is held to this one value for value. `make bench-topk` prints what both cost.
 
 use crate::sae::activation::SparseActivations;
+use crate::sae::latent::LatentId;
 #[cfg(target_arch = "x86_64")]
 use crate::sae::topk_avx2::Avx2;
 use crate::sae::topk_bound::{bisect, n_lanes, n_reaching};
@@ -81,6 +82,33 @@ impl Selector {
     #[cfg(not(target_arch = "x86_64"))]
     fn candidates(&mut self, dense: &[f32], k: usize, floor: f32) {
         candidates(dense, k, floor, &mut self.scratch);
+    }
+}
+
+/// Selects among latents whose values were computed one by one; keeps its memory between rows.
+#[derive(Debug, Default)]
+pub(crate) struct Among(Scratch);
+
+impl Among {
+    /// Keeps the `k` largest of the values above `floor`; latents ascend. Returns the least of them, which the next
+    /// one would have to reach: `floor` where there are fewer than `k`.
+    pub(crate) fn select(&mut self, latents: &[u32], values: &[f32], k: usize, floor: f32) -> f32 {
+        let scratch = &mut self.0;
+        scratch.make_room(values.len() + 1);
+        for (latent, value) in latents.iter().zip(values) {
+            scratch.latents[scratch.n] = LatentId(*latent);
+            scratch.values[scratch.n] = *value;
+            scratch.n += usize::from(*value > floor);
+        }
+        if scratch.n > k {
+            scratch.keep_largest(k);
+        }
+        if scratch.n < k { floor } else { scratch.values[..scratch.n].iter().fold(f32::INFINITY, |least, value| least.min(*value)) }
+    }
+
+    /// Appends what was selected as a row.
+    pub(crate) fn append_to(&self, activations: &mut SparseActivations) {
+        activations.push_row(&self.0.latents[..self.0.n], &self.0.values[..self.0.n]);
     }
 }
 

@@ -10,7 +10,7 @@ const WIDE_LANES: usize = 1024;
 const BISECTIONS: usize = 10;
 
 /// Lanes whose maxima bound the k-th largest of a row of `d_sae`; 0 where no bound is worth its cost.
-pub(super) fn n_lanes(d_sae: usize, k: usize) -> usize {
+pub(crate) fn n_lanes(d_sae: usize, k: usize) -> usize {
     let pays = |lanes: usize| k <= lanes / 2 && d_sae >= 2 * lanes;
     [LANES, WIDE_LANES].into_iter().find(|lanes| pays(*lanes)).unwrap_or(0)
 }

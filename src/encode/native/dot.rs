@@ -12,15 +12,8 @@
 //! Error against exact arithmetic: each a[l] takes n = ceil(d / 8) roundings, the tree three, the bias
 //! one, so `|v - (w.x + b)| <= u (n + 4) (sum |w_i x_i| + |b|) (1 + small)`, `u = 2^-24`.
 
-use crate::encode::native::cpu::Kernel;
-#[cfg(target_arch = "x86_64")]
-use crate::encode::native::dot_avx2;
-use crate::encode::native::model::NativeModel;
-
 /// Partial sums of a dot product.
 pub(super) const LANES: usize = 8;
-/// Latents whose weights stay in the first cache while a block of rows passes by.
-const PANEL: usize = 32;
 
 /// `w . x`, both of one length that is a multiple of [`LANES`].
 pub(super) fn dot(w: &[f32], x: &[f32]) -> f32 {
@@ -31,35 +24,4 @@ pub(super) fn dot(w: &[f32], x: &[f32]) -> f32 {
         }
     }
     ((a[0] + a[1]) + (a[2] + a[3])) + ((a[4] + a[5]) + (a[6] + a[7]))
-}
-
-/// Values of all latents: `rows [n, padded_in]` to `dense [n, padded_sae]`, without the ReLU.
-pub(super) fn dense(kernel: Kernel, model: &NativeModel, rows: &[f32], dense: &mut [f32]) {
-    let (d_in, d_sae) = (model.padded_in(), model.padded_sae());
-    debug_assert_eq!(rows.len() / d_in, dense.len() / d_sae);
-    for start in (0..d_sae).step_by(PANEL) {
-        let panel = start..(start + PANEL).min(d_sae);
-        match kernel {
-            Kernel::Portable => {
-                for (x, out) in rows.chunks_exact(d_in).zip(dense.chunks_exact_mut(d_sae)) {
-                    for latent in panel.clone() {
-                        out[latent] = dot(model.row(latent), x) + model.bias()[latent];
-                    }
-                }
-            }
-            #[cfg(target_arch = "x86_64")]
-            Kernel::Avx2(proof) => dot_avx2::panel(proof, model, panel, rows, dense),
-        }
-    }
-}
-
-/// Values of the given latents of one row, appended to `values`.
-pub(super) fn some(kernel: Kernel, model: &NativeModel, latents: &[u32], x: &[f32], values: &mut Vec<f32>) {
-    match kernel {
-        Kernel::Portable => {
-            values.extend(latents.iter().map(|latent| dot(model.row(*latent as usize), x) + model.bias()[*latent as usize]));
-        }
-        #[cfg(target_arch = "x86_64")]
-        Kernel::Avx2(proof) => dot_avx2::some(proof, model, latents, x, values),
-    }
 }

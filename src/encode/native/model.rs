@@ -72,6 +72,7 @@ impl NativeModel {
     }
 
     /// Appends `x - c`, padded, to `rows`.
+    #[inline(always)]
     pub(super) fn centre(&self, x: &[f32], rows: &mut Vec<f32>) {
         rows.extend(x.iter().zip(&self.centre).map(|(x, c)| x - c));
         rows.resize(rows.len() + self.padded_in - x.len(), 0.0);

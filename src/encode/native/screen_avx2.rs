@@ -1,0 +1,189 @@
+//! The screen's arithmetic in AVX2: the twin of the portable one, integer for integer.
+//!
+//! A tile is 5 rows x 32 latents: ten sums of 16 numbers, two registers of weights, a row's pair and a
+//! product. A step multiplies and adds two dimensions: one load of weights serves five rows.
+
+#![expect(unsafe_code, reason = "calls code for CPU features that were detected; loads and stores arrays of one register's size")]
+
+use std::arch::x86_64::{
+    __m256i, _mm256_add_epi16, _mm256_cmpgt_epi16, _mm256_loadu_si256, _mm256_maddubs_epi16, _mm256_max_epi16, _mm256_movemask_epi8,
+    _mm256_mulhrs_epi16, _mm256_packs_epi16, _mm256_permute4x64_epi64, _mm256_set1_epi16, _mm256_setzero_si256, _mm256_storeu_si256,
+};
+
+use crate::encode::native::cpu::Avx2;
+use crate::encode::native::screen::{BLOCK_PAIRS, PANEL, ROWS, Screen};
+use crate::encode::native::screen_row::Tile;
+
+/// Numbers of a register.
+const WIDTH: usize = 16;
+/// Latents whose comparisons are the bits of a word.
+const WORD: usize = 64;
+/// Latents of a word that are written before anybody looks how many there are: see `sae::topk_avx2`.
+const EAGER: usize = 4;
+
+/// `mid_j` of all latents for the rows of a tile.
+pub(super) fn estimates(_: Avx2, screen: &Screen, tile: &Tile, mid: &mut [i16]) {
+    // SAFETY: a value of `Avx2` exists only where the features were detected.
+    unsafe { estimates_avx2(screen, tile, mid) }
+}
+
+/// `maxima[l]` = the largest of 0 and the values at `l`, `l + n`, ... of `n` lanes, a multiple of 64.
+pub(super) fn lane_maxima(_: Avx2, mid: &[i16], maxima: &mut [i16]) {
+    // SAFETY: as above.
+    unsafe { lane_maxima_avx2(mid, maxima) }
+}
+
+/// How many values reach `bound`; a multiple of 64 of them.
+pub(super) fn n_reaching(_: Avx2, values: &[i16], bound: i16) -> usize {
+    // SAFETY: as above.
+    unsafe { n_reaching_avx2(values, bound) }
+}
+
+/// Positions of the latents whose estimate and margin reach `bound`, ascending, into `latents`, which has room for
+/// [`EAGER`] more than all; returns how many there are.
+pub(super) fn collect(_: Avx2, screen: &Screen, mid: &[i16], margin: i16, bound: i16, latents: &mut [u32]) -> usize {
+    // SAFETY: as above.
+    unsafe { collect_avx2(screen, mid, margin, bound, latents) }
+}
+
+#[target_feature(enable = "avx2")]
+fn estimates_avx2(screen: &Screen, tile: &Tile, mid: &mut [i16]) {
+    let (n_pairs, d_sae) = (screen.n_pairs, screen.d_sae);
+    let panels = screen.weights.chunks_exact(n_pairs * PANEL * 2);
+    for (panel, weights) in panels.enumerate() {
+        let first = panel * PANEL;
+        let mut totals = [[_mm256_setzero_si256(); 2]; ROWS];
+        let blocks = weights.chunks(BLOCK_PAIRS * PANEL * 2).zip(tile.pairs.chunks(BLOCK_PAIRS * ROWS));
+        for (block, (weights, pairs)) in blocks.enumerate() {
+            let start = &screen.starts[block * d_sae + first..][..PANEL];
+            let mut sums = [[load(&start[..WIDTH]), load(&start[WIDTH..])]; ROWS];
+            for (weights, pairs) in weights.as_chunks::<{ PANEL * 2 }>().0.iter().zip(pairs.as_chunks::<ROWS>().0) {
+                let (low, high) = (load_i8(&weights[..PANEL]), load_i8(&weights[PANEL..]));
+                for row in 0..ROWS {
+                    let x = _mm256_set1_epi16(pairs[row].cast_signed());
+                    sums[row][0] = _mm256_add_epi16(sums[row][0], _mm256_maddubs_epi16(x, low));
+                    sums[row][1] = _mm256_add_epi16(sums[row][1], _mm256_maddubs_epi16(x, high));
+                }
+            }
+            if screen.shift == 0 {
+                totals = sums;
+            } else {
+                let half = _mm256_set1_epi16(1 << (15 - screen.shift));
+                for (total, sum) in totals.as_flattened_mut().iter_mut().zip(sums.as_flattened()) {
+                    *total = _mm256_add_epi16(*total, _mm256_mulhrs_epi16(*sum, half));
+                }
+            }
+        }
+        let (scales, biases) = (&screen.scales[first..][..PANEL], &screen.biases[first..][..PANEL]);
+        for (row, totals) in totals.into_iter().enumerate() {
+            let factor = _mm256_set1_epi16(tile.rows[row].bias_factor);
+            let mid = &mut mid[row * d_sae + first..][..PANEL];
+            for (half, total) in totals.into_iter().enumerate() {
+                let at = half * WIDTH..(half + 1) * WIDTH;
+                let scaled = _mm256_mulhrs_epi16(total, load(&scales[at.clone()]));
+                store(&mut mid[at.clone()], _mm256_add_epi16(scaled, _mm256_mulhrs_epi16(load(&biases[at]), factor)));
+            }
+        }
+    }
+}
+
+#[target_feature(enable = "avx2")]
+fn lane_maxima_avx2(mid: &[i16], maxima: &mut [i16]) {
+    let n_lanes = maxima.len();
+    for (block, maxima) in maxima.as_chunks_mut::<WORD>().0.iter_mut().enumerate() {
+        let mut registers = [_mm256_setzero_si256(); WORD / WIDTH];
+        for stride in mid.chunks(n_lanes) {
+            let Some(values) = stride.get(block * WORD..(block + 1) * WORD) else { continue };
+            for (register, values) in registers.iter_mut().zip(values.as_chunks::<WIDTH>().0) {
+                *register = _mm256_max_epi16(*register, load(values));
+            }
+        }
+        for (register, maxima) in registers.into_iter().zip(maxima.as_chunks_mut::<WIDTH>().0) {
+            store(maxima, register);
+        }
+    }
+}
+
+#[target_feature(enable = "avx2,popcnt")]
+fn n_reaching_avx2(values: &[i16], bound: i16) -> usize {
+    let below = below(bound);
+    let word = |word: &[i16; WORD]| reaching(|at| load(&word[at..at + WIDTH]), below).count_ones() as usize;
+    values.as_chunks::<WORD>().0.iter().map(word).sum()
+}
+
+#[target_feature(enable = "avx2,bmi1,popcnt")]
+fn collect_avx2(screen: &Screen, mid: &[i16], margin: i16, bound: i16, latents: &mut [u32]) -> usize {
+    let (below, margins) = (below(bound), _mm256_set1_epi16(margin));
+    let mut n = 0;
+    let n_words = mid.len() / WORD * WORD;
+    let words = mid.as_chunks::<WORD>().0.iter().zip(screen.scales.as_chunks::<WORD>().0);
+    for ((mid, scales), start) in words.zip((0u32..).step_by(WORD)) {
+        let up = |at: usize| _mm256_add_epi16(load(&mid[at..at + WIDTH]), _mm256_mulhrs_epi16(margins, load(&scales[at..at + WIDTH])));
+        let mut bits = reaching(up, below);
+        let end = n + bits.count_ones() as usize;
+        let Some(eager) = latents.get_mut(n..n + EAGER) else { return n };
+        for latent in eager {
+            // Past the last bit this writes 64, which the next word overwrites.
+            *latent = start + bits.trailing_zeros();
+            bits &= bits.wrapping_sub(1);
+        }
+        for latent in latents.get_mut(n + EAGER..end).into_iter().flatten() {
+            *latent = start + bits.trailing_zeros();
+            bits &= bits.wrapping_sub(1);
+        }
+        n = end;
+    }
+    // Half a word is left where the dictionary is an odd number of panels.
+    for ((mid, scale), latent) in mid.iter().zip(&screen.scales).zip(0u32..).skip(n_words) {
+        let product = (i32::from(margin) * i32::from(*scale) + (1 << 14)) >> 15;
+        if i32::from(*mid) + product >= i32::from(bound) {
+            latents[n] = latent;
+            n += 1;
+        }
+    }
+    n
+}
+
+/// What the values that reach `bound` are greater than, which is what the instruction compares with.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn below(bound: i16) -> __m256i {
+    _mm256_set1_epi16(bound.saturating_sub(1))
+}
+
+/// One bit for each of 64 numbers, 16 of which `at` gives: whether it is greater than `below`.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn reaching(at: impl Fn(usize) -> __m256i, below: __m256i) -> u64 {
+    let half = |start: usize| {
+        let (a, b) = (_mm256_cmpgt_epi16(at(start), below), _mm256_cmpgt_epi16(at(start + WIDTH), below));
+        // Packing takes turns between the halves of its operands; the permutation puts them in order.
+        let packed = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi16(a, b));
+        u64::from(_mm256_movemask_epi8(packed).cast_unsigned())
+    };
+    half(0) | (half(WORD / 2) << 32)
+}
+
+#[target_feature(enable = "avx2")]
+#[inline]
+fn load(values: &[i16]) -> __m256i {
+    debug_assert_eq!(values.len(), WIDTH);
+    // SAFETY: every caller hands over 16 numbers, which are 32 bytes; the load needs no alignment.
+    unsafe { _mm256_loadu_si256(values.as_ptr().cast()) }
+}
+
+#[target_feature(enable = "avx2")]
+#[inline]
+fn load_i8(values: &[i8]) -> __m256i {
+    debug_assert_eq!(values.len(), PANEL);
+    // SAFETY: every caller hands over 32 bytes; the load needs no alignment.
+    unsafe { _mm256_loadu_si256(values.as_ptr().cast()) }
+}
+
+#[target_feature(enable = "avx2")]
+#[inline]
+fn store(into: &mut [i16], values: __m256i) {
+    debug_assert_eq!(into.len(), WIDTH);
+    // SAFETY: every caller hands over room for 16 numbers, which are 32 bytes; the store needs no alignment.
+    unsafe { _mm256_storeu_si256(into.as_mut_ptr().cast(), values) }
+}
