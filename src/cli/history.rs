@@ -13,11 +13,17 @@ use crate::store::reader::WindowQuery;
 use crate::store::{StoreError, StoreReader};
 use crate::workshop::windows_writer::WindowsWriter;
 
+mod again;
+mod keep;
+
 /// Arguments of `recsae history`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   recsae history export -c recsae.toml --out windows.parquet   # for DuckDB, pandas and `recsae backtest`
-  recsae history verify -c recsae.toml --head 5f3a...   # the head you wrote down, or Prometheus kept")]
+  recsae history verify -c recsae.toml --head 5f3a...   # the head you wrote down, or Prometheus kept
+  recsae history recount -c recsae.toml 2026-11-03T14:00:00Z   # the counts again, from Kafka
+  recsae history rejudge -c recsae.toml 2026-11-03T14:00:00Z   # the evidence again, bit for bit
+  recsae history backup -c recsae.toml --out backup.db   # while the monitor runs")]
 pub struct Args {
     #[command(subcommand)]
     command: HistoryCommand,
@@ -52,13 +58,79 @@ enum HistoryCommand {
     Verify {
         #[command(flatten)]
         common: Common,
-        /// A head seen before: it must still be in the chain
+        /// A head seen before (in a log, Prometheus, a report): it must still be in the chain. Without it a
+        /// store that was cut, rolled back or written anew as a whole looks intact
         #[arg(long, value_name = "HASH")]
         head: Option<String>,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
+    /// Count a judged window again from its records in Kafka: every count must agree
+    Recount {
+        #[command(flatten)]
+        window: WindowChoice,
+    },
+    /// Judge a window again from the record: the evidence must come out bit for bit
+    Rejudge {
+        #[command(flatten)]
+        window: WindowChoice,
+    },
+    /// Copy the store into a new file, also while an instance runs
+    Backup {
+        #[command(flatten)]
+        common: Common,
+        /// File to write; must not exist
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Delete counts and reports of old windows; the chain stays provable. A running instance does it by itself
+    Prune {
+        #[command(flatten)]
+        common: Common,
+        /// Windows that ended by then, RFC 3339; default: now less [store] retention
+        #[arg(long)]
+        before: Option<jiff::Timestamp>,
+        #[command(flatten)]
+        actor: ActorArgs,
+    },
+    /// Delete the salt of entity hashes: hashes that were stored can then be tied to nobody
+    ForgetSalt {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        actor: ActorArgs,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct WindowChoice {
+    #[command(flatten)]
+    common: Common,
+    /// Start of the window, RFC 3339, as `/api/v1/windows` and the report print it
+    window: jiff::Timestamp,
+    /// Only this model version
+    #[arg(long)]
+    model: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct ActorArgs {
+    /// Who does it
+    #[arg(long, env = "USER", default_value = "unknown")]
+    who: String,
+    /// Why; it is kept on the record
+    #[arg(long)]
+    why: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -85,6 +157,11 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
             export(&settings(common)?, &query, out, *json)
         }
         HistoryCommand::Verify { common, head, json } => verify(&settings(common)?, head.as_deref(), *json),
+        HistoryCommand::Recount { window } => again::recount_window(&settings(&window.common)?, window),
+        HistoryCommand::Rejudge { window } => again::rejudge_window(&settings(&window.common)?, window),
+        HistoryCommand::Backup { common, out, json } => keep::backup(&settings(common)?, out, *json),
+        HistoryCommand::Prune { common, before, actor } => keep::prune(&settings(common)?, *before, actor),
+        HistoryCommand::ForgetSalt { common, actor } => keep::forget_salt(&settings(common)?, actor),
     }
 }
 

@@ -12,6 +12,7 @@ pub mod dead_letter;
 pub mod embedded;
 pub mod error;
 pub mod producer;
+pub mod range;
 pub mod rebalance;
 pub mod sample;
 pub mod scan;

@@ -62,7 +62,7 @@ impl Counting {
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "sums over rows are f64; a row's own error needs no more than f32")]
-fn fit(error: RowError) -> Fit {
+pub(super) fn fit(error: RowError) -> Fit {
     Fit {
         squared_error: error.squared_error as f32,
         cosine: error.cosine as f32,

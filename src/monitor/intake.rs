@@ -101,6 +101,12 @@ impl Intake {
         &self.table
     }
 
+    /// The last record that was decoded.
+    #[must_use]
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
     /// Event time of the last record that was taken.
     #[must_use]
     pub fn last_event_time_ms(&self) -> i64 {

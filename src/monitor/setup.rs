@@ -187,7 +187,7 @@ impl Setup {
 const MIN_SEGMENT_RECORDS: u64 = 20;
 
 /// Names of segment fields and pairs as configured.
-fn fields(settings: &Settings) -> SegmentFields {
+pub(super) fn fields(settings: &Settings) -> SegmentFields {
     let names: Vec<String> = settings.segments.fields.iter().map(|field| field.trim_start_matches("header:").to_owned()).collect();
     let position = |field: &String| settings.segments.fields.iter().position(|known| known == field);
     let pairs = settings.segments.pairs.iter().filter_map(|[a, b]| position(a).zip(position(b))).collect();

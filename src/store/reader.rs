@@ -11,7 +11,7 @@ use crate::drift::closed::{ClosedWindow, OffsetRange, PartialWindow};
 use crate::drift::partition::PartitionPosition;
 use crate::drift::report::DriftReport;
 use crate::record::TopicPartition;
-use crate::store::audit::{self, AuditEntry, Verification};
+use crate::store::audit;
 use crate::store::error::{StoreError, StoreResult};
 use crate::store::reference_rows::{self, ReferenceEntry};
 use crate::store::{alert_rows, codec, schema};
@@ -276,22 +276,6 @@ impl StoreReader {
         audit::head(&self.connection)
     }
 
-    /// Checks the whole chain, and every judged window and reference against the digests in it.
-    /// `each` sees every entry that holds.
-    ///
-    /// # Errors
-    /// The database refuses.
-    pub fn verify_audit(&self, mut each: impl FnMut(&AuditEntry)) -> StoreResult<Verification> {
-        audit::verify(&self.connection, |entry| {
-            each(entry);
-            match entry.kind.as_str() {
-                "judged" => self.check_judged(&entry.body),
-                "reference" => self.check_reference(&entry.body),
-                _ => Ok(None),
-            }
-        })
-    }
-
     /// Segments of the current lineage that were admitted while running, and the first window start
     /// each is counted from.
     ///
@@ -323,39 +307,6 @@ impl StoreReader {
             each(&codec::decompress(blob)?)?;
         }
         Ok(())
-    }
-
-    fn check_judged(&self, body: &str) -> StoreResult<Option<String>> {
-        let Ok(body) = serde_json::from_str::<serde_json::Value>(body) else { return Ok(Some("its body is no JSON".into())) };
-        let (lineage, start) = (body["lineage"].as_i64(), body["window_start"].as_i64());
-        for model in body["models"].as_array().into_iter().flatten() {
-            let version = model["model_version"].as_str();
-            let sql = "SELECT counts, report FROM judged_models WHERE lineage = ?1 AND window_start = ?2 AND model_version = ?3";
-            let found: Option<(Vec<u8>, Vec<u8>)> =
-                self.connection.query_row(sql, params![lineage, start, version], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
-            let Some((counts, report)) = found else {
-                return Ok(Some(format!("window {} of model {:?} is missing", start.unwrap_or(0), version.unwrap_or(""))));
-            };
-            for (what, blob) in [("counts", counts), ("report", report)] {
-                let digest = codec::decompress(&blob).map(|bytes| codec::hex(&codec::digest(&bytes))).ok();
-                if digest.as_deref() != model[what].as_str() {
-                    return Ok(Some(format!("{what} of window {} are not those that were judged", start.unwrap_or(0))));
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    fn check_reference(&self, body: &str) -> StoreResult<Option<String>> {
-        let Ok(body) = serde_json::from_str::<serde_json::Value>(body) else { return Ok(Some("its body is no JSON".into())) };
-        let name = body["name"].as_str().unwrap_or("");
-        let digest = match reference_rows::load(&self.connection, name) {
-            Ok(Some((_, bytes))) => codec::hex(&codec::digest(&bytes)),
-            Ok(None) => return Ok(Some(format!("reference {name:?} is missing"))),
-            Err(StoreError::Damaged { .. }) => String::new(),
-            Err(error) => return Err(error),
-        };
-        Ok((Some(digest.as_str()) != body["sha256"].as_str()).then(|| format!("reference {name:?} is not the one that was stored")))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 
-use rusqlite::OptionalExtension;
+use rusqlite::{Connection, OptionalExtension};
 
 use crate::store::error::{StoreError, StoreResult};
 use crate::store::writer::Store;
@@ -18,9 +18,7 @@ impl Store {
     /// The system gives no randomness, or the database refuses.
     pub fn entity_salt(&mut self) -> StoreResult<[u8; 16]> {
         let transaction = self.transaction()?;
-        let known: Option<[u8; 16]> =
-            transaction.query_row("SELECT value FROM salts WHERE name = ?1", [ENTITY], |row| row.get(0)).optional()?;
-        if let Some(salt) = known {
+        if let Some(salt) = stored(&transaction)? {
             return Ok(salt);
         }
         let mut salt = [0_u8; 16];
@@ -30,4 +28,9 @@ impl Store {
         transaction.commit()?;
         Ok(salt)
     }
+}
+
+/// The salt, if there is one.
+pub(super) fn stored(connection: &Connection) -> StoreResult<Option<[u8; 16]>> {
+    Ok(connection.query_row("SELECT value FROM salts WHERE name = ?1", [ENTITY], |row| row.get(0)).optional()?)
 }

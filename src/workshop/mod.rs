@@ -6,6 +6,7 @@ pub mod evaluate;
 pub mod page;
 pub mod plot;
 pub mod reference;
+pub mod rejudge;
 pub mod report;
 pub mod sae_file;
 pub mod sparse;

@@ -1,0 +1,127 @@
+//! A judged window judged again from the record: the evidence must come out bit for bit.
+//!
+//! Detectors gather evidence from window to window, so the judge is taken back to where its reference was
+//! first used, with no evidence, and given every stored window since.
+
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use serde::Serialize;
+
+use crate::drift::closed::ClosedWindow;
+use crate::drift::judge::ModelJudge;
+use crate::drift::report::{DriftReport, Verdict};
+use crate::drift::settings::JudgeSettings;
+use crate::store::reader::WindowQuery;
+use crate::store::{StoreError, StoreReader};
+
+/// What judging again found.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Rejudged {
+    /// Model version.
+    pub model_version: String,
+    /// The reference it was judged against.
+    pub reference: String,
+    /// Windows judged on the way, this one included.
+    pub windows: u64,
+    /// Streams compared.
+    pub streams: u64,
+    /// What differs, in words; empty when the report is the same bit for bit.
+    pub differences: Vec<String>,
+}
+
+/// Judges the window that starts at `start_ms` again.
+///
+/// # Errors
+/// No such window, it was not judged against a reference, the reference or a window on the way is gone
+/// (pruned), or the settings no longer fit the reference.
+pub fn rejudge(reader: &StoreReader, model_version: &str, start_ms: i64, settings: &JudgeSettings) -> anyhow::Result<Rejudged> {
+    let stored = the_report(reader, model_version, start_ms)?;
+    let name = stored.reference.clone().context("the window was not judged against a reference: there is no evidence to reproduce")?;
+    let from_ms = first_use(reader, model_version, start_ms, &name)?;
+    let (_, reference) = reader.fitted(&name)?.with_context(|| format!("reference {name:?} is not in the store"))?;
+    let mut judge = ModelJudge::new(Arc::new(reference), settings.clone())?;
+    let query = WindowQuery {
+        from_ms: Some(from_ms),
+        to_ms: Some(start_ms + 1),
+        model_version: Some(model_version.to_owned()),
+        ..WindowQuery::default()
+    };
+    let (mut n_windows, mut last) = (0, None);
+    reader.for_each_window(&query, |window: ClosedWindow| -> Result<(), StoreError> {
+        n_windows += 1;
+        last = Some(judge.judge(&window));
+        Ok(())
+    })?;
+    let again = last.context("no stored counts")?;
+    Ok(Rejudged {
+        model_version: model_version.to_owned(),
+        reference: name,
+        windows: n_windows,
+        streams: stored.segments.iter().map(|segment| segment.streams.len() as u64).sum(),
+        differences: differences(&stored, &again),
+    })
+}
+
+fn the_report(reader: &StoreReader, model_version: &str, start_ms: i64) -> anyhow::Result<DriftReport> {
+    let query = WindowQuery {
+        from_ms: Some(start_ms),
+        to_ms: Some(start_ms + 1),
+        model_version: Some(model_version.to_owned()),
+        ..WindowQuery::default()
+    };
+    let mut found = None;
+    reader.for_each_report(&query, |report| -> Result<(), StoreError> {
+        found = Some(report);
+        Ok(())
+    })?;
+    found.context("no judged window starts then in the current lineage, or it was pruned")
+}
+
+/// Start of the first window of the stretch judged against that reference without another in between.
+fn first_use(reader: &StoreReader, model_version: &str, start_ms: i64, name: &str) -> anyhow::Result<i64> {
+    let query = WindowQuery { to_ms: Some(start_ms + 1), model_version: Some(model_version.to_owned()), ..WindowQuery::default() };
+    let (mut first, mut before) = (None, false);
+    reader.for_each_report(&query, |report| -> Result<(), StoreError> {
+        before |= first.is_none() && report.reference.as_deref() != Some(name);
+        first = if report.reference.as_deref() == Some(name) { first.or(Some(report.start_ms)) } else { None };
+        Ok(())
+    })?;
+    let first = first.context("no window was judged against the reference")?;
+    // The oldest report left being of this reference already: was it the first, or were older ones pruned?
+    if !before && reader.pruned_before()? > i64::MIN {
+        bail!("windows at the beginning of reference {name:?} were pruned: the evidence that they gave cannot be gathered again");
+    }
+    Ok(first)
+}
+
+/// Segment by segment and stream by stream; floats by their bits.
+fn differences(stored: &DriftReport, again: &DriftReport) -> Vec<String> {
+    let mut found = Vec::new();
+    let text = |report: &DriftReport| report.segments.iter().map(|segment| segment.segment.clone()).collect::<Vec<_>>();
+    if text(stored) != text(again) {
+        found.push(format!("segments: {:?} stored, {:?} judged", text(stored), text(again)));
+    }
+    for (a, b) in stored.segments.iter().zip(&again.segments) {
+        // Split entities are named after judging; the judge itself says incomplete.
+        let verdict = if a.verdict == Verdict::EntitiesSplit { Verdict::Incomplete } else { a.verdict };
+        if verdict != b.verdict {
+            found.push(format!("{}: {} stored, {} judged", a.segment, a.verdict.kind(), b.verdict.kind()));
+        }
+        if a.streams.len() != b.streams.len() {
+            found.push(format!("{}: {} streams stored, {} judged", a.segment, a.streams.len(), b.streams.len()));
+        }
+        for (a_stream, b_stream) in a.streams.iter().zip(&b.streams) {
+            let numbers = |s: &crate::drift::report::StreamReport| {
+                [s.evidence_log, s.threshold_log, s.count, s.expected, s.exposure, s.dispersion, s.ratio, s.ratio_low, s.ratio_high, s.mde_ratio].map(f64::to_bits)
+            };
+            if numbers(a_stream) != numbers(b_stream) || a_stream.state != b_stream.state || a_stream.stream != b_stream.stream {
+                found.push(format!("{} {}: evidence {} stored, {} judged", a.segment, a_stream.stream, a_stream.evidence_log, b_stream.evidence_log));
+            }
+        }
+    }
+    if format!("{:?}", stored.changes) != format!("{:?}", again.changes) {
+        found.push(format!("alerts: {:?} stored, {:?} judged", stored.changes, again.changes));
+    }
+    found
+}
