@@ -46,13 +46,20 @@ pub fn recount(settings: &Settings, salt: [u8; 16], stored: &[ClosedWindow]) -> 
     let parts = reread.window(first.start_ms, &first.offsets, &segments, &mut |_| {})?;
     // Whether the topic is keyed by the entity was decided then; the parts' counts do not depend on it.
     let again = assemble(first.start_ms, first.end_ms, &parts, reread.labels(), false).windows;
-    stored.iter().map(|stored| {
-        let window = again.iter().find(|window| window.model_version == stored.model_version);
-        let window = window.ok_or_else(|| MonitorError::Start(format!(
-            "no [[model]] is called {:?}, as this window's is (there are: {})", stored.model_version, reread.labels().join(", ")
-        )))?;
-        Ok(compare(stored, window))
-    }).collect()
+    stored
+        .iter()
+        .map(|stored| {
+            let window = again.iter().find(|window| window.model_version == stored.model_version);
+            let window = window.ok_or_else(|| {
+                MonitorError::Start(format!(
+                    "no [[model]] is called {:?}, as this window's is (there are: {})",
+                    stored.model_version,
+                    reread.labels().join(", ")
+                ))
+            })?;
+            Ok(compare(stored, window))
+        })
+        .collect()
 }
 
 fn compare(stored: &ClosedWindow, again: &ClosedWindow) -> Recount {
@@ -63,7 +70,8 @@ fn compare(stored: &ClosedWindow, again: &ClosedWindow) -> Recount {
         differences: Vec::new(),
         float_difference: 0.0,
     };
-    let ranges = |window: &ClosedWindow| window.offsets.iter().map(|range| (range.partition.clone(), range.from, range.to)).collect::<Vec<_>>();
+    let ranges =
+        |window: &ClosedWindow| window.offsets.iter().map(|range| (range.partition.clone(), range.from, range.to)).collect::<Vec<_>>();
     if ranges(stored) != ranges(again) {
         found.differences.push(format!("offsets: {:?} stored, {:?} found", ranges(stored), ranges(again)));
     }

@@ -113,10 +113,25 @@ fn differences(stored: &DriftReport, again: &DriftReport) -> Vec<String> {
         }
         for (a_stream, b_stream) in a.streams.iter().zip(&b.streams) {
             let numbers = |s: &crate::drift::report::StreamReport| {
-                [s.evidence_log, s.threshold_log, s.count, s.expected, s.exposure, s.dispersion, s.ratio, s.ratio_low, s.ratio_high, s.mde_ratio].map(f64::to_bits)
+                [
+                    s.evidence_log,
+                    s.threshold_log,
+                    s.count,
+                    s.expected,
+                    s.exposure,
+                    s.dispersion,
+                    s.ratio,
+                    s.ratio_low,
+                    s.ratio_high,
+                    s.mde_ratio,
+                ]
+                .map(f64::to_bits)
             };
             if numbers(a_stream) != numbers(b_stream) || a_stream.state != b_stream.state || a_stream.stream != b_stream.stream {
-                found.push(format!("{} {}: evidence {} stored, {} judged", a.segment, a_stream.stream, a_stream.evidence_log, b_stream.evidence_log));
+                found.push(format!(
+                    "{} {}: evidence {} stored, {} judged",
+                    a.segment, a_stream.stream, a_stream.evidence_log, b_stream.evidence_log
+                ));
             }
         }
     }

@@ -20,14 +20,19 @@ fn recorded() -> (tempfile::TempDir, PathBuf, Store) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("recsae.db");
     let store = record(&path, seed).store;
-    std::fs::write(folder.path().join("recsae.toml"), format!("[[model]]\nbundle = \"none\"\n[store]\npath = {:?}\n", path.display().to_string())).unwrap();
+    std::fs::write(
+        folder.path().join("recsae.toml"),
+        format!("[[model]]\nbundle = \"none\"\n[store]\npath = {:?}\n", path.display().to_string()),
+    )
+    .unwrap();
     (folder, path, store)
 }
 
 /// `recsae history ARGUMENTS`: exit code, what it printed as JSON (or null), errors.
 fn history(folder: &Path, arguments: &[&str]) -> (i32, Value, String) {
     let config = folder.join("recsae.toml").display().to_string();
-    let output = Command::new(env!("CARGO_BIN_EXE_recsae")).arg("history").args(arguments).args(["-c", &config, "--json"]).output().unwrap();
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_recsae")).arg("history").args(arguments).args(["-c", &config, "--json"]).output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     (output.status.code().unwrap(), serde_json::from_slice(&output.stdout).unwrap_or(Value::Null), errors)
 }
@@ -89,7 +94,10 @@ c.commit()";
         ("an action", "UPDATE actions SET who = 'eve' WHERE id = 1"),
         ("an alert", "UPDATE crossings SET ratio = ratio * 1.01"),
         ("counts", "UPDATE judged_models SET counts = (SELECT counts FROM judged_models ORDER BY window_start LIMIT 1)"),
-        ("a window", "DELETE FROM judged_segments; DELETE FROM judged_models WHERE window_start = (SELECT max(window_start) FROM judged_models)"),
+        (
+            "a window",
+            "DELETE FROM judged_segments; DELETE FROM judged_models WHERE window_start = (SELECT max(window_start) FROM judged_models)",
+        ),
     ] {
         std::fs::write(&path, &whole).unwrap();
         change(&path, sql);
@@ -123,7 +131,10 @@ fn what_was_pruned_is_told_from_what_is_missing_and_the_chain_holds() {
     assert!(entry.body.contains("cleo") && entry.body.contains("ticket 41") && entry.body.contains("\"windows\":60"), "{}", entry.body);
     drop(reader);
     if support::python().is_some() {
-        change(&path, "DELETE FROM judged_segments WHERE window_start > 0; DELETE FROM judged_models WHERE window_start = (SELECT max(window_start) FROM judged_models)");
+        change(
+            &path,
+            "DELETE FROM judged_segments WHERE window_start > 0; DELETE FROM judged_models WHERE window_start = (SELECT max(window_start) FROM judged_models)",
+        );
         let (code, said, _) = history(folder.path(), &["verify"]);
         assert!(code == 1 && said["message"].as_str().unwrap().contains("is missing"), "{said}");
     }

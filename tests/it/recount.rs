@@ -98,7 +98,10 @@ fn a_window_is_counted_again_from_kafka_and_judged_again_bit_for_bit() {
     let rejudged = rejudge(&reader, &window.model_version, window.start_ms, &judging).unwrap();
     assert!(rejudged.differences.is_empty() && rejudged.streams > 500 && rejudged.windows == 2, "{rejudged:?}");
     let dearer = recsae::drift::settings::JudgeSettings { budget_windows: judging.budget_windows * 2.0, ..judging.clone() };
-    assert!(!rejudge(&reader, &window.model_version, window.start_ms, &dearer).unwrap().differences.is_empty(), "another budget is another evidence");
+    assert!(
+        !rejudge(&reader, &window.model_version, window.start_ms, &dearer).unwrap().differences.is_empty(),
+        "another budget is another evidence"
+    );
     let warmup = rejudge(&reader, &window.model_version, windows[3].start_ms, &judging).unwrap_err();
     assert!(warmup.to_string().contains("not judged against a reference"), "{warmup}");
 }

@@ -24,13 +24,16 @@ pub(super) fn recount_window(settings: &Settings, choice: &WindowChoice) -> anyh
         let why = "the salt was forgotten, and with [counting] sample_shift it decides which entities are counted: this window cannot be counted again";
         return Err(UsageError(why.into()).into());
     }
-    let found = recount(settings, salt.unwrap_or_default(), &stored).map_err(|error| {
-        if error.is_setup() { anyhow::Error::from(UsageError(error.to_string())) } else { error.into() }
-    })?;
+    let found = recount(settings, salt.unwrap_or_default(), &stored)
+        .map_err(|error| if error.is_setup() { anyhow::Error::from(UsageError(error.to_string())) } else { error.into() })?;
     let agrees = found.iter().all(|recount| recount.agrees());
     let mut out = std::io::stdout().lock();
     if choice.json {
-        writeln!(out, "{}", serde_json::json!({"window_start": utc_text(choice.window.as_millisecond()), "agrees": agrees, "models": found}))?;
+        writeln!(
+            out,
+            "{}",
+            serde_json::json!({"window_start": utc_text(choice.window.as_millisecond()), "agrees": agrees, "models": found})
+        )?;
     } else {
         for recount in &found {
             let floats = if recount.float_difference == 0.0 {
@@ -80,12 +83,8 @@ pub(super) fn rejudge_window(settings: &Settings, choice: &WindowChoice) -> anyh
 
 fn windows(reader: &StoreReader, choice: &WindowChoice) -> anyhow::Result<Vec<ClosedWindow>> {
     let start_ms = choice.window.as_millisecond();
-    let query = WindowQuery {
-        from_ms: Some(start_ms),
-        to_ms: Some(start_ms + 1),
-        model_version: choice.model.clone(),
-        ..WindowQuery::default()
-    };
+    let query =
+        WindowQuery { from_ms: Some(start_ms), to_ms: Some(start_ms + 1), model_version: choice.model.clone(), ..WindowQuery::default() };
     let mut found = Vec::new();
     reader.for_each_window(&query, |window| -> Result<(), StoreError> {
         found.push(window);

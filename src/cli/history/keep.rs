@@ -54,7 +54,10 @@ pub(super) fn forget_salt(settings: &Settings, args: &ActorArgs) -> anyhow::Resu
     } else if n == 0 {
         writeln!(out, "there was no salt")?;
     } else {
-        writeln!(out, "the salt is deleted: stored hashes belong to nobody now, and the next run draws a new salt. Backups still hold the old one")?;
+        writeln!(
+            out,
+            "the salt is deleted: stored hashes belong to nobody now, and the next run draws a new salt. Backups still hold the old one"
+        )?;
     }
     Ok(Outcome::Done)
 }
