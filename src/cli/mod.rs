@@ -21,6 +21,7 @@ pub mod reference;
 pub mod report;
 pub mod run;
 pub mod serve;
+pub mod train;
 
 /// What a command that ran to its end says: exit 0 or 1. Errors are 2 ([`UsageError`]) or 70.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +67,8 @@ pub enum Command {
     Config(config::Args),
     /// Build, inspect and verify bundles: an SAE with its names and golden rows
     Bundle(bundle::Args),
+    /// Train SAEs on recorded embeddings
+    Train(train::Args),
     /// Measure what an SAE keeps of the vectors and of the recommendations
     Evaluate(evaluate::Args),
     /// Write recorded embeddings into Kafka, in event order
@@ -89,6 +92,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Bundle(args) => bundle::run(&args),
+        Command::Train(args) => train::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Produce(args) => produce::run(&args),
         Command::DeadLetters(args) => dead_letters::run(&args),

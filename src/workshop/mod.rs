@@ -10,6 +10,7 @@ pub mod rejudge;
 pub mod report;
 pub mod sae_file;
 pub mod sparse;
+pub mod train;
 pub mod windows_columns;
 pub mod windows_file;
 pub mod windows_writer;

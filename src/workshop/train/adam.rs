@@ -1,0 +1,53 @@
+//! Adam (Kingma and Ba 2015) without momentum, fused with what a decoder row needs: no radial gradient,
+//! unit norm.
+//!
+//! Momentum (beta 1) is 0: a latent has gradients in few steps, and a momentum would go on pushing it in the
+//! steps between, away from the rows that it stands for (see `Recipe::beta2`).
+
+use crate::workshop::train::linear::dot;
+
+/// Keeps the quotient finite. Far below the root of any gradient's mean square that occurs.
+const EPSILON: f32 = 1e-8;
+
+/// One step's factors: the bias correction folded into rate and epsilon.
+#[derive(Clone, Copy, Debug)]
+pub struct AdamStep {
+    rate: f32,
+    epsilon: f32,
+    beta2: f32,
+}
+
+impl AdamStep {
+    /// Step `t >= 1` at this learning rate.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "factors of an f32 update")]
+    pub fn new(t: u64, learning_rate: f32, beta2: f32) -> Self {
+        let second = (1.0 - f64::from(beta2).powf(t as f64)).sqrt();
+        Self { rate: (f64::from(learning_rate) * second) as f32, epsilon: (f64::from(EPSILON) * second) as f32, beta2 }
+    }
+
+    /// `w -= rate * g / (sqrt v + epsilon)` for each value, after `v` has taken the gradient's square in.
+    #[inline(always)]
+    pub fn update(self, weights: &mut [f32], gradient: &[f32], second: &mut [f32]) {
+        for ((w, g), v) in weights.iter_mut().zip(gradient).zip(second) {
+            *v = self.beta2 * *v + (1.0 - self.beta2) * (g * g);
+            *w -= self.rate * g / (v.sqrt() + self.epsilon);
+        }
+    }
+
+    /// The same for a row of unit norm: the gradient's part along the row, which a rescaling would undo
+    /// anyway, is taken away first, and the row is unit again after.
+    #[inline(always)]
+    pub fn update_unit(self, row: &mut [f32], gradient: &mut [f32], second: &mut [f32]) {
+        let along = dot(row, gradient);
+        for (g, w) in gradient.iter_mut().zip(row.iter()) {
+            *g -= along * w;
+        }
+        self.update(row, gradient, second);
+        let norm = dot(row, row).sqrt();
+        if norm > 0.0 {
+            let scale = 1.0 / norm;
+            row.iter_mut().for_each(|w| *w *= scale);
+        }
+    }
+}
