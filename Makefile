@@ -9,7 +9,7 @@ export RECSAE_PYTHON ?= $(RECSAE_CACHE)/python/bin/python
 onnxruntime_version := $(shell sed -n 's/^onnxruntime==//p' deploy/setup/requirements.txt)
 export ORT_DYLIB_PATH ?= $(RECSAE_CACHE)/onnxruntime-$(onnxruntime_version)/libonnxruntime.so.$(onnxruntime_version)
 
-.PHONY: help demo test chaos check fmt build bench bench-topk bench-drift setup setup-demo
+.PHONY: help demo test chaos chaos-long check fmt build bench bench-topk bench-drift setup setup-demo
 
 help: ## What can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -22,6 +22,12 @@ test: setup ## Everything that must hold; ends with the counts
 
 chaos: setup ## Injure the program on a real broker, compare with an oracle: SEED=7 FAULTS=name,name (FAULTS=list shows them)
 	cargo test --quiet --locked --test chaos
+
+chaos-long: setup ## 200 kills over 300,000 records on the optimised program, half of them at named points: SEED=7 SUMMARY=FILE
+	cargo build --quiet --release --locked --features failpoints
+	cp target/release/recsae target/release/recsae-failpoints
+	cargo build --quiet --release --locked
+	CHAOS_RECSAE=target/release/recsae-failpoints CHAOS_PLAIN_RECSAE=target/release/recsae FAULTS=long cargo test --quiet --locked --test chaos
 
 check: ## The fast loop: format, lints, and the tests that need only the repo and ONNX Runtime
 	cargo fmt --check

@@ -29,9 +29,11 @@ struct State {
 
 impl AdmissionBoard {
     /// A board that holds what was stored, and what the configuration names (`from_ms = i64::MIN`).
+    /// `newest_opened_ms`: newest window that was opened before this start, as far as anything of it is stored.
+    /// A part of such a window may be closed already, and must not meet parts that follow other segments.
     #[must_use]
-    pub fn new(admitted: Vec<Admission>) -> Self {
-        Self { state: Mutex::new(State { admitted, newest_opened_ms: None }) }
+    pub fn new(admitted: Vec<Admission>, newest_opened_ms: Option<i64>) -> Self {
+        Self { state: Mutex::new(State { admitted, newest_opened_ms }) }
     }
 
     /// A worker is about to open a window: gives the admissions after the `known` first ones.
@@ -81,7 +83,7 @@ mod tests {
 
     #[test]
     fn a_name_is_admitted_beyond_every_window_that_was_opened() {
-        let board = AdmissionBoard::new(Vec::new());
+        let board = AdmissionBoard::new(Vec::new(), None);
         assert!(board.open_window(100, 0).is_empty());
         assert!(board.open_window(300, 0).is_empty());
         assert!(board.open_window(200, 0).is_empty());
@@ -89,5 +91,12 @@ mod tests {
         assert_eq!(admitted, [Admission { segment: "surface=home".into(), from_ms: 400 }]);
         assert_eq!(board.open_window(400, 0), admitted);
         assert!(board.open_window(500, 1).is_empty());
+    }
+
+    #[test]
+    fn after_a_start_a_name_is_admitted_beyond_the_windows_that_were_open_before_it() {
+        let board = AdmissionBoard::new(Vec::new(), Some(300));
+        let admitted = board.admit(vec!["surface=home".into()], 100, 200);
+        assert_eq!(admitted[0].from_ms, 400, "a part of 300 may be stored with the name in _other");
     }
 }

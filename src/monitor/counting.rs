@@ -6,6 +6,7 @@ use std::time::Instant;
 use crate::bundle::Bundle;
 use crate::drift::window::{CountedRow, CountingSpec, Fit};
 use crate::encode::{EncodeError, Encoder};
+use crate::fault;
 use crate::metrics::registry::{ProcessMetrics, Stage};
 use crate::monitor::intake::ModelBatch;
 use crate::monitor::tracked::Tracked;
@@ -41,6 +42,7 @@ impl Counting {
         for (model, batch) in batches.iter_mut().enumerate().filter(|(_, batch)| !batch.rows.is_empty()) {
             let began = Instant::now();
             self.encoders[model].encode(&batch.embeddings, &mut self.activations)?;
+            fault::point("encode");
             let encoded = Instant::now();
             metrics.encode_mismatches.inc_by(self.encoders[model].take_mismatches());
             let decoder = self.bundles[model].decoder();
@@ -50,8 +52,13 @@ impl Counting {
                 let embedding = batch.embeddings.row(i);
                 let fit = decoder.map(|decoder| fit(decoder.row_error(embedding, latents, values, &mut self.reconstruction)));
                 let counted = CountedRow { entity: row.entity, segments: row.segments, embedding, latents, values, fit };
-                partitions[row.partition].windows.count(row.window_start_ms, row.offset, model, spec, &counted);
+                let windows = &mut partitions[row.partition].windows;
+                windows.count(row.window_start_ms, row.offset, model, spec, &counted);
+                if fault::planted("mutant-counted-twice") {
+                    windows.count(row.window_start_ms, row.offset, model, spec, &counted);
+                }
             }
+            fault::point("count");
             metrics.spent(Stage::Encode, encoded - began);
             metrics.spent(Stage::Count, encoded.elapsed());
             batch.embeddings.clear();

@@ -172,7 +172,8 @@ impl MonitorError {
             Self::Encode(_) | Self::Damaged { .. } | Self::Gap { .. } | Self::JudgeGone | Self::DrainTimeout { .. } => false,
             Self::Start(_) | Self::Failed(_) => false,
             Self::Store(error) => {
-                matches!(error, StoreError::Locked { .. } | StoreError::NotAStore { .. } | StoreError::Newer { .. } | StoreError::Io { .. })
+                use StoreError::{Damaged, Io, Locked, Newer, NotAStore};
+                matches!(error, Locked { .. } | NotAStore { .. } | Newer { .. } | Damaged { .. } | Io { .. })
             }
             _ => true,
         }

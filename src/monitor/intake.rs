@@ -10,6 +10,7 @@ use ahash::AHashMap;
 use crate::decode::Decoder;
 use crate::drift::partition::{Admission, PartitionWindows};
 use crate::drift::segment::{SegmentMask, SegmentTable};
+use crate::fault;
 use crate::monitor::admission::AdmissionBoard;
 use crate::record::{RawMessage, Record, Reject, RejectReason};
 use crate::sae::embedding::{EmbeddingBatch, EmbeddingError};
@@ -115,6 +116,10 @@ impl Intake {
 
     /// Takes a message of the partition at position `partition` in the worker's list.
     pub fn take(&mut self, message: &RawMessage<'_>, partition: usize, windows: &mut PartitionWindows, board: &AdmissionBoard) -> Taken {
+        if fault::planted("mutant-not-read-again") && windows.is_replay(message.offset) {
+            windows.consumed(message.offset);
+            return Taken::Skipped;
+        }
         let taken = match self.admit(message, partition, windows, board) {
             Ok(taken) => taken,
             // A record that is read again was rejected, counted and kept then.

@@ -11,6 +11,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use crate::drift::report::{AlertChange, DriftReport, Verdict};
+use crate::fault;
 use crate::metrics::registry::Stage;
 use crate::monitor::admission::Admission;
 use crate::monitor::assemble::{MAX_SPLIT, assemble};
@@ -135,6 +136,7 @@ impl Judge {
 
     fn judge_window(&mut self, due: &UnjudgedWindow, shutdown: &Shutdown) -> Result<(), MonitorError> {
         let began = Instant::now();
+        fault::point("judge-begun");
         let parts = self.store.read().partials_of(due.start_ms)?;
         let labels: Vec<String> = self.versions.iter().map(|version| version.label().to_owned()).collect();
         let by_entity = self.shared.rules.models.iter().any(|(_, spec)| spec.by_entity);

@@ -1,6 +1,7 @@
 //! Everything a run needs, opened and checked in the order that gives the clearest refusal: models
 //! first (most often wrong), then the broker, then the store.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use crate::config::settings::{CountingUnit, Settings};
 use crate::config::{config_hash, counting_hash};
 use crate::decode::Decoder;
+use crate::drift::partition::PartitionPosition;
 use crate::drift::segment::{SegmentFields, SegmentTable, segment_name};
 use crate::drift::window::WindowSpec;
 use crate::kafka::admin::preflight;
@@ -26,6 +28,7 @@ use crate::monitor::progress::Progress;
 use crate::monitor::shared::{Shared, StoredPositions, WorkerRules};
 use crate::monitor::version::Version;
 use crate::monitor::worker::Worker;
+use crate::record::TopicPartition;
 use crate::snapshot::{InstanceFacts, Live, SnapshotCell};
 use crate::store::Store;
 
@@ -104,7 +107,7 @@ impl Setup {
             clock: Arc::clone(&options.clock),
             metrics: Arc::new(metrics.map_err(|error| MonitorError::Start(error.to_string()))?),
             live: Arc::new(Live::new(&["group", "store"])),
-            board: AdmissionBoard::new(admitted(settings, &versions, &store)?),
+            board: AdmissionBoard::new(admitted(settings, &versions, &store)?, newest_opened(&positions, &rules.window)),
             progress: Progress::default(),
             positions: StoredPositions::new(positions),
             rules,
@@ -211,6 +214,12 @@ fn admitted(settings: &Settings, versions: &[Version], store: &Store) -> Result<
         }
     }
     Ok(admitted)
+}
+
+/// Newest window of which something is stored.
+fn newest_opened(positions: &BTreeMap<TopicPartition, PartitionPosition>, window: &WindowSpec) -> Option<i64> {
+    let newest = positions.values().map(|position| position.watermark_ms).max()?;
+    (newest != i64::MIN).then(|| window.start_of(newest))
 }
 
 fn ms(duration: Duration) -> i64 {

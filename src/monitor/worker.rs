@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, TrySendError, channel};
 use std::time::{Duration, Instant};
 
 use crate::encode::Encoder;
+use crate::fault;
 use crate::kafka::consumer::WorkerConsumer;
 use crate::kafka::dead_letter::DeadLetters;
 use crate::kafka::error::KafkaError;
@@ -147,8 +148,10 @@ impl Worker {
                     rejects.keep(&message, reject);
                 }
             }
+            fault::point("decode");
             decode_time += decode_began.map_or(Duration::ZERO, |began| began.elapsed() * TIMED_ONE_OF);
         })?;
+        fault::point("poll");
         self.shared.metrics.spent(Stage::Consume, began.elapsed().saturating_sub(decode_time));
         self.shared.metrics.spent(Stage::Decode, decode_time);
         if tally.encoded > 0 {
@@ -159,6 +162,7 @@ impl Worker {
         self.shared.metrics.book(&tally);
         self.close_windows();
         self.rejects.send(&self.shared.metrics)?;
+        fault::point("dead-letter-sent");
         for fault in outcome.faults {
             if fault.needs_human() || matches!(fault, KafkaError::Fatal { .. }) {
                 return Err(fault.into());
@@ -171,6 +175,9 @@ impl Worker {
     fn close_windows(&mut self) {
         for tracked in &mut self.partitions {
             let n = tracked.close(&self.shared.rules.models, self.intake.table());
+            if n > 0 {
+                fault::point("close");
+            }
             self.shared.metrics.windows_closed.inc_by(n as u64);
         }
     }
@@ -238,6 +245,7 @@ impl Worker {
         if !due || !self.rejects.is_settled()? {
             return Ok(());
         }
+        fault::point("dead-letter-acked");
         self.last_step = Instant::now();
         for at in 0..self.partitions.len() {
             if let Some(step) = self.partitions[at].step() {
@@ -255,6 +263,7 @@ impl Worker {
             match self.steps.try_send(command) {
                 Ok(()) => {
                     self.n_unacked += 1;
+                    fault::point("step-sent");
                     return Ok(());
                 }
                 Err(TrySendError::Disconnected(_)) => return Err(MonitorError::JudgeGone),
@@ -275,10 +284,14 @@ impl Worker {
         Ok(())
     }
 
-    fn acknowledged(&mut self, ack: StepAck) -> Result<(), MonitorError> {
+    fn acknowledged(&mut self, mut ack: StepAck) -> Result<(), MonitorError> {
         self.n_unacked -= 1;
+        fault::point("step-acked");
         match ack.outcome {
             StepOutcome::Applied | StepOutcome::Replayed => {
+                if fault::planted("mutant-no-watermark") {
+                    ack.position.watermark_ms = i64::MIN;
+                }
                 let metadata = resume::metadata(&self.shared.rules.counting_hash, &ack.position);
                 self.to_commit.retain(|position| position.partition != ack.partition);
                 self.to_commit.push(Position { partition: ack.partition, offset: ack.position.next_offset, metadata });
@@ -291,6 +304,7 @@ impl Worker {
     /// Commits what is stored; never waits. One commit is in flight at a time.
     fn commit(&mut self) -> Result<(), MonitorError> {
         if let Some(outcome) = self.consumer.poll_commit() {
+            fault::point("commit-done");
             let failed = std::mem::take(&mut self.committing);
             if let Err(error) = outcome {
                 tracing::debug!(%error, "commit refused");
@@ -303,6 +317,8 @@ impl Worker {
         }
         if !self.to_commit.is_empty() && !self.consumer.commit_in_flight() && self.consumer.commit(&self.to_commit)? {
             self.committing = std::mem::take(&mut self.to_commit);
+            tracing::trace!(positions = ?self.committing, "commit sent");
+            fault::point("commit-sent");
         }
         Ok(())
     }
@@ -348,6 +364,7 @@ impl Worker {
     /// Stores and commits everything that is counted, within the drain deadline.
     fn drain(&mut self) -> Result<(), MonitorError> {
         let deadline = Instant::now() + self.shared.rules.drain;
+        fault::point("drain");
         self.rejects.settle(deadline)?;
         self.step(true)?;
         while self.n_unacked > 0 {

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::drift::closed::ClosedWindow;
 use crate::drift::report::DriftReport;
+use crate::fault;
 use crate::store::codec::{self, hex};
 use crate::store::error::{StoreError, StoreResult};
 use crate::store::writer::Store;
@@ -91,7 +92,9 @@ impl Store {
                 alerts::apply_change(&transaction, lineage, &model.report.model_version, change, judgement.judged_ms)?;
             }
         }
+        fault::point("judgement-written");
         transaction.commit()?;
+        fault::point("judgement-stored");
         Ok(JudgementOutcome::Stored)
     }
 

@@ -157,7 +157,11 @@ impl StoreReader {
             if row.get::<_, Vec<u8>>(1)? != codec::digest(&bytes) {
                 return Err(StoreError::damaged(format!("partial window {window_start_ms}"), "counts that do not match their digest"));
             }
-            partials.push(codec::read_partial(&bytes)?);
+            let partial = codec::read_partial(&bytes)?;
+            if partial.start_ms != window_start_ms {
+                return Err(StoreError::damaged(format!("partial window {window_start_ms}"), format!("counts of window {}", partial.start_ms)));
+            }
+            partials.push(partial);
         }
         Ok(partials)
     }

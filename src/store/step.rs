@@ -4,6 +4,7 @@ use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::drift::closed::PartialWindow;
 use crate::drift::partition::PartitionPosition;
+use crate::fault;
 use crate::record::TopicPartition;
 use crate::store::codec;
 use crate::store::error::{StoreError, StoreResult};
@@ -65,13 +66,16 @@ impl Store {
             Some(stored) if step.starts_at < stored && step.position.next_offset <= stored => StepOutcome::Replayed,
             _ => StepOutcome::Applied,
         };
+        fault::point("step-begun");
         for window in &step.closed {
             store_partial(&transaction, lineage, window)?;
         }
         if outcome == StepOutcome::Applied {
             store_position(&transaction, lineage, step)?;
         }
+        fault::point("step-written");
         transaction.commit()?;
+        fault::point("step-stored");
         Ok(outcome)
     }
 }

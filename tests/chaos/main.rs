@@ -15,11 +15,17 @@ mod kafka_server;
 #[path = "../it/support.rs"]
 mod support;
 
+mod disk_faults;
+mod input_faults;
 mod kills;
+mod long;
+mod member_faults;
 mod monitor;
 mod process;
+mod process_faults;
 mod site;
 mod stage;
+mod store_faults;
 mod verdict;
 mod world;
 
@@ -32,16 +38,38 @@ use stage::Stage;
 /// A scenario: its name, the row of faults it belongs to, and what it does. It gives what it saw.
 type Scenario = (&'static str, &'static str, fn(&Stage) -> Checked<String>);
 
-const SCENARIOS: &[Scenario] = &[("kill-outside", "1: kill -9 at random times", kills::from_outside)];
+const SCENARIOS: &[Scenario] = &[
+    ("kill-outside", "1: kill -9 at random times", kills::from_outside),
+    ("kill-points", "1: killed at every named point", kills::at_points),
+    ("mutants", "the harness can fail", kills::mutants),
+    ("sigterm", "2: SIGTERM under load", process_faults::terminated),
+    ("frozen", "3: frozen past its session", process_faults::frozen),
+    ("broker", "4: broker killed, restarted, stalled", process_faults::broker_restarted),
+    ("storm", "6: members join, die and leave", member_faults::rebalance_storm),
+    ("poison", "8, 9: poison of every kind", input_faults::poison),
+    ("idle", "11: idle partitions", input_faults::idle_partition),
+    ("disk-full", "12: the disk fills up", disk_faults::full),
+    ("sync-order", "1: sync before commit, by the kernel", disk_faults::sync_before_commit),
+    ("flips", "13: 1,000 flipped bytes of the store", store_faults::flipped),
+    ("refused", "13: newer, truncated, foreign store", store_faults::refused),
+    ("segments", "15: segment values without end", input_faults::hostile_segments),
+    ("recreated", "22: topic deleted and made again", member_faults::topic_recreated),
+    ("added", "22: partitions added", member_faults::partitions_added),
+    ("two-on-one", "24: two processes on one store, on one port", store_faults::two_on_one),
+    ("restored", "24: a store restored from an older copy", store_faults::restored),
+];
+
+/// Only by name.
+const LONG: &[Scenario] = &[("long", "1: hundreds of kills", long::run)];
 
 fn main() -> ExitCode {
     let chosen = std::env::var("FAULTS").unwrap_or_default();
     if chosen == "list" {
-        SCENARIOS.iter().for_each(|(name, row, _)| println!("{name:24}{row}"));
+        SCENARIOS.iter().chain(LONG).for_each(|(name, row, _)| println!("{name:24}{row}"));
         return ExitCode::SUCCESS;
     }
     let names: Vec<&str> = chosen.split([',', ' ']).filter(|name| !name.is_empty()).collect();
-    if let Some(unknown) = names.iter().find(|name| !SCENARIOS.iter().any(|(known, ..)| known == *name)) {
+    if let Some(unknown) = names.iter().find(|name| !SCENARIOS.iter().chain(LONG).any(|(known, ..)| known == *name)) {
         println!("FAULTS={unknown}: no such scenario; `make chaos FAULTS=list` lists them");
         return ExitCode::from(2);
     }
@@ -49,7 +77,8 @@ fn main() -> ExitCode {
     println!("seed {seed}");
     let Some(stage) = Stage::set_up(seed) else { return ExitCode::SUCCESS };
     let (mut passed, mut failed) = (0, 0);
-    for (name, row, scenario) in SCENARIOS.iter().filter(|(name, ..)| names.is_empty() || names.contains(name)) {
+    let all = names.is_empty();
+    for (name, row, scenario) in SCENARIOS.iter().filter(|_| all).chain(SCENARIOS.iter().chain(LONG).filter(|(name, ..)| names.contains(name))) {
         let began = Instant::now();
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| scenario(&stage)));
         let outcome = outcome.unwrap_or_else(|_| Err("panicked, see above".into()));

@@ -1,7 +1,7 @@
 //! A running monitor: its counters, its readiness, its end. The books are read all the while.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -27,7 +27,6 @@ pub(crate) struct Monitor {
 #[derive(Default)]
 struct Books {
     over: AtomicBool,
-    scrapes: AtomicU64,
     fault: Mutex<Option<String>>,
 }
 
@@ -138,11 +137,6 @@ impl Monitor {
         Ok(status)
     }
 
-    /// Scrapes in which the books were read.
-    pub(crate) fn n_scrapes(&self) -> u64 {
-        self.books.scrapes.load(Ordering::SeqCst)
-    }
-
     fn close_books(&mut self) -> Checked<()> {
         self.books.over.store(true, Ordering::SeqCst);
         drop(self.reader.take().map(JoinHandle::join));
@@ -166,7 +160,6 @@ impl Books {
                 if consumed != rest {
                     *self.fault.lock().unwrap() = Some(format!("a scrape in which consumed {consumed} is not encoded + rejected {rest}"));
                 }
-                self.scrapes.fetch_add(1, Ordering::SeqCst);
             }
             std::thread::sleep(Duration::from_millis(100));
         }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use recsae::config::settings::{KafkaSettings, ModelSettings, Settings};
 use recsae::kafka::producer::{Outgoing, Receipts, ReliableProducer};
 
-use crate::kafka_server::{free_ports, unique};
+use crate::kafka_server::{Kafka, free_ports, unique};
 use crate::monitor::{Checked, Monitor};
 use crate::process::Process;
 use crate::stage::Stage;
@@ -52,10 +52,16 @@ pub(crate) fn plan(stage: &Stage, salt: u64, n_records: u64) -> Plan {
 impl Site {
     /// A topic and a configuration of its own.
     pub(crate) fn new(stage: &Stage, name: &str, plan: Plan) -> Self {
-        let folder = tempfile::Builder::new().prefix(&format!("chaos-{name}-")).tempdir().unwrap();
-        let topic = stage.kafka.topic(name, plan.n_partitions);
-        let dead = stage.kafka.topic(&format!("{name}-dead"), 1);
-        let kafka = KafkaSettings { dead_letter_topic: dead, workers: 2, instance_id: unique("pod"), ..stage.kafka.settings(&[&topic]) };
+        Self::on(stage, &stage.kafka, name, plan)
+    }
+
+    /// The same on a broker of its own.
+    pub(crate) fn on(stage: &Stage, broker: &Kafka, name: &str, plan: Plan) -> Self {
+        let mut folder = tempfile::Builder::new().prefix(&format!("chaos-{name}-")).tempdir().unwrap();
+        folder.disable_cleanup(std::env::var_os("CHAOS_KEEP").is_some());
+        let topic = broker.topic(name, plan.n_partitions);
+        let dead = broker.topic(&format!("{name}-dead"), 1);
+        let kafka = KafkaSettings { dead_letter_topic: dead, workers: 2, instance_id: unique("pod"), ..broker.settings(&[&topic]) };
         let mut settings = Settings { kafka, ..Settings::default() };
         settings.model = vec![ModelSettings { version: None, bundle: stage.bundle() }];
         settings.window.length = Duration::from_millis(WINDOW_MS.unsigned_abs());

@@ -28,6 +28,14 @@ pub(crate) struct Verdict {
     pub(crate) rejected: BTreeMap<String, u64>,
 }
 
+impl Verdict {
+    /// In a few words.
+    pub(crate) fn words(&self) -> String {
+        let rejected: u64 = self.rejected.values().sum();
+        format!("{} records, {rejected} rejected, {} windows, {} cells equal", self.records, self.windows, self.cells)
+    }
+}
+
 /// A liveness record for every partition must pass a running monitor; then the drain and the comparison.
 pub(crate) fn settle(stage: &Stage, site: &Site, mut monitor: Monitor) -> Checked<Verdict> {
     monitor.wait_ready(Duration::from_secs(60))?;

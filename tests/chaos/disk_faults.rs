@@ -1,0 +1,125 @@
+//! Row 12 and the order of the two commits: a full and a read-only disk, and what the kernel saw.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::monitor::Checked;
+use crate::process_faults::consumed;
+use crate::site::{Site, plan};
+use crate::stage::Stage;
+use crate::support;
+use crate::verdict::settle;
+
+/// A small disk in memory, gone when dropped.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(at: &Path) -> Option<Self> {
+        fs::create_dir_all(at).unwrap();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=6m", "none"]).arg(at).status();
+        mounted.is_ok_and(|status| status.success()).then(|| Self(at.to_owned()))
+    }
+
+    fn remount(&self, how: &str) {
+        let done = Command::new("mount").args(["-o", how]).arg(&self.0).status().unwrap();
+        assert!(done.success(), "remount {how}");
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// The disk fills: not ready, nothing acknowledged that is not stored, and it goes on by itself when
+/// there is room again.
+pub(crate) fn full(stage: &Stage) -> Checked<String> {
+    let mut site = Site::new(stage, "disk-full", plan(stage, 30, 8_000));
+    let Some(disk) = SmallDisk::mount(&site.folder.path().join("disk")) else {
+        support::skip("a tmpfs cannot be mounted here (needs root)");
+        return Ok("skipped: no mount".into());
+    };
+    site.settings.store.path = disk.0.join("recsae.db");
+    site.produce(0..3_000, Duration::ZERO)?;
+    let mut monitor = site.start(&[], "");
+    monitor.wait_for(Duration::from_secs(60), "the first records", consumed(3_000.0))?;
+    let ballast = disk.0.join("ballast");
+    // Fills what is left to the last byte.
+    let _ = fs::write(&ballast, vec![1_u8; 8 << 20]);
+    site.produce(3_000..6_000, Duration::ZERO)?;
+    monitor.wait_for(Duration::from_secs(60), "it says that it is not ready", |m| {
+        let refused = m.scrape().is_some_and(|scrape| scrape.get("recsae_checkpoint_failures_total") > 0.0);
+        (refused && !m.is_ready()).then_some(())
+    })?;
+    let why = monitor.status().map(|status| status["not_ready"].to_string()).unwrap_or_default();
+    let (committed, stored) = (committed(stage, &site)?, crate::kills::stored(&site).unwrap_or(0));
+    if committed > stored {
+        return Err(format!("{committed} records committed, and only {stored} are stored"));
+    }
+    fs::remove_file(&ballast).unwrap();
+    monitor.wait_ready(Duration::from_secs(60))?;
+    site.produce(6_000..8_000, Duration::ZERO)?;
+    monitor.wait_for(Duration::from_secs(60), "all records", consumed(8_000.0))?;
+    let verdict = settle(stage, &site, monitor)?;
+    Ok(format!("not ready ({why}), {committed} committed and {stored} stored meanwhile, ready again by itself; {}", verdict.words()))
+}
+
+/// Sum of the group's committed offsets, by the broker.
+fn committed(stage: &Stage, site: &Site) -> Checked<i64> {
+    let script = "import sys; from confluent_kafka import Consumer, TopicPartition as T
+c = Consumer({'bootstrap.servers': sys.argv[1], 'group.id': sys.argv[2]})
+print(sum(max(0, p.offset) for p in c.committed([T(sys.argv[3], n) for n in range(int(sys.argv[4]))], timeout=20)))";
+    let kafka = &site.settings.kafka;
+    let n = site.world.plan.n_partitions.to_string();
+    let out = Command::new(&stage.python).args(["-c", script, &kafka.brokers, &kafka.group, &site.topic, &n]).output().unwrap();
+    String::from_utf8_lossy(&out.stdout).trim().parse().map_err(|_| String::from_utf8_lossy(&out.stderr).into_owned())
+}
+
+/// What the kernel saw: between any two offset commits a sync of the store returned. An offset is never
+/// committed on the strength of a step that is not on the disk.
+pub(crate) fn sync_before_commit(stage: &Stage) -> Checked<String> {
+    let mut site = Site::new(stage, "sync-order", plan(stage, 31, 20_000));
+    site.settings.store.checkpoint_every = Duration::from_millis(20);
+    let Some(strace) = support::program("strace") else { return Ok("skipped: no strace".into()) };
+    site.produce(0..20_000, Duration::ZERO)?;
+    let trace = site.folder.path().join("trace");
+    let (config, metrics, http) = site.write_config("traced", &site.settings);
+    let filter = "trace=fdatasync,fsync,sendto,sendmsg,write,writev";
+    let arguments: Vec<&OsStr> = ["-f", "-y", "-xx", "-s", "24", "-e", filter, "-o"]
+        .map(OsStr::new)
+        .into_iter()
+        .chain([trace.as_os_str(), site.recsae.as_os_str(), "run".as_ref(), "-c".as_ref(), config.as_os_str(), "--until-end".as_ref()])
+        .collect();
+    let environment = [("ORT_DYLIB_PATH", site.library.as_os_str())];
+    let process = crate::process::Process::start(&strace, &arguments, &environment, site.folder.path().join("traced.log"));
+    let status = crate::monitor::Monitor::over(process, metrics, http).wait(Duration::from_secs(120))?;
+    let (mut synced, mut syncs, mut commits) = (false, 0, 0);
+    for line in fs::read_to_string(&trace).unwrap_or_default().lines() {
+        // `-y` prints the file behind a descriptor, in hexadecimal under `-xx`: "-wal" ends it.
+        let is_sync = (line.contains("fdatasync") || line.contains("fsync")) && line.ends_with("= 0");
+        if is_sync {
+            (synced, syncs) = (true, syncs + 1);
+        }
+        if is_offset_commit(line) {
+            commits += 1;
+            if !std::mem::replace(&mut synced, false) {
+                return Err(format!("commit {commits} was sent with no sync since the one before: {line}"));
+            }
+        }
+    }
+    if status != 0 || commits < 3 {
+        return Err(format!("exit {status}, {commits} commits and {syncs} syncs seen\n{}", crate::process::tail(&site.printed())));
+    }
+    Ok(format!("{commits} offset commits sent, each after a sync of the store that returned ({syncs} syncs)"))
+}
+
+/// A Kafka request begins with its length (4 bytes) and its kind; 8 commits offsets.
+fn is_offset_commit(line: &str) -> bool {
+    let Some(bytes) = line.split('"').nth(1) else { return false };
+    let bytes: Vec<&str> = bytes.split("\\x").skip(1).collect();
+    line.contains("send") && bytes.len() >= 8 && bytes[4..6] == ["00", "08"] && bytes[..2] == ["00", "00"]
+}

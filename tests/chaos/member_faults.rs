@@ -1,0 +1,112 @@
+//! Rows 6, 7 and 22: members that come and go, commits that are refused, topics that change under the group.
+
+use std::time::{Duration, Instant};
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use recsae::kafka::admin;
+
+use crate::monitor::{Checked, Monitor};
+use crate::process_faults::consumed;
+use crate::site::{Site, plan};
+use crate::stage::Stage;
+use crate::verdict::settle;
+
+/// Other members of the group, each with a store of its own, join, are killed and leave every second. What
+/// moves away and comes back is counted from the log again, once.
+pub(crate) fn rebalance_storm(stage: &Stage) -> Checked<String> {
+    let n_records = 9_000;
+    let mut site = Site::new(stage, "storm", plan(stage, 50, n_records));
+    let mut rng = ChaCha8Rng::seed_from_u64(stage.seed);
+    let strategy = if rng.random_bool(0.5) { "cooperative-sticky" } else { "range" };
+    site.settings.kafka.librdkafka.insert("partition.assignment.strategy".into(), strategy.into());
+    site.settings.kafka.instance_id = String::new();
+    let mut first = site.start(&[], "");
+    first.wait_ready(Duration::from_secs(60))?;
+    let (mut others, mut joined): (Vec<Monitor>, usize) = (Vec::new(), 0);
+    std::thread::scope(|scope| -> Checked<()> {
+        let feed = scope.spawn(|| site.produce(0..n_records, Duration::from_millis(120)));
+        while !feed.is_finished() || joined < 4 {
+            let mut settings = site.settings.clone();
+            settings.kafka.workers = 1;
+            settings.store.path = site.folder.path().join(format!("other-{joined}.db"));
+            let name = format!("other-{joined}");
+            others.push(site.start_as(&site.recsae, &name, &settings, &[], &[]));
+            joined += 1;
+            std::thread::sleep(Duration::from_millis(rng.random_range(500..1_500)));
+            if others.len() > 2 {
+                let leaver = others.remove(rng.random_range(0..others.len()));
+                if rng.random_bool(0.5) { leaver.kill()? } else { leaver.end(Duration::from_secs(30)).map(drop)? }
+            }
+        }
+        feed.join().map_err(|_| "the feed panicked".to_owned())?
+    })?;
+    for other in others {
+        other.end(Duration::from_secs(30))?;
+    }
+    let left = Instant::now();
+    first.wait_for(Duration::from_secs(60), "every partition is back", |m| {
+        m.scrape().filter(|scrape| scrape.get("recsae_assigned_partitions") >= 4.0).map(drop)
+    })?;
+    let back = left.elapsed();
+    let rebalances = first.scrape().map_or(0.0, |scrape| scrape.sum("recsae_rebalances_total"));
+    let verdict = settle(stage, &site, first)?;
+    if rebalances < 3.0 {
+        return Err(format!("only {rebalances} rebalances: the storm did not happen"));
+    }
+    Ok(format!("{strategy}: {joined} members came and went, {rebalances} rebalances, all back {back:.1?} after the last left; {}", verdict.words()))
+}
+
+/// The topic is deleted and made again with other records under the same name: noticed, never a silent jump.
+pub(crate) fn topic_recreated(stage: &Stage) -> Checked<String> {
+    let site = Site::new(stage, "recreated", plan(stage, 51, 4_000));
+    site.produce(0..4_000, Duration::ZERO)?;
+    let mut monitor = site.start(&[], "");
+    monitor.wait_for(Duration::from_secs(60), "all records", consumed(4_000.0))?;
+    monitor.end(Duration::from_secs(20))?;
+    admin_script(stage, &site, "a.delete_topics([topic])[topic].result(30)")?;
+    let began = Instant::now();
+    // Deletion is done a little after it is acknowledged.
+    while !admin::create_topic(&site.settings.kafka, &site.topic, 4, Duration::from_secs(20)).unwrap_or(false) {
+        if began.elapsed() > Duration::from_secs(30) {
+            return Err("the topic could not be made again".into());
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    site.produce(0..500, Duration::ZERO)?;
+    let monitor = site.start(&[], "");
+    let status = monitor.wait(Duration::from_secs(60))?;
+    let said = crate::process::tail(&site.printed());
+    if status == 0 || !said.contains("made anew") {
+        return Err(format!("expected a refusal that names the cause, found exit {status}: {said}"));
+    }
+    Ok(format!("refused with exit {status}, naming the cause"))
+}
+
+/// A line of Python with the broker's admin client `a` and the topic's name `topic`.
+fn admin_script(stage: &Stage, site: &Site, line: &str) -> Checked<()> {
+    let script = format!(
+        "import sys; from confluent_kafka.admin import AdminClient, NewPartitions
+a, topic = AdminClient({{'bootstrap.servers': sys.argv[1]}}), sys.argv[2]
+{line}"
+    );
+    let kafka = &site.settings.kafka;
+    let out = std::process::Command::new(&stage.python).args(["-c", &script, &kafka.brokers, &site.topic]).output().unwrap();
+    if out.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&out.stderr).into_owned()) }
+}
+
+/// Partitions are added while it runs: their records are counted, and no window is judged without them.
+pub(crate) fn partitions_added(stage: &Stage) -> Checked<String> {
+    let mut site = Site::new(stage, "added", plan(stage, 52, 6_000));
+    site.settings.kafka.librdkafka.insert("topic.metadata.refresh.interval.ms".into(), "1000".into());
+    site.produce(0..3_000, Duration::ZERO)?;
+    let mut monitor = site.start(&[], "");
+    monitor.wait_for(Duration::from_secs(60), "half of the records", consumed(3_000.0))?;
+    admin_script(stage, &site, "a.create_partitions([NewPartitions(topic, 8)])[topic].result(30)")?;
+    site.world.plan.n_partitions = 4;
+    site.produce(3_000..6_000, Duration::ZERO)?;
+    let all = |m: &Monitor| m.scrape().filter(|scrape| scrape.get("recsae_assigned_partitions") >= 8.0).map(drop);
+    monitor.wait_for(Duration::from_secs(60), "the new partitions are assigned", all)?;
+    let verdict = settle(stage, &site, monitor)?;
+    Ok(format!("4 → 8 partitions; {}", verdict.words()))
+}

@@ -1,0 +1,96 @@
+//! Rows 2 to 4: asked to stop under load, frozen past its session, a broker that dies, stalls and comes back.
+
+use std::time::{Duration, Instant};
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::kafka_server::Kafka;
+use crate::monitor::Checked;
+use crate::site::{Site, plan};
+use crate::stage::Stage;
+use crate::verdict::settle;
+
+/// SIGTERM at random times under load: drained within ten seconds, exit 0, nothing lost or twice.
+pub(crate) fn terminated(stage: &Stage) -> Checked<String> {
+    let site = Site::new(stage, "sigterm", plan(stage, 10, 8_000));
+    let mut rng = ChaCha8Rng::seed_from_u64(stage.seed);
+    let mut slowest = Duration::ZERO;
+    std::thread::scope(|scope| -> Checked<()> {
+        let feed = scope.spawn(|| site.produce(0..8_000, Duration::from_millis(50)));
+        for _ in 0..3 {
+            let mut monitor = site.start(&[], "");
+            monitor.wait_ready(Duration::from_secs(60))?;
+            std::thread::sleep(Duration::from_millis(rng.random_range(0..1_000)));
+            let (status, took) = monitor.end(Duration::from_secs(20))?;
+            if status != 0 || took > Duration::from_secs(10) {
+                return Err(format!("exit {status} after {took:?}\n{}", crate::process::tail(&site.printed())));
+            }
+            slowest = slowest.max(took);
+        }
+        feed.join().map_err(|_| "the feed panicked".to_owned())?
+    })?;
+    let verdict = settle(stage, &site, site.start(&[], ""))?;
+    Ok(format!("3 drains, {slowest:.1?} at most; {}", verdict.words()))
+}
+
+/// Frozen for longer than its session while another member takes its partitions; thawed, it must not
+/// count anything twice, and once the other has gone it goes on where its own store is.
+pub(crate) fn frozen(stage: &Stage) -> Checked<String> {
+    let mut site = Site::new(stage, "frozen", plan(stage, 11, 8_000));
+    site.settings.kafka.instance_id = String::new();
+    site.produce(0..4_000, Duration::ZERO)?;
+    let mut first = site.start(&[], "");
+    // Stored, so that it goes by its own store afterwards, not by what the other one commits.
+    let stored = |_: &crate::monitor::Monitor| (crate::kills::stored(&site)? >= 4_000).then_some(());
+    first.wait_for(Duration::from_secs(60), "half of the records are stored", stored)?;
+    first.signal("STOP");
+    let mut other = site.settings.clone();
+    other.store.path = site.folder.path().join("other.db");
+    let mut second = site.start_as(&site.recsae, "other", &other, &[], &[]);
+    // The group gives the frozen member's partitions away once its session has ended.
+    let all = |m: &crate::monitor::Monitor| m.scrape().filter(|scrape| scrape.get("recsae_assigned_partitions") >= 4.0);
+    second.wait_for(Duration::from_secs(40), "the other member takes over", all)?;
+    site.produce(4_000..8_000, Duration::ZERO)?;
+    let has_read = |m: &crate::monitor::Monitor| m.scrape().filter(|scrape| scrape.get("recsae_records_consumed_total") >= 4_000.0);
+    second.wait_for(Duration::from_secs(40), "the other member reads", has_read)?;
+    first.signal("CONT");
+    first.wait_for(Duration::from_secs(40), "it noticed that its partitions are lost", |m| {
+        m.process.printed().contains("partitions lost").then_some(())
+    })?;
+    second.end(Duration::from_secs(20))?;
+    let verdict = settle(stage, &site, first)?;
+    Ok(format!("its partitions were lost to another member and came back; {}", verdict.words()))
+}
+
+/// The broker is killed, comes back, stalls and thaws; the monitor goes on by itself.
+pub(crate) fn broker_restarted(stage: &Stage) -> Checked<String> {
+    let mut kafka = Kafka::start().ok_or("no Apache Kafka")?;
+    let mut site = Site::on(stage, &kafka, "broker", plan(stage, 12, 8_000));
+    site.settings.kafka.instance_id = String::new();
+    let mut monitor = site.start(&[], "");
+    monitor.wait_ready(Duration::from_secs(60))?;
+    site.produce(0..3_000, Duration::from_millis(5))?;
+    kafka.order("KILL");
+    std::thread::sleep(Duration::from_secs(2));
+    kafka.order("START");
+    kafka.wait_until_up();
+    let back = Instant::now();
+    site.produce(3_000..6_000, Duration::from_millis(5))?;
+    monitor.wait_for(Duration::from_secs(60), "it reads again", consumed(6_000.0))?;
+    let recovered = back.elapsed();
+    kafka.order("STOP");
+    std::thread::sleep(Duration::from_secs(3));
+    kafka.order("CONT");
+    site.produce(6_000..8_000, Duration::from_millis(5))?;
+    let verdict = settle(stage, &site, monitor)?;
+    if recovered > Duration::from_secs(30) {
+        return Err(format!("read again only {recovered:?} after the broker was back"));
+    }
+    Ok(format!("killed and stalled once; all read {recovered:.1?} after it was back; {}", verdict.words()))
+}
+
+/// Whether so many records were consumed since this process began.
+pub(crate) fn consumed(n: f64) -> impl Fn(&crate::monitor::Monitor) -> Option<()> {
+    move |monitor| monitor.scrape().filter(|scrape| scrape.get("recsae_records_consumed_total") >= n).map(drop)
+}
