@@ -159,7 +159,10 @@ impl StoreReader {
             }
             let partial = codec::read_partial(&bytes)?;
             if partial.start_ms != window_start_ms {
-                return Err(StoreError::damaged(format!("partial window {window_start_ms}"), format!("counts of window {}", partial.start_ms)));
+                return Err(StoreError::damaged(
+                    format!("partial window {window_start_ms}"),
+                    format!("counts of window {}", partial.start_ms),
+                ));
             }
             partials.push(partial);
         }

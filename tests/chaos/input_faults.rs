@@ -21,8 +21,7 @@ fn send_raw(site: &Site, payloads: &mut dyn Iterator<Item = Option<Vec<u8>>>) ->
     let receipts = std::sync::Arc::new(Receipts::default());
     let mut n = 0;
     for payload in payloads {
-        let record =
-            Outgoing { topic: &site.topic, key: Some(b"u1"), payload: payload.as_deref(), partition: Some(0), timestamp_ms: None };
+        let record = Outgoing { topic: &site.topic, key: Some(b"u1"), payload: payload.as_deref(), partition: Some(0), timestamp_ms: None };
         producer.send(&record, &[], &receipts, Duration::from_secs(60)).map_err(|error| error.to_string())?;
         n += 1;
     }
@@ -174,7 +173,10 @@ pub(crate) fn hostile_segments(stage: &Stage) -> Checked<String> {
         return Err(format!("{total} of {countable} records counted, {most} segments at most, exit {status}"));
     }
     promtool(&text)?;
-    Ok(format!("{n} values: {total} counted, {refused} with a line break rejected, at most {most} segments, {} series, promtool clean, peak {peak} KiB", scrape.n_series()))
+    Ok(format!(
+        "{n} values: {total} counted, {refused} with a line break rejected, at most {most} segments, {} series, promtool clean, peak {peak} KiB",
+        scrape.n_series()
+    ))
 }
 
 /// `promtool check metrics` over an exposition: syntax errors only, naming advice is for people.

@@ -54,7 +54,11 @@ pub(crate) fn run(stage: &Stage) -> Checked<String> {
         let until = if kill + 1 == n_kills { n_records } else { sent + share };
         std::thread::scope(|scope| -> Checked<()> {
             let feed = scope.spawn(|| site.produce(sent..until, Duration::from_millis(20)));
-            if kill % 2 == 0 { outside(stage, &site, &mut rng, &mut seen)? } else { at_point(&site, kill, &mut rng, &mut seen)? }
+            if kill % 2 == 0 {
+                outside(stage, &site, &mut rng, &mut seen)?
+            } else {
+                at_point(&site, kill, &mut rng, &mut seen)?
+            }
             feed.join().map_err(|_| "the feed panicked".to_owned())?
         })?;
         sent = until;
@@ -121,11 +125,18 @@ fn summary(stage: &Stage, n_kills: u32, seen: &Seen, verdict: &Verdict, took: Du
     let mut text = String::new();
     let mut line = |words: String| writeln!(text, "{words}").unwrap();
     line(format!("commit {}, seed {}, {:.0} s", commit.unwrap_or_else(|| "unknown".into()), stage.seed, took.as_secs_f32()));
-    line(format!("{n_kills} kills: {} from outside at random times on the plain program, {} at named points", seen.outside, n_kills - seen.outside));
+    line(format!(
+        "{n_kills} kills: {} from outside at random times on the plain program, {} at named points",
+        seen.outside,
+        n_kills - seen.outside
+    ));
     let points: Vec<String> = seen.by_point.iter().map(|(point, n)| format!("{point} {n}")).collect();
     line(format!("kills a point: {}", points.join(", ")));
     line(format!("{}; 0 cells differ, each window judged once, every reject once in the dead letters", verdict.words()));
-    line(format!("8 partitions, at least {} windows open in the leading one at each kill; after each kill the store opened and verified", seen.fewest_open.unwrap_or(0)));
+    line(format!(
+        "8 partitions, at least {} windows open in the leading one at each kill; after each kill the store opened and verified",
+        seen.fewest_open.unwrap_or(0)
+    ));
     line(format!("ready again after {:.2?} (median), {:.2?} (slowest) from the start of the process", at(0.5), at(1.0)));
     text
 }

@@ -78,7 +78,9 @@ fn main() -> ExitCode {
     let Some(stage) = Stage::set_up(seed) else { return ExitCode::SUCCESS };
     let (mut passed, mut failed) = (0, 0);
     let all = names.is_empty();
-    for (name, row, scenario) in SCENARIOS.iter().filter(|_| all).chain(SCENARIOS.iter().chain(LONG).filter(|(name, ..)| names.contains(name))) {
+    for (name, row, scenario) in
+        SCENARIOS.iter().filter(|_| all).chain(SCENARIOS.iter().chain(LONG).filter(|(name, ..)| names.contains(name)))
+    {
         let began = Instant::now();
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| scenario(&stage)));
         let outcome = outcome.unwrap_or_else(|_| Err("panicked, see above".into()));

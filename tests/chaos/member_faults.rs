@@ -54,7 +54,10 @@ pub(crate) fn rebalance_storm(stage: &Stage) -> Checked<String> {
     if rebalances < 3.0 {
         return Err(format!("only {rebalances} rebalances: the storm did not happen"));
     }
-    Ok(format!("{strategy}: {joined} members came and went, {rebalances} rebalances, all back {back:.1?} after the last left; {}", verdict.words()))
+    Ok(format!(
+        "{strategy}: {joined} members came and went, {rebalances} rebalances, all back {back:.1?} after the last left; {}",
+        verdict.words()
+    ))
 }
 
 /// The topic is deleted and made again with other records under the same name: noticed, never a silent jump.

@@ -51,7 +51,10 @@ pub(crate) fn flipped(stage: &Stage) -> Checked<String> {
         }
     }
     let words = "left the export as it is";
-    Ok(format!("{FLIPS} flips over {} bytes: {reported} refused by the export, {by_chain} named by the chain alone, {same} {words}", bytes.len()))
+    Ok(format!(
+        "{FLIPS} flips over {} bytes: {reported} refused by the export, {by_chain} named by the chain alone, {same} {words}",
+        bytes.len()
+    ))
 }
 
 /// The bytes that `history export` writes.
@@ -132,7 +135,8 @@ pub(crate) fn refused(stage: &Stage) -> Checked<String> {
     remove_store(site.store());
     fs::write(site.store(), &sane[..sane.len() / 2]).unwrap();
     refuses(&site, "damaged")?;
-    fs::write(site.store(), b"something else altogether, and longer than a header of SQLite would be; something else altogether....").unwrap();
+    fs::write(site.store(), b"something else altogether, and longer than a header of SQLite would be; something else altogether....")
+        .unwrap();
     refuses(&site, "no SQLite database")?;
     fs::write(site.store(), &sane).unwrap();
     let verdict = drain_and_compare(stage, &site)?;
