@@ -111,7 +111,7 @@ impl Reread {
     ) -> Result<Option<PartialWindow>, MonitorError> {
         let mut intake = self.intake(segments.len())?;
         let names = segments.iter().filter(|name| *name != ALL && *name != OTHER);
-        let board = AdmissionBoard::new(names.map(|name| Admission { segment: name.clone(), from_ms: i64::MIN }).collect());
+        let board = AdmissionBoard::new(names.map(|name| Admission { segment: name.clone(), from_ms: i64::MIN }).collect(), None);
         let mut windows = PartitionWindows::resume(range.partition.clone(), self.window, PartitionPosition::starting_at(range.from));
         let mut items: Vec<Vec<Vec<String>>> = vec![Vec::new(); self.specs.len()];
         let mut failed = None;
