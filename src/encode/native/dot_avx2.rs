@@ -21,6 +21,9 @@ const ROWS: usize = 3;
 /// Latents of a tile; the padded dictionary is a multiple of it.
 const LATENTS: usize = 4;
 
+/// Latents computed together where they are any.
+const GROUP: usize = 2 * LATENTS;
+
 /// Values of the latents in `panel` (a multiple of 4 of them) for all rows.
 pub(super) fn panel(_: Avx2, model: &NativeModel, panel: Range<usize>, rows: &[f32], dense: &mut [f32]) {
     // SAFETY: a value of `Avx2` exists only where the features were detected.
@@ -57,15 +60,20 @@ fn panel_avx2(model: &NativeModel, panel: Range<usize>, rows: &[f32], dense: &mu
 fn tile<const R: usize>(model: &NativeModel, latent: usize, rows: &[f32], dense: &mut [f32]) {
     let (d_in, d_sae) = (model.padded_in(), model.padded_sae());
     let n = d_in / LANES;
-    let w: [&[[f32; LANES]]; LATENTS] = std::array::from_fn(|at| &model.row(latent + at).as_chunks().0[..n]);
-    let x: [&[[f32; LANES]]; R] = std::array::from_fn(|at| &rows[at * d_in..(at + 1) * d_in].as_chunks().0[..n]);
+    let mut w: [&[[f32; LANES]]; LATENTS] = [&[]; LATENTS];
+    for (at, w) in w.iter_mut().enumerate() {
+        *w = &model.row(latent + at).as_chunks().0[..n];
+    }
+    let mut x: [&[[f32; LANES]]; R] = [&[]; R];
+    for (at, x) in x.iter_mut().enumerate() {
+        *x = &rows[at * d_in..(at + 1) * d_in].as_chunks().0[..n];
+    }
     let mut sums = [[_mm256_setzero_ps(); LATENTS]; R];
     for chunk in 0..n {
-        let x: [__m256; R] = std::array::from_fn(|row| load(&x[row][chunk]));
-        for (at, w) in w.iter().enumerate() {
-            let w = load(&w[chunk]);
+        for at in 0..LATENTS {
+            let w = load(&w[at][chunk]);
             for row in 0..R {
-                sums[row][at] = _mm256_fmadd_ps(w, x[row], sums[row][at]);
+                sums[row][at] = _mm256_fmadd_ps(w, load(&x[row][chunk]), sums[row][at]);
             }
         }
     }
@@ -80,22 +88,28 @@ fn tile<const R: usize>(model: &NativeModel, latent: usize, rows: &[f32], dense:
 #[target_feature(enable = "avx2,fma")]
 fn some_avx2(model: &NativeModel, latents: &[u32], x: &[f32], values: &mut Vec<f32>) {
     let x = x.as_chunks::<LANES>().0;
-    for group in latents.chunks(LATENTS * 2) {
+    for group in latents.chunks(GROUP) {
         // A group that is not full computes its first latent several times.
-        let of = |at: usize| *group.get(at).unwrap_or(&group[0]) as usize;
-        let w: [&[[f32; LANES]]; LATENTS * 2] = std::array::from_fn(|at| &model.row(of(at)).as_chunks().0[..x.len()]);
-        let mut sums = [_mm256_setzero_ps(); LATENTS * 2];
+        let mut w: [&[[f32; LANES]]; GROUP] = [model.row(group[0] as usize).as_chunks().0; GROUP];
+        for (w, latent) in w.iter_mut().zip(group) {
+            *w = &model.row(*latent as usize).as_chunks().0[..x.len()];
+        }
+        let mut sums = [_mm256_setzero_ps(); GROUP];
         for (chunk, x) in x.iter().enumerate() {
             let x = load(x);
-            for (sum, w) in sums.iter_mut().zip(&w) {
-                *sum = _mm256_fmadd_ps(load(&w[chunk]), x, *sum);
+            for at in 0..GROUP {
+                sums[at] = _mm256_fmadd_ps(load(&w[at][chunk]), x, sums[at]);
             }
         }
         let [a, b, c, d, e, f, g, h] = sums;
-        let (mut low, mut high) = ([0f32; LATENTS], [0f32; LATENTS]);
-        store(&mut low, tree([a, b, c, d]));
-        store(&mut high, tree([e, f, g, h]));
-        values.extend(group.iter().zip(low.into_iter().chain(high)).map(|(latent, v)| v + model.bias()[*latent as usize]));
+        let mut out = [0f32; GROUP];
+        let (low, high) = out.as_chunks_mut::<LATENTS>().0.split_at_mut(1);
+        store(&mut low[0], tree([a, b, c, d]));
+        store(&mut high[0], tree([e, f, g, h]));
+        for (value, latent) in out.iter_mut().zip(group) {
+            *value += model.bias()[*latent as usize];
+        }
+        values.extend_from_slice(&out[..group.len()]);
     }
 }
 

@@ -45,7 +45,7 @@
 use crate::encode::native::model::NativeModel;
 
 /// Pairs of dimensions whose products are added in 16 bits before they are shifted.
-pub(super) const BLOCK_PAIRS: usize = 32;
+pub(super) const BLOCK_PAIRS: usize = 16;
 /// Latents of a panel: two registers of 16.
 pub(super) const PANEL: usize = 32;
 /// Rows of a tile: ten sums, two weights and a row fill the registers of AVX2.

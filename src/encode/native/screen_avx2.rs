@@ -43,7 +43,13 @@ pub(super) fn n_reaching(_: Avx2, values: &[i16], bound: i16) -> usize {
 /// [`EAGER`] more than all; returns how many there are.
 pub(super) fn collect(_: Avx2, screen: &Screen, mid: &[i16], margin: i16, bound: i16, latents: &mut [u32]) -> usize {
     // SAFETY: as above.
-    unsafe { collect_avx2(screen, mid, margin, bound, latents) }
+    unsafe {
+        if margin == 0 {
+            collect_avx2::<false>(screen, mid, 0, bound, latents)
+        } else {
+            collect_avx2::<true>(screen, mid, margin, bound, latents)
+        }
+    }
 }
 
 #[target_feature(enable = "avx2")]
@@ -107,18 +113,28 @@ fn lane_maxima_avx2(mid: &[i16], maxima: &mut [i16]) {
 #[target_feature(enable = "avx2,popcnt")]
 fn n_reaching_avx2(values: &[i16], bound: i16) -> usize {
     let below = below(bound);
-    let word = |word: &[i16; WORD]| reaching(|at| load(&word[at..at + WIDTH]), below).count_ones() as usize;
-    values.as_chunks::<WORD>().0.iter().map(word).sum()
+    let mut n = 0;
+    for word in values.as_chunks::<WORD>().0 {
+        n += reaching(load_word(word), below).count_ones();
+    }
+    n as usize
 }
 
 #[target_feature(enable = "avx2,bmi1,popcnt")]
-fn collect_avx2(screen: &Screen, mid: &[i16], margin: i16, bound: i16, latents: &mut [u32]) -> usize {
+#[expect(clippy::cast_possible_truncation, reason = "latents are numbered in u32")]
+fn collect_avx2<const MARGINS: bool>(screen: &Screen, mid: &[i16], margin: i16, bound: i16, latents: &mut [u32]) -> usize {
     let (below, margins) = (below(bound), _mm256_set1_epi16(margin));
     let mut n = 0;
     let n_words = mid.len() / WORD * WORD;
     let words = mid.as_chunks::<WORD>().0.iter().zip(screen.scales.as_chunks::<WORD>().0);
     for ((mid, scales), start) in words.zip((0u32..).step_by(WORD)) {
-        let up = |at: usize| _mm256_add_epi16(load(&mid[at..at + WIDTH]), _mm256_mulhrs_epi16(margins, load(&scales[at..at + WIDTH])));
+        let mut up = load_word(mid);
+        if MARGINS {
+            let scales = load_word(scales);
+            for (up, scale) in up.iter_mut().zip(scales) {
+                *up = _mm256_add_epi16(*up, _mm256_mulhrs_epi16(margins, scale));
+            }
+        }
         let mut bits = reaching(up, below);
         let end = n + bits.count_ones() as usize;
         let Some(eager) = latents.get_mut(n..n + EAGER) else { return n };
@@ -134,12 +150,14 @@ fn collect_avx2(screen: &Screen, mid: &[i16], margin: i16, bound: i16, latents: 
         n = end;
     }
     // Half a word is left where the dictionary is an odd number of panels.
-    for ((mid, scale), latent) in mid.iter().zip(&screen.scales).zip(0u32..).skip(n_words) {
+    let (rest, mut latent) = (mid[n_words..].iter().zip(&screen.scales[n_words..]), n_words as u32);
+    for (mid, scale) in rest {
         let product = (i32::from(margin) * i32::from(*scale) + (1 << 14)) >> 15;
         if i32::from(*mid) + product >= i32::from(bound) {
             latents[n] = latent;
             n += 1;
         }
+        latent += 1;
     }
     n
 }
@@ -151,17 +169,22 @@ fn below(bound: i16) -> __m256i {
     _mm256_set1_epi16(bound.saturating_sub(1))
 }
 
-/// One bit for each of 64 numbers, 16 of which `at` gives: whether it is greater than `below`.
+/// One bit for each of 64 numbers: whether it is greater than `below`.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn reaching(at: impl Fn(usize) -> __m256i, below: __m256i) -> u64 {
-    let half = |start: usize| {
-        let (a, b) = (_mm256_cmpgt_epi16(at(start), below), _mm256_cmpgt_epi16(at(start + WIDTH), below));
-        // Packing takes turns between the halves of its operands; the permutation puts them in order.
-        let packed = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi16(a, b));
-        u64::from(_mm256_movemask_epi8(packed).cast_unsigned())
-    };
-    half(0) | (half(WORD / 2) << 32)
+fn reaching([a, b, c, d]: [__m256i; WORD / WIDTH], below: __m256i) -> u64 {
+    // Packing takes turns between the halves of its operands; the permutation puts them in order.
+    let low = _mm256_packs_epi16(_mm256_cmpgt_epi16(a, below), _mm256_cmpgt_epi16(b, below));
+    let high = _mm256_packs_epi16(_mm256_cmpgt_epi16(c, below), _mm256_cmpgt_epi16(d, below));
+    let low = _mm256_movemask_epi8(_mm256_permute4x64_epi64::<0b11_01_10_00>(low)).cast_unsigned();
+    let high = _mm256_movemask_epi8(_mm256_permute4x64_epi64::<0b11_01_10_00>(high)).cast_unsigned();
+    u64::from(low) | (u64::from(high) << 32)
+}
+
+#[target_feature(enable = "avx2")]
+#[inline]
+fn load_word(word: &[i16; WORD]) -> [__m256i; WORD / WIDTH] {
+    [load(&word[..WIDTH]), load(&word[WIDTH..2 * WIDTH]), load(&word[2 * WIDTH..3 * WIDTH]), load(&word[3 * WIDTH..])]
 }
 
 #[target_feature(enable = "avx2")]

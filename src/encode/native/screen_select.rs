@@ -36,8 +36,12 @@ pub struct Statistics {
 #[derive(Debug, Default)]
 pub(super) struct Chooser {
     maxima: Vec<i16>,
+    promising: Vec<u32>,
     latents: Vec<u32>,
+    unknown: Vec<u32>,
     values: Vec<f32>,
+    /// Values by latent, of one row while it is chosen from; NaN elsewhere.
+    exact: Vec<f32>,
     among: Among,
     pub(super) statistics: Statistics,
 }
@@ -63,41 +67,61 @@ impl Chooser {
         if row.unit == 0.0 {
             return false;
         }
-        let least = |value: f32| units(value, row.unit, screen.slack);
-        let mut kept = model.floor();
-        let k = match model.spec().selection {
-            Selection::Threshold(_) => model.spec().d_sae.get(),
-            Selection::TopK(k) => {
-                self.maxima.resize(n_lanes(mid.len(), k.get()), 0);
-                lane_maxima(kernel, mid, &mut self.maxima);
-                let kth = bisect(kernel, &self.maxima, k.get());
-                // The most promising ones first: their k-th value is the bound of the others.
-                if !self.compute((kernel, model, screen), mid, 0, kth, y) {
-                    return false;
-                }
-                kept = self.among.select(&self.latents[..self.values.len()], &self.values, k.get(), kept);
-                k.get()
+        let parts = (kernel, model, screen);
+        let most = (mid.len() / MOST_SHARE).max(FEW);
+        self.latents.resize(mid.len() + ROOM, 0);
+        self.promising.resize(mid.len() + ROOM, 0);
+        self.exact.resize(mid.len(), f32::NAN);
+        let (mut k, mut n_promising, mut kept) = (model.spec().d_sae.get(), 0, model.floor());
+        if let Selection::TopK(top) = model.spec().selection {
+            k = top.get();
+            self.maxima.resize(n_lanes(mid.len(), k), 0);
+            lane_maxima(kernel, mid, &mut self.maxima);
+            // The most promising ones first: k of them or more, so that the least of their values bounds the others.
+            n_promising = collect(kernel, screen, mid, 0, bisect(kernel, &self.maxima, k), &mut self.promising);
+            if n_promising > most {
+                return false;
             }
-        };
-        if !self.compute((kernel, model, screen), mid, row.margin, least(kept), y) {
-            return false;
+            self.values.clear();
+            product::some(kernel, model, &self.promising[..n_promising], y, &mut self.values);
+            for (latent, value) in self.promising[..n_promising].iter().zip(&self.values) {
+                self.exact[*latent as usize] = *value;
+            }
+            if n_promising >= k {
+                kept = self.values.iter().fold(f32::INFINITY, |least, value| least.min(*value)).max(kept);
+            }
         }
-        self.among.select(&self.latents[..self.values.len()], &self.values, k, model.floor());
-        self.statistics.n_computed += self.values.len() as u64;
-        self.among.append_to(activations);
-        true
+        let n = collect(kernel, screen, mid, row.margin, units(kept, row.unit, screen.slack), &mut self.latents);
+        if n <= most {
+            self.compute_rest(parts, n, y);
+            self.among.select(&self.latents[..n], &self.values, k, model.floor());
+            self.statistics.n_computed += self.values.len() as u64;
+            self.among.append_to(activations);
+        }
+        for latent in &self.promising[..n_promising] {
+            self.exact[*latent as usize] = f32::NAN;
+        }
+        n <= most
     }
 
-    /// Computes the latents whose estimate and margin reach the bound; `false` where they are too many.
-    fn compute(&mut self, (kernel, model, screen): Parts<'_>, mid: &[i16], margin: i16, bound: i16, y: &[f32]) -> bool {
-        self.latents.resize(mid.len() + ROOM, 0);
-        let n = collect(kernel, screen, mid, margin, bound, &mut self.latents);
-        self.values.clear();
-        if n > (mid.len() / MOST_SHARE).max(FEW) {
-            return false;
+    /// Values of the first `n` latents, those that are known taken from `exact`; NaN there means unknown.
+    fn compute_rest(&mut self, (kernel, model, _): Parts<'_>, n: usize, y: &[f32]) {
+        self.unknown.resize(n.max(self.unknown.len()), 0);
+        let mut n_unknown = 0;
+        for latent in &self.latents[..n] {
+            self.unknown[n_unknown] = *latent;
+            n_unknown += usize::from(self.exact[*latent as usize].is_nan());
         }
-        product::some(kernel, model, &self.latents[..n], y, &mut self.values);
-        true
+        self.values.clear();
+        product::some(kernel, model, &self.unknown[..n_unknown], y, &mut self.values);
+        for (latent, value) in self.unknown[..n_unknown].iter().zip(&self.values) {
+            self.exact[*latent as usize] = *value;
+        }
+        self.values.clear();
+        self.values.extend(self.latents[..n].iter().map(|latent| self.exact[*latent as usize]));
+        for latent in &self.unknown[..n_unknown] {
+            self.exact[*latent as usize] = f32::NAN;
+        }
     }
 }
 
