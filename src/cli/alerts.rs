@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 
 use crate::cli::{Outcome, UsageError};
 use crate::clock::{Clock, SystemClock};
@@ -13,6 +13,7 @@ use crate::config::settings::Settings;
 use crate::drift::alert::{ActionKind, AlertAction, AlertListing, utc_text};
 use crate::drift::report::{AlertState, Direction};
 use crate::http::actions::{ActionBody, TestBody};
+use crate::http::client::{self, ClientError};
 use crate::http::views;
 use crate::snapshot::Snapshot;
 use crate::store::{Store, StoreError, StoreReader};
@@ -113,8 +114,8 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
 
 fn list(common: &Common, firing: bool) -> anyhow::Result<Outcome> {
     let settings = settings(common)?;
-    let mut alerts: Vec<AlertListing> = match ask(&settings, |agent, url| agent.get(format!("{url}/api/v1/alerts")).call())? {
-        Some(mut response) => response.body_mut().read_json()?,
+    let mut alerts: Vec<AlertListing> = match answered(client::get(&settings.http, "/api/v1/alerts"))? {
+        Some(alerts) => alerts,
         None => {
             let kept = StoreReader::open(&settings.store.path).and_then(|reader| reader.alerts(200)).map_err(usage)?;
             kept.iter().map(|alert| views::alert(&Snapshot::default(), alert)).collect()
@@ -131,8 +132,8 @@ fn act(common: &Common, action: &Action, kind: ActionKind, length: Option<Durati
     let until = length.map(|length| now_ms.saturating_add(i64::try_from(length.as_millis()).unwrap_or(i64::MAX)));
     let body = ActionBody { who: action.who.clone(), why: action.why.clone(), until };
     let path = format!("/api/v1/alerts/{}/{}", action.id, kind.kind());
-    let alert: AlertListing = match post(&settings, &path, &body)? {
-        Some(mut response) => response.body_mut().read_json()?,
+    let alert: AlertListing = match answered(client::post(&settings.http, &path, &body))? {
+        Some(alert) => alert,
         None if kind == ActionKind::Accept => {
             bail!(UsageError("no instance is running, and accepting changes what it judges by: start it, then accept".into()))
         }
@@ -151,10 +152,11 @@ fn act(common: &Common, action: &Action, kind: ActionKind, length: Option<Durati
 fn test(common: &Common, minutes: u32, who: &str) -> anyhow::Result<Outcome> {
     let settings = settings(common)?;
     let body = TestBody { who: who.to_owned(), why: "recsae alerts test".into(), minutes };
-    let Some(mut response) = post(&settings, "/api/v1/alerts/test", &body)? else {
-        bail!(UsageError(format!("no instance answers at {}: the test alert goes through a running one", url(&settings))));
+    let answer: Option<serde_json::Value> = answered(client::post(&settings.http, "/api/v1/alerts/test", &body))?;
+    let Some(answer) = answer else {
+        let url = client::url(&settings.http);
+        bail!(UsageError(format!("no instance answers at {url}: the test alert goes through a running one")));
     };
-    let answer: serde_json::Value = response.body_mut().read_json()?;
     let mut out = std::io::stdout().lock();
     if common.json {
         writeln!(out, "{answer}")?;
@@ -171,43 +173,10 @@ fn settings(common: &Common) -> anyhow::Result<Settings> {
     Ok(config::load(&common.config, std::env::vars()).map_err(|error| UsageError(error.to_string()))?)
 }
 
-/// Where the instance of this configuration answers.
-fn url(settings: &Settings) -> String {
-    format!("http://{}", settings.http.listen.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]"))
-}
-
 /// Asks the running instance; `None` when nobody listens there.
-fn ask(
-    settings: &Settings,
-    request: impl FnOnce(&ureq::Agent, &str) -> Result<ureq::http::Response<ureq::Body>, ureq::Error>,
-) -> anyhow::Result<Option<ureq::http::Response<ureq::Body>>> {
-    let agent: ureq::Agent =
-        ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_secs(30))).proxy(None).build().into();
-    let url = url(settings);
-    let mut response = match request(&agent, &url) {
-        Ok(response) => response,
-        Err(ureq::Error::Io(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => return Ok(None),
-        Err(ureq::Error::ConnectionFailed) => return Ok(None),
-        Err(error) => return Err(error).with_context(|| format!("no answer from {url}")),
-    };
-    if response.status().is_success() {
-        return Ok(Some(response));
-    }
-    let answer: serde_json::Value = response.body_mut().read_json().unwrap_or_default();
-    let message = answer["error"]["message"].as_str().unwrap_or("no reason given");
-    bail!(UsageError(format!("{url} refuses ({}): {message}", response.status().as_u16())))
-}
-
-fn post(settings: &Settings, path: &str, body: &impl serde::Serialize) -> anyhow::Result<Option<ureq::http::Response<ureq::Body>>> {
-    let token = match &settings.http.token_file {
-        Some(file) => {
-            std::fs::read_to_string(file).map_err(|error| UsageError(format!("cannot read the token file {}: {error}", file.display())))?
-        }
-        None => String::new(),
-    };
-    ask(settings, |agent, url| {
-        agent.post(format!("{url}{path}")).header("authorization", format!("Bearer {}", token.trim())).send_json(body)
-    })
+fn answered<T: serde::de::DeserializeOwned>(answer: Result<Option<serde_json::Value>, ClientError>) -> anyhow::Result<Option<T>> {
+    let answer = answer.map_err(|error| UsageError(error.to_string()))?;
+    Ok(answer.map(serde_json::from_value).transpose()?)
 }
 
 fn print(common: &Common, alerts: &[AlertListing]) -> anyhow::Result<()> {

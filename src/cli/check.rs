@@ -14,6 +14,8 @@ use crate::config::settings::{CountingUnit, EngineChoice, Settings};
 use crate::config::{ConfigError, load_leniently};
 use crate::decode::Decoder;
 use crate::encode::{self, Engine};
+use crate::http::actions::Token;
+use crate::http::tls;
 use crate::kafka::admin::{Cluster, preflight};
 use crate::kafka::sample::{SampledRecord, newest};
 use crate::monitor::assemble::MAX_SPLIT;
@@ -145,10 +147,14 @@ fn files(settings: &Settings, report: &mut Report) {
         report.note(&format!("store {}", path.display()), StoreReader::open(path), |_| "opens".into());
     }
     let http = &settings.http;
-    for file in [&http.token_file, &http.tls_cert_file, &http.tls_key_file].into_iter().flatten() {
-        let read = std::fs::read(file)
-            .and_then(|bytes| if bytes.iter().all(u8::is_ascii_whitespace) { Err(std::io::Error::other("is empty")) } else { Ok(()) });
-        report.note(&format!("key file {}", file.display()), read, |()| "readable".into());
+    if let Some(file) = &http.token_file {
+        report.note(&format!("token file {}", file.display()), Token::from_file(file), |_| "readable".into());
+    }
+    if let (Some(cert), Some(key)) = (&http.tls_cert_file, &http.tls_key_file) {
+        match tls::acceptor(cert, key) {
+            Ok(_) => report.passed.push(format!("certificate {}: belongs to its key", cert.display())),
+            Err(error) => report.fault(format!("{}: {error}", error.key())),
+        }
     }
 }
 

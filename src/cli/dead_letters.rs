@@ -88,12 +88,17 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
             writeln!(out, "{} dead letters{}{}", letters.len(), if summary.is_empty() { "" } else { ": " }, summary.join(", "))?;
         }
         Command::Replay { choice, to } => {
-            let (settings, letters) = read(choice)?;
+            let (settings, mut letters) = read(choice)?;
+            let n_read = letters.len();
+            // Only the beginning of these was kept: what would be sent is not the record.
+            letters.retain(|letter| letter.truncated_from.is_none());
             replay(&settings, &letters, to.as_deref())?;
+            let truncated = n_read - letters.len();
             if choice.json {
-                writeln!(out, "{}", serde_json::json!({ "replayed": letters.len() }))?;
+                writeln!(out, "{}", serde_json::json!({ "replayed": letters.len(), "truncated": truncated }))?;
             } else {
-                writeln!(out, "{} records replayed", letters.len())?;
+                let left = if truncated > 0 { format!(", {truncated} left out: they are truncated") } else { String::new() };
+                writeln!(out, "{} records replayed{left}", letters.len())?;
             }
         }
     }
@@ -162,5 +167,6 @@ fn shown(letter: &DeadLetter) -> serde_json::Value {
         "error": letter.error,
         "key": letter.key.as_deref().map(String::from_utf8_lossy),
         "bytes": letter.payload.as_ref().map(Vec::len),
+        "truncated_from": letter.truncated_from,
     })
 }

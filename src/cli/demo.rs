@@ -15,6 +15,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::bundle::build::{BuildRequest, build};
 use crate::cli::demo_verdict::{SeenAlert, Verdict};
 use crate::cli::serve::{Addresses, serve};
+use crate::cli::setup_cache;
 use crate::cli::{Outcome, UsageError};
 use crate::clock::{Clock, SystemClock};
 use crate::config::settings::Settings;
@@ -58,7 +59,7 @@ pub struct Args {
     /// Print the outcome as JSON; progress goes to standard error
     #[arg(long)]
     json: bool,
-    /// Path of the ONNX Runtime library [default: ORT_DYLIB_PATH, beside the executable, the system]
+    /// Path of the ONNX Runtime library [default: ORT_DYLIB_PATH, what `make setup` fetched, beside the executable, the system]
     #[arg(long, value_name = "FILE")]
     onnxruntime: Option<PathBuf>,
 }
@@ -81,9 +82,10 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
 
     let broker = EmbeddedBroker::start()?;
     broker.create_topic(TOPIC, PARTITIONS)?;
-    let bundle = build_bundle(&world, &folder.0, args.onnxruntime.as_deref())?;
+    let library = args.onnxruntime.clone().or_else(set_up_library);
+    let bundle = build_bundle(&world, &folder.0, library.as_deref())?;
     let mut settings = setup::settings(&broker.brokers(), &bundle, &folder.0);
-    settings.encode.onnxruntime.clone_from(&args.onnxruntime);
+    settings.encode.onnxruntime = library;
 
     let shutdown = Shutdown::new();
     let outer = TaskGroup::new(shutdown.clone());
@@ -106,6 +108,14 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let verdict = watched?;
     say.verdict(&verdict)?;
     Ok(if verdict.found { Outcome::Done } else { Outcome::No })
+}
+
+/// What `make setup` fetched, unless a variable names another.
+fn set_up_library() -> Option<PathBuf> {
+    if std::env::var_os(encode::LIBRARY_VARIABLE).is_some_and(|path| !path.is_empty()) {
+        return None;
+    }
+    setup_cache::onnxruntime(|name| std::env::var_os(name))
 }
 
 /// Marks a failure of the monitor thread that is the set-up's, not ours.

@@ -10,10 +10,14 @@ use crate::clock::{Clock, SystemClock};
 use crate::config;
 use crate::config::settings::Settings;
 use crate::drift::alert::utc_text;
+use crate::drift::reference::Reference;
+use crate::http::actions::ActionBody;
+use crate::http::client::{self, ClientError};
+use crate::http::references::BuildBody;
 use crate::monitor::models::Models;
 use crate::store::references::Approval;
 use crate::store::{Store, StoreError, StoreReader};
-use crate::workshop::reference::{BuildRequest, Span, build, compare};
+use crate::workshop::reference::{BuildRequest, build, compare};
 
 /// Arguments of `recsae reference`.
 #[derive(Debug, clap::Args)]
@@ -105,36 +109,28 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     match &args.command {
         ReferenceCommand::Build { common, name, from, to, exclude, model } => {
             let settings = settings(&common.config)?;
-            let models = Models::open(&settings)?;
-            let at = match model {
-                Some(label) => models.labels.iter().position(|known| known == label),
-                None if models.labels.len() == 1 => Some(0),
-                None => None,
-            };
-            let at = at.with_context(|| format!("choose a model with --model, one of {}", models.labels.join(", ")))?;
-            let request = BuildRequest {
+            let body = BuildBody {
                 name: name.clone(),
-                model_version: models.labels[at].clone(),
-                fingerprint: models.bundles[at].fingerprint().to_owned(),
-                span: instant(from.as_deref(), i64::MIN)?..instant(to.as_deref(), i64::MAX)?,
+                model_version: model.clone(),
+                from: from.as_deref().map(instant).transpose()?,
+                to: to.as_deref().map(instant).transpose()?,
                 exclude: exclude.iter().map(|text| span(text)).collect::<anyhow::Result<_>>()?,
             };
-            let mut store = open_for_writing(&settings)?;
-            let reference = build(store.read(), &request, &models.judging(&settings)?[at])?;
-            store.put_fitted(&reference, SystemClock.now_ms())?;
+            let facts = match asked(client::post(&settings.http, "/api/v1/references", &body))? {
+                Some(facts) => facts,
+                None => {
+                    let mut store = open_for_writing(&settings)?;
+                    let reference = fit(&settings, store.read(), &body)?;
+                    store.put_fitted(&reference, SystemClock.now_ms())?;
+                    facts(&reference)
+                }
+            };
             if common.json {
-                let facts = serde_json::json!({"name": reference.name, "windows": reference.n_windows, "left_out": reference.left_out.len(), "wander": reference.sigma_w});
                 writeln!(out, "{facts}")?;
             } else {
-                writeln!(
-                    out,
-                    "{}: {} windows, {} left out, wander {:.4}",
-                    reference.name,
-                    reference.n_windows,
-                    reference.left_out.len(),
-                    reference.sigma_w
-                )?;
-                writeln!(out, "next: recsae reference approve -c {} {} --who YOU --why WHY", common.config.display(), reference.name)?;
+                let (windows, left_out, wander) = (&facts["windows"], &facts["left_out"], facts["wander"].as_f64().unwrap_or(f64::NAN));
+                writeln!(out, "{name}: {windows} windows, {left_out} left out, wander {wander:.4}")?;
+                writeln!(out, "next: recsae reference approve -c {} {name} --who YOU --why WHY", common.config.display())?;
             }
         }
         ReferenceCommand::List { common } => {
@@ -166,8 +162,12 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
             writeln!(out, "{}", serde_json::to_string_pretty(&facts)?)?;
         }
         ReferenceCommand::Approve { common, name, who, why } => {
-            let mut store = open_for_writing(&settings(&common.config)?)?;
-            store.approve_reference(name, &Approval { who: who.clone(), why: why.clone(), at_ms: SystemClock.now_ms() })?;
+            let settings = settings(&common.config)?;
+            let body = ActionBody { who: who.clone(), why: why.clone(), until: None };
+            if asked(client::post(&settings.http, &format!("/api/v1/references/{}/approve", path_segment(name)), &body))?.is_none() {
+                let approval = Approval { who: who.clone(), why: why.clone(), at_ms: SystemClock.now_ms() };
+                open_for_writing(&settings)?.approve_reference(name, &approval)?;
+            }
             writeln!(out, "{name} approved; use it with [drift] reference = \"{name}\"")?;
         }
         ReferenceCommand::Compare { common, a, b, top } => {
@@ -202,13 +202,57 @@ fn reader(path: &Path) -> anyhow::Result<StoreReader> {
 /// Takes the store's lock and goes on with its newest lineage.
 fn open_for_writing(settings: &Settings) -> anyhow::Result<Store> {
     Store::open(&settings.store.path).map_err(|error| match error {
-        locked @ StoreError::Locked { .. } => UsageError(format!("{locked} (a reference is built while the monitor is stopped)")).into(),
+        locked @ StoreError::Locked { .. } => {
+            UsageError(format!("{locked}, and no instance answers at {}: mend [http] listen", client::url(&settings.http))).into()
+        }
         other => other.into(),
     })
 }
 
-fn instant(text: Option<&str>, default: i64) -> anyhow::Result<i64> {
-    let Some(text) = text else { return Ok(default) };
+/// What the running instance answered; `None` when none runs.
+fn asked(answer: Result<Option<serde_json::Value>, ClientError>) -> anyhow::Result<Option<serde_json::Value>> {
+    Ok(answer.map_err(|error| UsageError(error.to_string()))?)
+}
+
+/// A name as one segment of a path.
+fn path_segment(name: &str) -> String {
+    name.bytes().fold(String::new(), |mut path, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            path.push(char::from(byte))
+        } else {
+            path += &format!("%{byte:02X}")
+        }
+        path
+    })
+}
+
+/// Fits a reference to judged windows: in the running instance, or here while none runs.
+pub(super) fn fit(settings: &Settings, reader: &StoreReader, body: &BuildBody) -> anyhow::Result<Reference> {
+    let models = Models::open(settings)?;
+    let at = match &body.model_version {
+        Some(label) => models.labels.iter().position(|known| known == label),
+        None if models.labels.len() == 1 => Some(0),
+        None => None,
+    };
+    let at = at.with_context(|| format!("choose a model with --model, one of {}", models.labels.join(", ")))?;
+    let request = BuildRequest {
+        name: body.name.clone(),
+        model_version: models.labels[at].clone(),
+        fingerprint: models.bundles[at].fingerprint().to_owned(),
+        span: body.from.unwrap_or(i64::MIN)..body.to.unwrap_or(i64::MAX),
+        exclude: body.exclude.iter().map(|[from, to]| *from..*to).collect(),
+    };
+    build(reader, &request, &models.judging(settings)?[at])
+}
+
+/// What is said of a reference that was built.
+pub(super) fn facts(reference: &Reference) -> serde_json::Value {
+    serde_json::json!({
+        "name": reference.name, "windows": reference.n_windows, "left_out": reference.left_out.len(), "wander": reference.sigma_w
+    })
+}
+
+fn instant(text: &str) -> anyhow::Result<i64> {
     let wrong = || UsageError(format!("expected a date (2026-10-01) or an RFC 3339 time, found {text:?}"));
     if let Ok(time) = text.parse::<jiff::Timestamp>() {
         return Ok(time.as_millisecond());
@@ -218,7 +262,7 @@ fn instant(text: Option<&str>, default: i64) -> anyhow::Result<i64> {
     Ok(day.as_millisecond())
 }
 
-fn span(text: &str) -> anyhow::Result<Span> {
+fn span(text: &str) -> anyhow::Result<[i64; 2]> {
     let (from, to) = text.split_once("..").ok_or_else(|| UsageError(format!("expected FROM..TO, found {text:?}")))?;
-    Ok(instant(Some(from), 0)?..instant(Some(to), 0)?)
+    Ok([instant(from)?, instant(to)?])
 }

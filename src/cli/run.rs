@@ -4,17 +4,21 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
+
+use crate::cli::reload::Reload;
 use crate::cli::serve::serve;
 use crate::cli::{Outcome, UsageError};
 use crate::clock::{Clock, SystemClock};
-use crate::monitor::{self, OnOpen, RunOptions};
-use crate::task::{Shutdown, TaskGroup, trigger_on_signal};
+use crate::config::settings::Settings;
+use crate::monitor::{self, OnOpen, RunOptions, RunSummary};
+use crate::task::{Shutdown, TaskError, TaskGroup, trigger_on_signal};
 use crate::{config, telemetry};
 
 /// Arguments of `recsae run`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  recsae run -c recsae.toml\n  recsae run -c recsae.toml --until-end   # audit what the topic holds now, then stop"
+    after_help = "Examples:\n  recsae run -c recsae.toml\n  recsae run -c recsae.toml --until-end   # audit what the topic holds now, then stop\n  kill -HUP $(pidof recsae)               # read configuration and bundles again; a faulty one keeps the old"
 )]
 pub struct Args {
     /// Configuration file
@@ -28,25 +32,26 @@ pub struct Args {
     json: bool,
 }
 
-/// Runs the monitor until a signal, or to the end of the log.
+/// Runs the monitor until a signal, or to the end of the log. SIGHUP reads the configuration and the bundles again.
 ///
 /// # Errors
 /// The set-up is refused, or a part failed.
 pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     telemetry::start("info");
-    let settings = config::load(&args.config, std::env::vars()).map_err(|error| UsageError(error.to_string()))?;
-    let shutdown = Shutdown::new();
-    let group = TaskGroup::new(shutdown.clone());
+    let mut settings = config::load(&args.config, std::env::vars()).map_err(|error| UsageError(error.to_string()))?;
+    let outer = TaskGroup::new(Shutdown::new());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    group.task(runtime.handle(), "signals", trigger_on_signal(shutdown));
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let on_open: OnOpen = {
-        let (settings, group, clock, runtime) = (settings.clone(), group.clone(), Arc::clone(&clock), runtime.handle().clone());
-        Box::new(move |opened| serve(&settings, opened, clock, &group, &runtime).map(drop))
+    outer.task(runtime.handle(), "signals", trigger_on_signal(outer.shutdown().clone()));
+    let reload = Reload::new(args.config.clone());
+    outer.task(runtime.handle(), "reload", reload.clone().watch(outer.shutdown().clone()));
+    let summary = loop {
+        let summary = run_once(args, &settings, &reload, &outer, runtime.handle())?;
+        match reload.take() {
+            Some(next) if !outer.shutdown().is_triggered() => settings = next,
+            _ => break summary,
+        }
     };
-    let options = RunOptions { until_end: args.until_end, clock, on_open };
-    let summary = monitor::run(&settings, options, &group)
-        .map_err(|error| if error.is_setup() { anyhow::Error::new(UsageError(error.to_string())) } else { anyhow::Error::new(error) })?;
+    outer.drain(settings.kafka.drain);
     let mut out = std::io::stdout().lock();
     if args.json {
         writeln!(out, "{}", serde_json::to_string(&summary)?)?;
@@ -54,4 +59,26 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         writeln!(out, "{} windows judged, {} alerts firing", summary.windows_judged, summary.alerts_firing)?;
     }
     Ok(Outcome::Done)
+}
+
+/// One run under one configuration: to the end of the log, a signal, or a reload.
+fn run_once(args: &Args, settings: &Settings, reload: &Reload, outer: &TaskGroup, runtime: &Handle) -> anyhow::Result<RunSummary> {
+    let group = TaskGroup::new(Shutdown::new());
+    let (all, this) = (outer.shutdown().clone(), group.shutdown().clone());
+    group.task(runtime, "stop", async move {
+        tokio::select! {
+            () = all.triggered() => this.trigger(),
+            () = this.triggered() => {}
+        }
+        Ok::<(), TaskError>(())
+    });
+    reload.stops(group.shutdown().clone());
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let on_open: OnOpen = {
+        let (settings, group, clock, runtime) = (settings.clone(), group.clone(), Arc::clone(&clock), runtime.clone());
+        Box::new(move |opened| serve(&settings, opened, clock, &group, &runtime).map(drop))
+    };
+    let options = RunOptions { until_end: args.until_end, clock, on_open };
+    monitor::run(settings, options, &group)
+        .map_err(|error| if error.is_setup() { anyhow::Error::new(UsageError(error.to_string())) } else { anyhow::Error::new(error) })
 }

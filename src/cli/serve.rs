@@ -6,15 +6,20 @@ use std::sync::mpsc::channel;
 
 use tokio::runtime::Handle;
 
+use crate::cli::reference::{facts, fit};
 use crate::clock::Clock;
 use crate::config::Fault;
 use crate::config::settings::Settings;
 use crate::http::actions::{ActionError, ActionRequest, ActionSender, Token};
-use crate::http::{History, HttpState, api_router, metrics_router, server};
+use crate::http::references::{ReferenceRequest, ReferenceSender};
+use crate::http::server::ListenOptions;
+use crate::http::{History, HttpState, api_router, metrics_router, server, tls};
 use crate::metrics::exposition::Exposition;
 use crate::metrics::selection::Limits;
 use crate::monitor::command::{Commands, JudgeCommand};
 use crate::monitor::{MonitorError, Opened};
+use crate::store::StoreReader;
+use crate::store::references::Approval;
 use crate::task::TaskGroup;
 
 /// Where a running monitor can be looked at.
@@ -55,23 +60,55 @@ pub fn serve(
         snapshots: opened.snapshot,
         live: opened.live,
         clock,
-        actions: actions(opened.commands),
+        actions: actions(opened.commands.clone()),
+        references: references(settings.clone(), opened.commands),
         token,
         history: History::of(settings.store.path.clone()),
     });
-    let open = |key: &'static str, address: &String, router| {
+    let tls = tls(settings)?;
+    let open = |key: &'static str, address: &String, router, options| {
         let listener =
             server::bind(address, key).map_err(|error| MonitorError::Listen { key, address: error.address, source: error.source })?;
-        server::serve(group, runtime, key, listener, router).map_err(|source| MonitorError::Listen {
+        server::serve(group, runtime, key, listener, router, options).map_err(|source| MonitorError::Listen {
             key,
             address: address.clone(),
             source,
         })
     };
-    let metrics = open("metrics.listen", &settings.metrics.listen, metrics_router(Arc::clone(&state)))?;
-    let http = open("http.listen", &settings.http.listen, api_router(state))?;
+    let metrics = open("metrics.listen", &settings.metrics.listen, metrics_router(Arc::clone(&state)), ListenOptions::default())?;
+    let http = open("http.listen", &settings.http.listen, api_router(state), ListenOptions { tls, ..ListenOptions::default() })?;
     tracing::info!(%metrics, %http, "listening");
     Ok(Addresses { metrics, http })
+}
+
+/// References: fitted here, to windows read beside the judge, and handed to the judge, who owns the store.
+fn references(settings: Settings, commands: Commands) -> ReferenceSender {
+    Arc::new(move |request| {
+        let busy = |_| ActionError::Busy;
+        let (reply, answer) = channel();
+        let (command, facts) = match request {
+            ReferenceRequest::Build(body) => {
+                let reader = StoreReader::open(&settings.store.path)?;
+                let reference = fit(&settings, &reader, &body).map_err(|error| ActionError::Refused(format!("{error:#}")))?;
+                let facts = facts(&reference);
+                (JudgeCommand::PutReference { reference: Box::new(reference), reply }, facts)
+            }
+            ReferenceRequest::Approve { name, who, why, at_ms } => {
+                let facts = serde_json::json!({ "name": name });
+                (JudgeCommand::ApproveReference { name, approval: Approval { who, why, at_ms }, reply }, facts)
+            }
+        };
+        commands.try_send(command).map_err(|_| ActionError::Busy)?;
+        answer.recv().map_err(busy)??;
+        Ok(facts)
+    })
+}
+
+/// TLS of the page and API listener, where its files are named.
+fn tls(settings: &Settings) -> Result<Option<tls::Acceptor>, MonitorError> {
+    let files = settings.http.tls_cert_file.as_deref().zip(settings.http.tls_key_file.as_deref());
+    let opened = files.map(|(cert, key)| tls::acceptor(cert, key)).transpose();
+    opened.map_err(|error| MonitorError::Config(vec![Fault::new(error.key(), error.to_string())]))
 }
 
 /// Operator actions on their way to the judge, who owns the store. Called on a thread that may block.

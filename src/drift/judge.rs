@@ -290,7 +290,13 @@ impl ModelJudge {
 #[must_use]
 pub fn warmup_report(window: &ClosedWindow, verdict: Verdict) -> DriftReport {
     let observed = ObservedWindow::of(window, CountingUnit::Records, None, false);
+    // Missing records come before a missing reference: such a window will not be in it.
+    let verdict = if window.incomplete.is_some() { Verdict::Incomplete } else { verdict };
     let mut segments: Vec<SegmentReport> = observed.segments.iter().map(|(name, segment)| blank_report(name, segment, verdict)).collect();
+    if verdict == Verdict::Incomplete && segments.is_empty() {
+        segments.push(blank_report(ALL, &Observed::default(), verdict));
+    }
+    segments.iter_mut().for_each(|report| report.why.clone_from(&window.incomplete));
     segments.sort_by_key(|report| report.segment != ALL);
     DriftReport {
         start_ms: window.start_ms,

@@ -13,6 +13,7 @@ pub mod divergence;
 pub mod evidence;
 pub mod exposure;
 mod fit;
+pub mod gap;
 pub mod gate;
 pub mod judge;
 pub mod least_squares;

@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::drift::closed::{ENTITY_SKETCH, PartialWindow};
+use crate::drift::gap::{Gap, GapCause};
 use crate::drift::segment::{SeenSegments, SegmentTable};
 use crate::drift::window::{CountedRow, CountingSpec, OpenCounts, WindowSpec};
 use crate::record::{RejectReason, TopicPartition};
@@ -36,13 +37,47 @@ pub struct PartitionPosition {
     pub n_late: u64,
     /// Rejects since the last window closed.
     pub rejected: BTreeMap<RejectReason, u64>,
+    /// Windows that may miss records.
+    #[serde(default)]
+    pub gap: Option<Gap>,
 }
 
 impl PartitionPosition {
     /// A partition of which nothing was counted, read from `offset`.
     #[must_use]
     pub fn starting_at(offset: i64) -> Self {
-        Self { next_offset: offset, replay_offset: offset, watermark_ms: i64::MIN, n_late: 0, rejected: BTreeMap::new() }
+        Self { next_offset: offset, replay_offset: offset, watermark_ms: i64::MIN, n_late: 0, rejected: BTreeMap::new(), gap: None }
+    }
+
+    /// The same position in a log that begins at `low` by now: what was to be read before it is gone.
+    #[must_use]
+    pub fn in_log_from(mut self, low: i64, spec: &WindowSpec, now_ms: i64) -> Self {
+        if self.replay_offset >= low {
+            return self;
+        }
+        let watermark_ms = self.watermark_ms;
+        let gap = if low > self.next_offset {
+            Some(Gap::open(GapCause::Retention, watermark_ms, spec, now_ms))
+        } else {
+            // All that is gone was counted once, and is older than the watermark.
+            let until = |()| Gap::ending(GapCause::Retention, watermark_ms, spec.end_of(spec.start_of(watermark_ms)), spec, now_ms);
+            (watermark_ms != i64::MIN).then_some(()).map(until)
+        };
+        self.gap = match (self.gap, gap) {
+            (Some(known), Some(new)) => Some(known.joined(new)),
+            (known, new) => new.or(known),
+        };
+        self.replay_offset = low;
+        self.next_offset = self.next_offset.max(low);
+        self
+    }
+
+    /// The same position for windows that are counted in another way from here on: what is open begins anew, and
+    /// gives no verdict up to `edge_ms`, the end of the window that holds the newest record of any partition.
+    #[must_use]
+    pub fn in_new_lineage(self, edge_ms: Option<i64>, spec: &WindowSpec, now_ms: i64) -> Self {
+        let gap = edge_ms.map(|edge| Gap::ending(GapCause::Lineage, self.watermark_ms, edge, spec, now_ms));
+        Self { replay_offset: self.next_offset, gap, ..self }
     }
 }
 
@@ -66,6 +101,13 @@ struct OpenWindow {
     first_offset: i64,
     last_offset: i64,
     seen: SeenSegments,
+}
+
+impl OpenWindow {
+    /// Without records; the next one has this offset.
+    fn empty(offset: i64) -> Self {
+        Self { models: Vec::new(), first_offset: offset, last_offset: offset - 1, seen: SeenSegments::default() }
+    }
 }
 
 /// The open windows of one partition.
@@ -127,6 +169,9 @@ impl PartitionWindows {
     pub fn accepted(&mut self, offset: i64, event_time_ms: i64) {
         if !self.is_replay(offset) {
             self.position.watermark_ms = self.position.watermark_ms.max(event_time_ms);
+            if let Some(gap) = &mut self.position.gap {
+                gap.met(event_time_ms, &self.spec);
+            }
         }
     }
 
@@ -156,24 +201,52 @@ impl PartitionWindows {
     /// Raises the watermark of an idle partition; never lowers it.
     pub fn raise_watermark(&mut self, watermark_ms: i64) {
         self.position.watermark_ms = self.position.watermark_ms.max(watermark_ms);
+        if let Some(gap) = &mut self.position.gap {
+            gap.idle(self.position.watermark_ms, &self.spec);
+        }
+    }
+
+    /// The log begins at `low` by now: records that were to be read before it are gone. Reading goes on there;
+    /// open windows stay, and are marked.
+    pub fn lost_before(&mut self, low: i64, now_ms: i64) {
+        let read_next = self.position.next_offset;
+        let next_offset = read_next.max(self.counted_next);
+        let position = PartitionPosition { next_offset, replay_offset: read_next, ..self.position.clone() };
+        let position = position.in_log_from(low, &self.spec, now_ms);
+        self.counted_next = position.next_offset;
+        self.position = PartitionPosition { next_offset: read_next.max(low), ..position };
     }
 
     /// Whether a window is closed at the watermark and waits to be taken.
     #[must_use]
     pub fn is_due(&self) -> bool {
-        let edge = self.spec.closed_before(self.position.watermark_ms);
-        !self.is_rereading() && self.open.first_key_value().is_some_and(|(start, _)| *start < edge)
+        self.next_due().is_some()
     }
 
-    /// Takes the windows that are closed at the watermark, oldest first. `models` names the versions
-    /// and counting of the model positions given to [`Self::count`].
+    /// Takes the windows that are closed at the watermark, oldest first, those of a gap that hold no record among
+    /// them. `models` names the versions and counting of the model positions given to [`Self::count`].
     pub fn close_due(&mut self, models: &[(String, CountingSpec)], table: &SegmentTable) -> Vec<PartialWindow> {
         let mut closed = Vec::new();
-        while self.is_due() {
-            let Some((start_ms, window)) = self.open.pop_first() else { break };
+        while let Some(start_ms) = self.next_due() {
+            let window = self.open.remove(&start_ms).unwrap_or_else(|| OpenWindow::empty(self.position.next_offset));
             closed.push(self.partial(start_ms, window, models, table));
+            if let Some(gap) = &mut self.position.gap {
+                gap.closed(start_ms, &self.spec);
+            }
         }
+        let edge = self.closed_before();
+        self.position.gap = self.position.gap.filter(|gap| !gap.is_over(edge));
         closed
+    }
+
+    fn next_due(&self) -> Option<i64> {
+        if self.is_rereading() {
+            return None;
+        }
+        let edge = self.closed_before();
+        let open = self.open.keys().next().copied().filter(|start| *start < edge);
+        let empty = self.position.gap.and_then(|gap| gap.next_empty(edge, &self.spec));
+        open.into_iter().chain(empty).min()
     }
 
     /// Where the partition stands now.
@@ -205,12 +278,7 @@ impl PartitionWindows {
     }
 
     fn window(&mut self, start_ms: i64, offset: i64) -> &mut OpenWindow {
-        let window = self.open.entry(start_ms).or_insert_with(|| OpenWindow {
-            models: Vec::new(),
-            first_offset: offset,
-            last_offset: offset,
-            seen: SeenSegments::default(),
-        });
+        let window = self.open.entry(start_ms).or_insert_with(|| OpenWindow::empty(offset));
         window.first_offset = window.first_offset.min(offset);
         window.last_offset = window.last_offset.max(offset);
         window
@@ -226,7 +294,7 @@ impl PartitionWindows {
             offsets: window.first_offset..window.last_offset + 1,
             seen: window.seen.into_counts(),
             entity_sketch: Vec::new(),
-            incomplete: None,
+            incomplete: self.position.gap.filter(|gap| gap.covers(start_ms)).map(|gap| gap.cause.words().to_owned()),
         };
         for ((version, spec), counts) in models.iter().zip(window.models) {
             let Some(counts) = counts else { continue };

@@ -66,7 +66,7 @@ async fn send(state: &Arc<HttpState>, request: ActionRequest) -> Result<Option<A
     Ok(answer.map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()))??)
 }
 
-fn authorise(state: &HttpState, headers: &HeaderMap) -> Result<(), ApiError> {
+pub(super) fn authorise(state: &HttpState, headers: &HeaderMap) -> Result<(), ApiError> {
     let Some(expected) = &state.token else {
         let message = "actions are off: put a token into a file and set [http] token_file";
         return Err(ApiError::new(StatusCode::FORBIDDEN, "no_token_configured", message));

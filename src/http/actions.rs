@@ -40,6 +40,9 @@ pub enum ActionError {
     /// The judge's queue is full or it is stopping.
     #[error("the judge is busy or stopping: try again")]
     Busy,
+    /// What was asked cannot be done as asked.
+    #[error("{0}")]
+    Refused(String),
     /// The store said no.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -49,6 +52,7 @@ impl From<ActionError> for ApiError {
     fn from(error: ActionError) -> Self {
         match error {
             ActionError::Busy => Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", error.to_string()),
+            ActionError::Refused(message) => Self::new(StatusCode::CONFLICT, "refused", message),
             ActionError::Store(error) => error.into(),
         }
     }

@@ -7,13 +7,16 @@
 mod action_routes;
 pub mod actions;
 pub mod api;
+pub mod client;
 pub mod error;
 pub mod openapi;
 pub mod page;
 pub mod probes;
+pub mod references;
 pub mod server;
 mod sparkline;
 pub mod state;
+pub mod tls;
 pub mod views;
 
 use std::sync::Arc;
@@ -46,6 +49,8 @@ pub fn api_router(state: Arc<HttpState>) -> Router {
         .route("/api/v1/alerts", get(api::alerts))
         .route("/api/v1/alerts/test", post(action_routes::test))
         .route("/api/v1/alerts/{id}/{action}", post(action_routes::act))
+        .route("/api/v1/references", post(references::build))
+        .route("/api/v1/references/{name}/approve", post(references::approve))
         .route("/api/v1/openapi.json", get(openapi::document))
         .fallback(error::no_such_path)
         .method_not_allowed_fallback(error::no_such_method)

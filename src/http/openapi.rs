@@ -40,6 +40,11 @@ pub fn openapi() -> Value {
             "/api/v1/alerts/{id}/mute": acts("Tell nobody until the given time"),
             "/api/v1/alerts/test": {"post": {"summary": "Show one marked test alert through the metrics route", "security": [{"token": []}],
                 "requestBody": body("Test"), "responses": answer("Until when", json!({"type": "object"}))}},
+            "/api/v1/references": {"post": {"summary": "Fit a reference to the judged windows and keep it", "security": [{"token": []}],
+                "requestBody": body("Build"), "responses": answer("What it was made of", json!({"type": "object"}))}},
+            "/api/v1/references/{name}/approve": {"post": {"summary": "Let a reference be used", "security": [{"token": []}],
+                "parameters": [{"name": "name", "in": "path", "required": true, "schema": text()}],
+                "requestBody": body("Action"), "responses": answer("Its name", json!({"type": "object"}))}},
             "/api/v1/openapi.json": {"get": {"summary": "This document", "responses": answer("OpenAPI", json!({"type": "object"}))}}
         },
         "components": {
@@ -47,6 +52,8 @@ pub fn openapi() -> Value {
             "schemas": {
                 "Error": object(&["error"], json!({"error": object(&["kind", "message"], json!({"kind": text(), "message": text()}))})),
                 "Action": object(&["who", "why"], json!({"who": text(), "why": text(), "until": time()})),
+                "Build": object(&["name"], json!({"name": text(), "model_version": text(), "from": {"type": "integer"}, "to": {"type": "integer"},
+                    "exclude": {"type": "array", "items": {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2}}})),
                 "Test": object(&["who", "minutes"], json!({"who": text(), "why": text(), "minutes": {"type": "integer"}})),
                 "Concept": numbers(&["stream", "concept", "verification", "model_version", "segment", "state"],
                     &["rate", "expected_rate", "ratio", "ratio_low", "ratio_high", "mde_ratio", "evidence_log", "threshold_log"]),

@@ -1,4 +1,7 @@
 //! A listener with limits: connections, time to send a header, size of a body, time to answer.
+//!
+//! With TLS the handshake must be done within the same time as a header, and counts as a connection
+//! from its first byte: a client that never finishes it costs no more than one that never asks.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
@@ -11,18 +14,16 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::http::error::ApiError;
+use crate::http::tls::Acceptor;
 use crate::task::{Shutdown, TaskError, TaskGroup};
 
-/// Most connections at a time. More wait in the system's queue: 50 scrapers fit, a flood does not cost memory.
-const MAX_CONNECTIONS: usize = 256;
-/// Longest wait for a whole request header: a client that sends a byte a second is cut off.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest a request may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest body: an action is some hundred bytes.
@@ -31,6 +32,24 @@ const MAX_BODY: usize = 64 << 10;
 const MAX_HEADER: usize = 16 << 10;
 /// How long open requests may go on once the program stops.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// How a listener answers.
+#[derive(Clone)]
+pub struct ListenOptions {
+    /// TLS; with it nothing else is spoken.
+    pub tls: Option<Acceptor>,
+    /// Most connections at a time. More wait in the system's queue: 50 scrapers fit, a flood does not cost memory.
+    pub max_connections: usize,
+    /// Longest wait for a whole request header, and before it for the TLS handshake: a client that sends
+    /// a byte a second is cut off.
+    pub header_timeout: Duration,
+}
+
+impl Default for ListenOptions {
+    fn default() -> Self {
+        Self { tls: None, max_connections: 256, header_timeout: Duration::from_secs(10) }
+    }
+}
 
 /// Why a listener could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -67,18 +86,25 @@ pub fn bind(address: &str, key: &'static str) -> Result<StdListener, ListenError
 ///
 /// # Errors
 /// The listener cannot be given to the runtime.
-pub fn serve(group: &TaskGroup, runtime: &Handle, name: &str, listener: StdListener, router: Router) -> io::Result<SocketAddr> {
+pub fn serve(
+    group: &TaskGroup,
+    runtime: &Handle,
+    name: &str,
+    listener: StdListener,
+    router: Router,
+    options: ListenOptions,
+) -> io::Result<SocketAddr> {
     let address = listener.local_addr()?;
     let _runtime = runtime.enter();
     let listener = TcpListener::from_std(listener)?;
     let router = router.layer(axum::middleware::from_fn(in_time)).layer(DefaultBodyLimit::max(MAX_BODY));
-    group.task(runtime, name, accept(listener, router, group.shutdown().clone()));
+    group.task(runtime, name, accept(listener, router, options, group.shutdown().clone()));
     Ok(address)
 }
 
 /// Accepts while there is room. The connections live in this task's set: when it ends, they end.
-async fn accept(listener: TcpListener, router: Router, shutdown: Shutdown) -> Result<(), TaskError> {
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+async fn accept(listener: TcpListener, router: Router, options: ListenOptions, shutdown: Shutdown) -> Result<(), TaskError> {
+    let room = Arc::new(Semaphore::new(options.max_connections));
     let mut connections = JoinSet::new();
     loop {
         let permit = tokio::select! {
@@ -94,9 +120,18 @@ async fn accept(listener: TcpListener, router: Router, shutdown: Shutdown) -> Re
                 Err(_) => { tokio::time::sleep(Duration::from_millis(100)).await; continue; }
             },
         };
-        let connection = answer(stream, router.clone(), shutdown.clone());
+        let (router, options, shutdown) = (router.clone(), options.clone(), shutdown.clone());
         connections.spawn(async move {
-            connection.await;
+            let patience = options.header_timeout;
+            match options.tls {
+                None => answer(stream, router, patience, shutdown).await,
+                Some(tls) => match tokio::time::timeout(patience, tls.accept(stream)).await {
+                    Ok(Ok(stream)) => answer(stream, router, patience, shutdown).await,
+                    // Plain HTTP, a certificate that is not trusted, a scanner: the client's affair.
+                    Ok(Err(error)) => tracing::debug!(%error, "tls handshake failed"),
+                    Err(_) => tracing::debug!("tls handshake took too long"),
+                },
+            }
             drop(permit);
         });
     }
@@ -109,10 +144,10 @@ async fn accept(listener: TcpListener, router: Router, shutdown: Shutdown) -> Re
     Ok(())
 }
 
-async fn answer(stream: TcpStream, router: Router, shutdown: Shutdown) {
+async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin + Send, router: Router, header_timeout: Duration, shutdown: Shutdown) {
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
+        .header_read_timeout(header_timeout)
         .max_buf_size(MAX_HEADER)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let mut connection = std::pin::pin!(connection);

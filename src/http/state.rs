@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::clock::Clock;
 use crate::http::actions::{ActionSender, Token};
+use crate::http::references::ReferenceSender;
 use crate::metrics::exposition::Exposition;
 use crate::snapshot::{Live, SnapshotCell};
 use crate::store::StoreReader;
@@ -21,6 +22,8 @@ pub struct HttpState {
     pub clock: Arc<dyn Clock>,
     /// Hands an action to the judge.
     pub actions: ActionSender,
+    /// Fits references and has them stored.
+    pub references: ReferenceSender,
     /// What an action must show; without one actions are refused.
     pub token: Option<Token>,
     /// The store, opened for reading when first asked.

@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use rdkafka::TopicPartitionList;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -14,9 +15,15 @@ use rdkafka::error::RDKafkaErrorCode;
 use crate::config::settings::KafkaSettings;
 use crate::kafka::context::Context;
 use crate::kafka::error::KafkaError;
+use crate::kafka::queue;
+use crate::kafka::rebalance::Committed;
 use crate::kafka::settings;
+use crate::kafka::take_over;
 use crate::kafka::topics::{TopicMatcher, partitions_of};
 use crate::record::TopicPartition;
+
+/// A partition's committed position.
+pub type Commit = (TopicPartition, Committed);
 
 /// What the cluster looks like from here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +90,29 @@ pub fn inspect(settings: &KafkaSettings, timeout: Duration) -> Result<Cluster, K
             }
         }
     }
+}
+
+/// The group's committed positions, with what stands beside them; partitions without one are left out.
+///
+/// # Errors
+/// The group's coordinator does not answer within `timeout`, or refuses.
+pub fn committed(settings: &KafkaSettings, partitions: &[TopicPartition], timeout: Duration) -> Result<Vec<Commit>, KafkaError> {
+    let failed = |error| KafkaError::request(format!("committed positions of group {:?}", settings.group), &settings.brokers, &error);
+    let mut config = settings::inquirer(settings)?;
+    config.set("group.id", &settings.group).set("enable.auto.commit", "false");
+    let client: BaseConsumer<Context> =
+        config.create_with_context(Context::new(&settings.brokers)).map_err(|error| settings::option(&error))?;
+    let mut asked = TopicPartitionList::with_capacity(partitions.len());
+    for at in partitions {
+        asked.add_partition(&at.topic, at.partition);
+    }
+    let answer = take_over::committed_offsets(&client, &asked, timeout).map_err(failed)?;
+    let known = queue::entries_of(&answer).into_iter().filter(|entry| entry.offset >= 0);
+    let commit = |entry: queue::Entry| {
+        let partition = TopicPartition { topic: entry.topic.as_str().into(), partition: entry.partition };
+        (partition, Committed { offset: entry.offset, metadata: String::from_utf8(entry.metadata).unwrap_or_default() })
+    };
+    Ok(known.map(commit).collect())
 }
 
 /// Creates a topic that keeps its records for ever (`retention.ms=-1`), unless it exists.

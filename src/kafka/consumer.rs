@@ -23,6 +23,8 @@ use crate::kafka::take_over;
 use crate::kafka::topics::{TopicMatcher, topic_partitions};
 use crate::record::{Header, RawMessage, TopicPartition};
 
+mod restart;
+
 /// How a worker's consumer reads.
 #[derive(Clone, Copy, Debug)]
 pub struct ReadOptions {
@@ -42,6 +44,9 @@ pub struct PollOutcome {
     pub messages: usize,
     /// Orders of the group, to be answered before the next poll.
     pub rebalances: Vec<RebalanceEvent>,
+    /// Partitions whose next record is not in the log any more (deleted by retention, or never there): they stand
+    /// still until [`WorkerConsumer::restart`].
+    pub out_of_range: Vec<TopicPartition>,
     /// Faults reported since the last poll; librdkafka goes on trying unless one is `Fatal`.
     pub faults: Vec<KafkaError>,
 }
@@ -59,6 +64,7 @@ pub struct WorkerConsumer {
     assigned: Vec<TopicPartition>,
     /// (topic handle, partition) → index into `assigned`, in order of use.
     handles: Vec<(usize, i32, usize)>,
+    out_of_range: Vec<TopicPartition>,
 }
 
 impl WorkerConsumer {
@@ -76,7 +82,17 @@ impl WorkerConsumer {
         let commits = Commits::new(Queue::new(native, 1).ok_or_else(no_queue)?);
         let names: Vec<&str> = settings.topics.iter().map(String::as_str).collect();
         consumer.subscribe(&names).map_err(|error| KafkaError::request("subscribe", &settings.brokers, &error))?;
-        Ok(Self { messages, commits, consumer, options, start, topics, assigned: Vec::new(), handles: Vec::new() })
+        Ok(Self {
+            messages,
+            commits,
+            consumer,
+            options,
+            start,
+            topics,
+            assigned: Vec::new(),
+            handles: Vec::new(),
+            out_of_range: Vec::new(),
+        })
     }
 
     /// Hands over up to one batch. Waits at most `timeout` for the first message and then the linger
@@ -98,6 +114,7 @@ impl WorkerConsumer {
             }
         }
         outcome.faults.append(&mut self.consumer.context().take_faults());
+        outcome.out_of_range.append(&mut self.out_of_range);
         Ok(outcome)
     }
 
@@ -302,12 +319,14 @@ impl WorkerConsumer {
     }
 
     fn read(&mut self, max: usize, timeout: Duration, each: &mut impl FnMut(RawMessage<'_>)) -> usize {
-        let Self { messages, consumer, assigned, handles, options, .. } = self;
+        let Self { messages, consumer, assigned, handles, options, out_of_range, .. } = self;
         let (context, mut stray, mut spare) = (consumer.context(), 0, Vec::<Header<'_>>::new());
         let count = messages.read(max, timeout, |fetched| {
             if let Some((code, words)) = fetched.error() {
                 stray += 1;
-                if code != RDKafkaErrorCode::PartitionEOF {
+                if matches!(code, RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) {
+                    out_of_range.extend(index_of(&fetched, assigned, handles).map(|index| assigned[index].clone()));
+                } else if code != RDKafkaErrorCode::PartitionEOF {
                     context.fault(classify(code, &format!("{}[{}]: {words}", fetched.topic(), fetched.partition()), context.brokers()));
                 }
                 return;

@@ -3,12 +3,14 @@
 //! The queue is bounded; full means slower, never dropped. A position is committed only after the
 //! dead letters below it are acknowledged ([`DeadLetters::settled`]), so that a kill sends some of
 //! them twice and none of them never. The key names the record, so that readers show each once.
+//! A record that is too large for the topic is shortened until it fits ([`shorten`]).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::kafka::error::KafkaError;
-use crate::kafka::producer::{Outgoing, Receipts, ReliableProducer};
+use crate::kafka::producer::{Outgoing, OwnedRecord, Receipts, ReliableProducer};
 use crate::record::{RawMessage, Reject, TopicPartition};
 
 /// Header: the reason, from the closed set.
@@ -23,6 +25,8 @@ pub const OFFSET: &str = "recsae.offset";
 pub const TIMESTAMP: &str = "recsae.timestamp";
 /// Header: what was expected and what was found.
 pub const ERROR: &str = "recsae.error";
+/// Header: bytes of the record's payload, when it is longer than what the topic takes and only its beginning is kept.
+pub const TRUNCATED: &str = "recsae.truncated";
 /// Header: the record's own key, when it had one (the dead letter's key names the record).
 pub const KEY: &str = "recsae.key";
 
@@ -41,8 +45,10 @@ pub struct DeadLetter {
     pub error: String,
     /// Its key.
     pub key: Option<Vec<u8>>,
-    /// Its payload.
+    /// Its payload, or the beginning of it.
     pub payload: Option<Vec<u8>>,
+    /// Bytes of the whole payload, when only the beginning is kept: such a letter cannot be replayed.
+    pub truncated_from: Option<usize>,
     /// Its headers, as far as the monitor read headers at all.
     pub headers: Vec<(String, Vec<u8>)>,
 }
@@ -57,7 +63,9 @@ impl DeadLetter {
             std::str::from_utf8(value.unwrap_or_default()).ok()
         };
         let key = message.headers.get(6).filter(|(name, _)| *name == KEY).map(|(_, value)| value.unwrap_or_default().to_vec());
-        let own = message.headers.iter().skip(if key.is_some() { 7 } else { 6 });
+        let at = if key.is_some() { 7 } else { 6 };
+        let truncated_from = text(at, TRUNCATED).and_then(|bytes| bytes.parse().ok());
+        let own = message.headers.iter().skip(at + usize::from(truncated_from.is_some()));
         Some(Self {
             reason: text(0, REASON)?.to_owned(),
             partition: TopicPartition { topic: text(1, TOPIC)?.into(), partition: text(2, PARTITION)?.parse().ok()? },
@@ -66,11 +74,16 @@ impl DeadLetter {
             error: text(5, ERROR)?.to_owned(),
             key,
             payload: message.payload.map(<[u8]>::to_vec),
+            truncated_from,
             headers: own.map(|(name, value)| ((*name).to_owned(), value.unwrap_or_default().to_vec())).collect(),
         })
     }
 }
 
+mod shorten;
+
+/// Longest wait for letters that came back and are sent again, each alone; below a session's length.
+const AGAIN: Duration = Duration::from_secs(4);
 /// Most dead letters without an acknowledgement, a worker. At a mebibyte each this is the memory a
 /// worker can be made to hold by poison.
 const MOST_IN_FLIGHT: u64 = 64;
@@ -80,13 +93,24 @@ pub struct DeadLetters {
     producer: Arc<ReliableProducer>,
     topic: String,
     receipts: Arc<Receipts>,
+    /// Payload bytes the topic was seen to take, once it refused one: longer ones are cut before they are sent.
+    limit: AtomicUsize,
+    truncated: AtomicU64,
+    undeliverable: AtomicU64,
 }
 
 impl DeadLetters {
     /// Writes to `topic` through a producer that workers share.
     #[must_use]
     pub fn new(producer: Arc<ReliableProducer>, topic: &str) -> Self {
-        Self { producer, topic: topic.to_owned(), receipts: Arc::default() }
+        Self {
+            producer,
+            topic: topic.to_owned(),
+            receipts: Arc::new(Receipts::taking_back_too_large()),
+            limit: AtomicUsize::new(usize::MAX),
+            truncated: AtomicU64::new(0),
+            undeliverable: AtomicU64::new(0),
+        }
     }
 
     /// Queues the record with its reason, waiting at most `timeout` while too many are without an
@@ -99,6 +123,7 @@ impl DeadLetters {
         while self.receipts.in_flight() >= MOST_IN_FLIGHT {
             self.producer.poll(Duration::from_millis(1));
             self.receipts.outcome()?;
+            self.send_again(deadline)?;
             if Instant::now() >= deadline {
                 return Err(self.producer.fault().unwrap_or_else(|| KafkaError::Delivery {
                     topic: self.topic.clone(),
@@ -122,6 +147,12 @@ impl DeadLetters {
         }
         // The record's own headers, so that a replay is the record again.
         headers.extend(message.headers.iter().map(|(name, value)| (*name, value.unwrap_or_default())));
+        let limit = self.limit.load(Ordering::Relaxed);
+        if message.payload.is_some_and(|payload| payload.len() > limit) {
+            let headers = headers.into_iter().map(|(name, value)| (name.to_owned(), value.to_vec())).collect();
+            let letter = OwnedRecord { key: Some(key.into_bytes()), payload: message.payload.map(<[u8]>::to_vec), headers };
+            return self.send_until_it_fits(letter, deadline);
+        }
         let record = Outgoing { topic: &self.topic, key: Some(key.as_bytes()), payload: message.payload, ..Outgoing::default() };
         self.producer.send(&record, &headers, &self.receipts, deadline.saturating_duration_since(Instant::now()))
     }
@@ -135,6 +166,7 @@ impl DeadLetters {
             self.producer.poll(Duration::ZERO);
         }
         self.receipts.outcome()?;
+        self.send_again(Instant::now() + AGAIN)?;
         Ok(self.receipts.in_flight() == 0)
     }
 
@@ -143,7 +175,20 @@ impl DeadLetters {
     /// # Errors
     /// One could not be written, or is still missing at the deadline.
     pub fn settle(&self, deadline: Instant) -> Result<(), KafkaError> {
-        self.producer.settle(&self.receipts, deadline)
+        self.producer.settle(&self.receipts, deadline)?;
+        self.send_again(deadline)
+    }
+
+    /// Dead letters of which only the beginning is kept.
+    #[must_use]
+    pub fn truncated(&self) -> u64 {
+        self.truncated.load(Ordering::Relaxed)
+    }
+
+    /// Rejects the topic does not take in any length: counted and logged, not kept.
+    #[must_use]
+    pub fn undeliverable(&self) -> u64 {
+        self.undeliverable.load(Ordering::Relaxed)
     }
 
     /// Dead letters acknowledged so far.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError as NativeError, RDKafkaErrorCode};
-use rdkafka::message::{Message, OwnedHeaders};
+use rdkafka::message::{Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 
 use crate::config::settings::KafkaSettings;
@@ -41,6 +41,19 @@ pub struct Receipts {
     acked: AtomicU64,
     failed: AtomicU64,
     last: Mutex<Option<KafkaError>>,
+    /// Where records that are too large for the topic go, if they are to come back.
+    too_large: Option<Mutex<Vec<OwnedRecord>>>,
+}
+
+/// A record that owns its bytes: one that came back.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnedRecord {
+    /// Key bytes.
+    pub key: Option<Vec<u8>>,
+    /// Payload bytes.
+    pub payload: Option<Vec<u8>>,
+    /// Headers in order.
+    pub headers: Vec<(String, Vec<u8>)>,
 }
 
 /// The producer. Thread-safe: several senders share one, each with receipts of its own.
@@ -86,6 +99,14 @@ impl ReliableProducer {
                 Ok(true)
             }
             Err((NativeError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => Ok(false),
+            Err((NativeError::MessageProduction(code), _)) if is_too_large(code) && receipts.too_large.is_some() => {
+                receipts.came_back(OwnedRecord {
+                    key: record.key.map(<[u8]>::to_vec),
+                    payload: record.payload.map(<[u8]>::to_vec),
+                    headers: headers.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect(),
+                });
+                Ok(true)
+            }
             Err((error, _)) => Err(KafkaError::Delivery { topic: record.topic.to_owned(), message: error.to_string() }),
         }
     }
@@ -145,6 +166,31 @@ impl ReliableProducer {
 }
 
 impl Receipts {
+    /// Receipts of a sender who takes back what is too large for the topic, instead of failing.
+    #[must_use]
+    pub fn taking_back_too_large() -> Self {
+        Self { too_large: Some(Mutex::default()), ..Self::default() }
+    }
+
+    /// Records that came back since the last call. A batch comes back whole, though only its sum may be too large.
+    #[must_use]
+    pub fn take_too_large(&self) -> Vec<OwnedRecord> {
+        let kept = self.too_large.as_ref().map(|kept| std::mem::take(&mut *kept.lock().unwrap_or_else(PoisonError::into_inner)));
+        kept.unwrap_or_default()
+    }
+
+    /// One more was acknowledged, by a way of its own.
+    pub(super) fn count_acked(&self) {
+        self.sent.fetch_add(1, Ordering::Relaxed);
+        self.acked.fetch_add(1, Ordering::Release);
+    }
+
+    fn came_back(&self, record: OwnedRecord) {
+        if let Some(kept) = &self.too_large {
+            kept.lock().unwrap_or_else(PoisonError::into_inner).push(record);
+        }
+    }
+
     /// Records queued or sent and not yet acknowledged.
     #[must_use]
     pub fn in_flight(&self) -> u64 {
@@ -203,6 +249,15 @@ impl ProducerContext for Context {
             Ok(_) => {
                 receipts.acked.fetch_add(1, Ordering::Release);
             }
+            Err((NativeError::MessageProduction(code), message)) if is_too_large(*code) && receipts.too_large.is_some() => {
+                let headers = message.headers().into_iter().flat_map(Headers::iter);
+                receipts.came_back(OwnedRecord {
+                    key: message.key().map(<[u8]>::to_vec),
+                    payload: message.payload().map(<[u8]>::to_vec),
+                    headers: headers.map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec())).collect(),
+                });
+                receipts.failed.fetch_add(1, Ordering::Release);
+            }
             Err((error, message)) => {
                 let failure = KafkaError::Delivery { topic: message.topic().to_owned(), message: error.to_string() };
                 *receipts.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
@@ -210,4 +265,8 @@ impl ProducerContext for Context {
             }
         }
     }
+}
+
+fn is_too_large(code: RDKafkaErrorCode) -> bool {
+    matches!(code, RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::MessageBatchTooLarge)
 }

@@ -1,8 +1,9 @@
 //! What is asked of the broker when partitions are taken over: positions, and where to start without one.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::StartAt;
@@ -29,8 +30,7 @@ pub(super) fn ask(
     if list.count() == 0 {
         return Ok(Vec::new());
     }
-    let committed = consumer
-        .committed_offsets(list, PATIENCE)
+    let committed = committed_offsets(consumer, &list, PATIENCE)
         .map_err(|error| KafkaError::request("committed positions", consumer.context().brokers(), &error))?;
     let mut assigned = Vec::new();
     for entry in queue::entries_of(&committed) {
@@ -48,6 +48,30 @@ pub(super) fn ask(
         assigned.push(AssignedPartition { partition, committed, start, low, high });
     }
     Ok(assigned)
+}
+
+/// The group's committed positions. A broker that has just come up is no coordinator yet, or still loads: asked again.
+pub(super) fn committed_offsets(
+    consumer: &BaseConsumer<Context>,
+    list: &TopicPartitionList,
+    timeout: Duration,
+) -> Result<TopicPartitionList, rdkafka::error::KafkaError> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let error = match consumer.committed_offsets(list.clone(), left.max(Duration::from_millis(1))) {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        let passes = matches!(
+            error.rdkafka_error_code(),
+            Some(Code::NotCoordinator | Code::CoordinatorNotAvailable | Code::CoordinatorLoadInProgress | Code::WaitingForCoordinator)
+        );
+        if !passes || Instant::now() >= deadline {
+            return Err(error);
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// First offset the log still has and first it does not have yet.

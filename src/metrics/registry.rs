@@ -93,6 +93,10 @@ pub struct ProcessMetrics {
     pub windows_closed: IntCounter,
     /// `recsae_windows_judged_total`.
     pub windows_judged: IntCounter,
+    /// `recsae_windows_incomplete_total`: windows without a verdict because records of theirs are missing.
+    pub windows_incomplete: IntCounter,
+    /// `recsae_records_lost_total`: records the broker deleted before they were counted.
+    pub records_lost: IntCounter,
     /// `recsae_window_end_timestamp_seconds`: end of the newest judged window.
     pub window_end: Gauge,
     /// `recsae_last_record_timestamp_seconds`: newest event time counted.
@@ -105,6 +109,8 @@ pub struct ProcessMetrics {
     pub encode_mismatches: IntCounter,
     /// `recsae_dead_letters_total`: rejects the broker acknowledged in the dead-letter topic.
     pub dead_letters: IntCounter,
+    /// `recsae_dead_letters_truncated_total`: of those, rejects of which only the beginning is kept.
+    pub dead_letters_truncated: IntCounter,
     /// `recsae_dead_letter_failures_total`: rejects that could not be written there.
     pub dead_letter_failures: IntCounter,
     /// `recsae_rebalances_total`.
@@ -151,6 +157,9 @@ impl ProcessMetrics {
             checkpoint: add.it(Histogram::with_opts(checkpoint)?)?,
             windows_closed: add.counter("recsae_windows_closed_total", "Partial windows closed by this instance.")?,
             windows_judged: add.counter("recsae_windows_judged_total", "Windows judged by this instance.")?,
+            windows_incomplete: add
+                .counter("recsae_windows_incomplete_total", "Windows without a verdict because some of their records are missing.")?,
+            records_lost: add.counter("recsae_records_lost_total", "Records the broker deleted before they were counted.")?,
             window_end: add.gauge("recsae_window_end_timestamp_seconds", "End of the newest judged window, Unix time.")?,
             last_record: add.gauge("recsae_last_record_timestamp_seconds", "Newest event time counted, Unix time.")?,
             entities_split: add.gauge("recsae_entities_split_ratio", "Share of entities seen on more than one partition.")?,
@@ -158,6 +167,10 @@ impl ProcessMetrics {
             encode_mismatches: add
                 .counter("recsae_encode_mismatches_total", "Rows that two engines encoded differently by more than rounding explains.")?,
             dead_letters: add.counter("recsae_dead_letters_total", "Rejects acknowledged in the dead-letter topic.")?,
+            dead_letters_truncated: add.counter(
+                "recsae_dead_letters_truncated_total",
+                "Dead letters that keep only the beginning of a record too large for their topic.",
+            )?,
             dead_letter_failures: add
                 .counter("recsae_dead_letter_failures_total", "Rejects that could not be written to the dead-letter topic.")?,
             rebalances: add.counter("recsae_rebalances_total", "Assignments and revocations seen.")?,

@@ -5,8 +5,10 @@ use std::time::Instant;
 
 use crate::drift::alert::{Alert, AlertAction};
 use crate::drift::partition::PartitionPosition;
+use crate::drift::reference::Reference;
 use crate::record::TopicPartition;
 use crate::store::StoreError;
+use crate::store::references::Approval;
 use crate::store::step::{Step, StepOutcome};
 
 /// Where steps and operator actions go.
@@ -31,6 +33,22 @@ pub enum JudgeCommand {
         action: AlertAction,
         /// Where the outcome goes.
         reply: Sender<Result<Alert, StoreError>>,
+    },
+    /// A fitted reference is kept.
+    PutReference {
+        /// The reference.
+        reference: Box<Reference>,
+        /// Where the outcome goes.
+        reply: Sender<Result<(), StoreError>>,
+    },
+    /// Somebody approves a reference.
+    ApproveReference {
+        /// Its name.
+        name: String,
+        /// Who, why, when.
+        approval: Approval,
+        /// Where the outcome goes.
+        reply: Sender<Result<(), StoreError>>,
     },
     /// Somebody sends a test alert: recorded, then shown.
     TestAlert {

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use crate::drift::closed::ALL;
 use crate::drift::report::{AlertChange, DriftReport, Verdict};
 use crate::fault;
 use crate::metrics::registry::Stage;
@@ -76,7 +77,7 @@ impl Judge {
     /// # Errors
     /// The store is damaged, or refuses for good.
     pub fn run(mut self, commands: &Receiver<JudgeCommand>, shutdown: &Shutdown) -> Result<u64, MonitorError> {
-        self.publish()?;
+        self.look_for_references()?;
         self.judge_due(shutdown)?;
         self.shared.live.set_ready("store");
         loop {
@@ -108,6 +109,14 @@ impl Judge {
                 drop(reply.send(self.store.act(alert, &action)));
                 self.publish()?;
             }
+            JudgeCommand::PutReference { reference, reply } => {
+                drop(reply.send(self.store.put_fitted(&reference, self.shared.clock.now_ms())));
+                self.look_for_references()?;
+            }
+            JudgeCommand::ApproveReference { name, approval, reply } => {
+                drop(reply.send(self.store.approve_reference(&name, &approval)));
+                self.look_for_references()?;
+            }
             JudgeCommand::TestAlert { who, why, until_ms, reply } => {
                 let outcome = self.store.record_test_alert(&who, &why, until_ms, self.shared.clock.now_ms());
                 if outcome.is_ok() {
@@ -118,6 +127,21 @@ impl Judge {
             }
         }
         Ok(())
+    }
+
+    /// Takes up the references that are waited for, where they are there by now; without one there is no verdict,
+    /// and the instance is not ready.
+    fn look_for_references(&mut self) -> Result<(), MonitorError> {
+        for version in &mut self.versions {
+            version.take_up_named(&self.store)?;
+        }
+        let missing: Vec<&str> = self.versions.iter().filter_map(Version::waits_for).collect();
+        if missing.is_empty() {
+            self.shared.live.set_ready("reference");
+        } else {
+            self.shared.live.set_not_ready("reference", missing.join("; "));
+        }
+        self.publish()
     }
 
     /// Judges every window that all partitions have passed, oldest first.
@@ -167,6 +191,11 @@ impl Judge {
         }
         self.n_judged += 1;
         self.shared.metrics.windows_judged.inc();
+        let whole = judgement.models.iter().flat_map(|model| model.report.segments.iter().filter(|segment| segment.segment == ALL));
+        if let Some(incomplete) = whole.clone().find(|segment| segment.verdict == Verdict::Incomplete) {
+            self.shared.metrics.windows_incomplete.inc();
+            tracing::warn!(window_start = due.start_ms, why = incomplete.why, "window without a verdict: it is incomplete");
+        }
         self.shared.metrics.window_end.set(due.end_ms as f64 / 1e3);
         for change in judgement.models.iter().flat_map(|model| &model.report.changes) {
             self.say(change);
@@ -215,10 +244,14 @@ impl Judge {
         loop {
             match attempt(&mut self.store) {
                 Ok(done) => {
+                    if !self.shared.store_works.swap(true, Ordering::SeqCst) {
+                        tracing::info!("the store works again: consumption goes on");
+                    }
                     self.shared.live.set_ready("store");
                     return Ok(done);
                 }
                 Err(error @ (StoreError::Database(_) | StoreError::Io { .. })) if !shutdown.is_triggered() => {
+                    self.shared.store_works.store(false, Ordering::SeqCst);
                     self.shared.metrics.checkpoint_failures.inc();
                     self.shared.live.set_not_ready("store", error.to_string());
                     tracing::error!(%error, "the store refused: consumption waits until it works again");

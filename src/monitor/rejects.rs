@@ -29,13 +29,15 @@ pub struct Rejects {
     dead_letters: Option<DeadLetters>,
     kept: Vec<Kept>,
     acked: u64,
+    truncated: u64,
+    undeliverable: u64,
 }
 
 impl Rejects {
     /// Rejects that go to a dead-letter topic, or that are counted only.
     #[must_use]
     pub fn new(dead_letters: Option<DeadLetters>) -> Self {
-        Self { dead_letters, kept: Vec::new(), acked: 0 }
+        Self { dead_letters, kept: Vec::new(), acked: 0, truncated: 0, undeliverable: 0 }
     }
 
     /// Keeps a reject until [`Self::send`].
@@ -79,6 +81,10 @@ impl Rejects {
         let acked = dead_letters.acked();
         metrics.dead_letters.inc_by(acked - self.acked);
         self.acked = acked;
+        let (truncated, undeliverable) = (dead_letters.truncated(), dead_letters.undeliverable());
+        metrics.dead_letters_truncated.inc_by(truncated - self.truncated);
+        metrics.dead_letter_failures.inc_by(undeliverable - self.undeliverable);
+        (self.truncated, self.undeliverable) = (truncated, undeliverable);
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
 use crate::config::settings::{CountingUnit, Settings};
@@ -12,7 +12,7 @@ use crate::decode::Decoder;
 use crate::drift::partition::PartitionPosition;
 use crate::drift::segment::{SegmentFields, SegmentTable, segment_name};
 use crate::drift::window::WindowSpec;
-use crate::kafka::admin::preflight;
+use crate::kafka::admin::{committed, preflight};
 use crate::kafka::consumer::{ReadOptions, WorkerConsumer};
 use crate::kafka::dead_letter::DeadLetters;
 use crate::kafka::producer::ReliableProducer;
@@ -25,6 +25,7 @@ use crate::monitor::judge::{Judge, JudgeRules};
 use crate::monitor::models::Models;
 use crate::monitor::options::{Opened, RunOptions};
 use crate::monitor::progress::Progress;
+use crate::monitor::resume;
 use crate::monitor::shared::{Shared, StoredPositions, WorkerRules};
 use crate::monitor::version::Version;
 use crate::monitor::worker::Worker;
@@ -67,9 +68,19 @@ impl Setup {
 
         let mut store = Store::open(&settings.store.path)?;
         let counting_hash = counting_hash(settings, &models.fingerprint());
-        let lineage = store.begin_lineage(&counting_hash, &models.fingerprint(), now_ms)?;
+        let window = WindowSpec {
+            length_ms: settings.window.length_ms(),
+            origin_ms: settings.window.origin_ms().map_err(fault)?,
+            lateness_ms: ms(settings.window.lateness),
+        };
+        let lineage = store.begin_lineage(&counting_hash, &models.fingerprint(), &window, now_ms)?;
         if !lineage.continued && lineage.id > 1 {
-            tracing::warn!(lineage = lineage.id, "what is counted has changed: a new lineage begins, the history before it stays");
+            let verdicts_from = lineage.edge_ms.map(crate::drift::alert::utc_text);
+            tracing::warn!(
+                lineage = lineage.id,
+                verdicts_from,
+                "what is counted has changed: a new lineage begins, the history before it stays"
+            );
         }
         let salt = store.entity_salt()?;
         let choice = settings.drift.reference_choice().map_err(fault)?;
@@ -88,11 +99,7 @@ impl Setup {
         });
         let metrics = ProcessMetrics::new(env!("CARGO_PKG_VERSION"), option_env!("RECSAE_REVISION").unwrap_or("unknown"));
         let rules = WorkerRules {
-            window: WindowSpec {
-                length_ms: settings.window.length_ms(),
-                origin_ms: settings.window.origin_ms().map_err(fault)?,
-                lateness_ms: ms(settings.window.lateness),
-            },
+            window,
             models: models.counting(settings),
             counting_hash,
             checkpoint_every: settings.store.checkpoint_every,
@@ -102,6 +109,15 @@ impl Setup {
             n_partitions: cluster.partitions.len(),
         };
         let mut positions = store.read().positions()?;
+        if positions.is_empty() {
+            // A store that is new to this group: what it knows of the windows that are open stands in its commits.
+            let commits = committed(&settings.kafka, &cluster.partitions, PREFLIGHT)?;
+            positions = resume::without_store(&rules.counting_hash, &window, &commits, now_ms);
+            store.take_positions(&positions)?;
+            if !positions.is_empty() {
+                tracing::warn!(partitions = positions.len(), "the store knows nothing of this group: it goes on from its commits");
+            }
+        }
         positions.retain(|partition, _| cluster.partitions.contains(partition));
         let shared = Shared {
             clock: Arc::clone(&options.clock),
@@ -110,6 +126,7 @@ impl Setup {
             board: AdmissionBoard::new(admitted(settings, &versions, &store)?, newest_opened(&positions, &rules.window)),
             progress: Progress::default(),
             positions: StoredPositions::new(positions),
+            store_works: AtomicBool::new(true),
             rules,
         };
         let dead_letters = !settings.kafka.dead_letter_topic.is_empty();

@@ -1,6 +1,7 @@
 //! What workers and the judge share: rules that do not change, and the few places where they meet.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ pub struct Shared {
     pub progress: Progress,
     /// Positions as stored.
     pub positions: StoredPositions,
+    /// Whether the store takes what it is given: while it does not, nothing is read.
+    pub store_works: AtomicBool,
     /// Rules that do not change.
     pub rules: WorkerRules,
 }

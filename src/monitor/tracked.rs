@@ -27,11 +27,20 @@ pub struct Tracked {
 }
 
 impl Tracked {
-    /// Goes on from a position; the log held records up to `end_target` when it was assigned.
+    /// Goes on from a position; `stored` is the store's, which lies before it where records are lost. The log held
+    /// records up to `end_target` when it was assigned.
     #[must_use]
-    pub fn new(partition: TopicPartition, spec: WindowSpec, position: PartitionPosition, end_target: i64, now_ms: i64) -> Self {
-        let windows = PartitionWindows::resume(partition, spec, position.clone());
-        Self { windows, last_record_ms: now_ms, last_timestamp_ms: None, end_target, closed: Vec::new(), stepped: position }
+    pub fn new(
+        partition: TopicPartition,
+        spec: WindowSpec,
+        position: PartitionPosition,
+        stored: Option<PartitionPosition>,
+        end_target: i64,
+        now_ms: i64,
+    ) -> Self {
+        let stepped = stored.unwrap_or_else(|| position.clone());
+        let windows = PartitionWindows::resume(partition, spec, position);
+        Self { windows, last_record_ms: now_ms, last_timestamp_ms: None, end_target, closed: Vec::new(), stepped }
     }
 
     /// Takes the windows that are closed by now; how many.
@@ -54,8 +63,8 @@ impl Tracked {
     /// What is not stored yet, as a step; `None` where nothing is.
     pub fn step(&mut self) -> Option<Step> {
         let position = self.windows.position();
-        if self.closed.is_empty() && (position.next_offset, position.watermark_ms) == (self.stepped.next_offset, self.stepped.watermark_ms)
-        {
+        let decided = |position: &PartitionPosition| (position.next_offset, position.watermark_ms, position.gap);
+        if self.closed.is_empty() && decided(&position) == decided(&self.stepped) {
             return None;
         }
         let starts_at = std::mem::replace(&mut self.stepped, position.clone()).next_offset;

@@ -27,6 +27,8 @@ pub struct Version {
     settings: JudgeSettings,
     /// Windows the first reference is made of; `None` where a reference is named.
     first_windows: Option<usize>,
+    /// The named reference that cannot be used yet, and why.
+    waits_for: Option<(String, String)>,
     judge: Option<ModelJudge>,
     created_ms: i64,
     gathered: Vec<ClosedWindow>,
@@ -54,20 +56,18 @@ impl Version {
             bundle,
             settings,
             first_windows: first_windows.and_then(|n| usize::try_from(n).ok()),
+            waits_for: None,
             judge: None,
             created_ms: 0,
             gathered: Vec::new(),
             history: RateHistory::default(),
             last: None,
         };
-        let wanted = match choice {
-            ReferenceChoice::Named(name) => name.clone(),
-            _ => version.first_name(store.lineage()),
-        };
-        if let Some((entry, reference)) = store.read().fitted(&wanted)? {
-            version.take_up(&entry, reference, matches!(choice, ReferenceChoice::Named(_)), store)?;
-        } else if let ReferenceChoice::Named(name) = choice {
-            return Err(MonitorError::NoReference { name: name.clone(), known: known_references(store)? });
+        if let ReferenceChoice::Named(name) = choice {
+            version.waits_for = Some((name.clone(), String::new()));
+            version.take_up_named(store)?;
+        } else if let Some((entry, reference)) = store.read().fitted(&version.first_name(store.lineage()))? {
+            version.take_up(&entry, reference, store)?;
         } else {
             let query = WindowQuery { model_version: Some(version.label.clone()), ..WindowQuery::default() };
             store.read().for_each_window(&query, |window| {
@@ -95,10 +95,38 @@ impl Version {
         })
     }
 
-    fn take_up(&mut self, entry: &ReferenceEntry, reference: Reference, named: bool, store: &Store) -> Result<(), MonitorError> {
-        if named && entry.approval.is_none() {
-            return Err(MonitorError::NotApproved { name: entry.name.clone() });
+    /// Takes up the named reference, if it is waited for and can be used by now. One that is missing, not approved or
+    /// of another SAE stops nothing: windows are counted and get no verdict until it is there.
+    ///
+    /// # Errors
+    /// The store is damaged, or the reference was made for other windows.
+    pub fn take_up_named(&mut self, store: &Store) -> Result<(), MonitorError> {
+        let Some((name, _)) = self.waits_for.take() else { return Ok(()) };
+        let taken = match store.read().fitted(&name)? {
+            None => Err(MonitorError::NoReference { name: name.clone(), known: known_references(store)? }),
+            Some((entry, _)) if entry.approval.is_none() => Err(MonitorError::NotApproved { name: name.clone() }),
+            Some((entry, reference)) => self.take_up(&entry, reference, store),
+        };
+        match taken {
+            Ok(()) => tracing::info!(reference = name, model = self.label, "reference in use"),
+            Err(
+                why @ (MonitorError::NoReference { .. } | MonitorError::NotApproved { .. } | MonitorError::ReferenceOfAnotherSae { .. }),
+            ) => {
+                tracing::warn!(%why, model = self.label, "no verdicts until there is a reference");
+                self.waits_for = Some((name, why.to_string()));
+            }
+            Err(other) => return Err(other),
         }
+        Ok(())
+    }
+
+    /// Why the named reference cannot be used yet; `None` where it is in use, or none is named.
+    #[must_use]
+    pub fn waits_for(&self) -> Option<&str> {
+        self.waits_for.as_ref().map(|(_, why)| why.as_str())
+    }
+
+    fn take_up(&mut self, entry: &ReferenceEntry, reference: Reference, store: &Store) -> Result<(), MonitorError> {
         if entry.fingerprint != self.bundle.fingerprint() {
             let (name, found, expected) = (entry.name.clone(), entry.fingerprint.clone(), self.bundle.fingerprint().to_owned());
             return Err(MonitorError::ReferenceOfAnotherSae { name, found, expected });
@@ -119,9 +147,16 @@ impl Version {
 
     /// Judges a window, or gathers it for the first reference.
     pub fn judge(&mut self, window: &ClosedWindow) -> DriftReport {
-        let report = match &mut self.judge {
-            Some(judge) => judge.judge(window),
-            None => {
+        let report = match (&mut self.judge, &self.waits_for) {
+            (Some(judge), _) => judge.judge(window),
+            (None, Some((_, why))) => {
+                let mut report = warmup_report(window, Verdict::InsufficientReference);
+                for segment in report.segments.iter_mut().filter(|segment| segment.why.is_none()) {
+                    segment.why = Some(why.clone());
+                }
+                report
+            }
+            (None, None) => {
                 self.gathered.push(window.clone());
                 warmup_report(window, Verdict::Warmup)
             }

@@ -4,6 +4,7 @@
 //! cheapest arrangement. A turn of the loop is poll, encode and count, close, store, commit.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, TrySendError, channel};
 use std::time::{Duration, Instant};
 
@@ -27,12 +28,17 @@ use crate::snapshot::PartitionFacts;
 use crate::store::step::{Step, StepOutcome};
 use crate::task::Shutdown;
 
+mod assignment;
+
 /// Longest wait for a record; also how soon a shutdown is noticed.
 const POLL: Duration = Duration::from_millis(100);
 /// How often idle partitions, lag and ends are looked at.
 const TICK: Duration = Duration::from_millis(200);
 /// Steps of one worker are at least this far apart: a step costs an fsync.
 const STEP_GAP: Duration = Duration::from_millis(50);
+/// How often a broker that may be away is asked, and how long each answer is waited for.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+const ASK_PATIENCE: Duration = Duration::from_millis(500);
 /// One message of so many is timed for the share of decoding: two looks at the clock cost as much as
 /// taking a raw record apart, and all messages of a batch are alike.
 const TIMED_ONE_OF: u32 = 16;
@@ -55,6 +61,8 @@ pub struct Worker {
     shared: Arc<Shared>,
     last_step: Instant,
     last_tick: Instant,
+    /// When the broker was last asked whether it is there, while that is in doubt.
+    broker_asked: Option<Instant>,
 }
 
 impl Worker {
@@ -86,6 +94,7 @@ impl Worker {
             shared,
             last_step: Instant::now(),
             last_tick: Instant::now(),
+            broker_asked: None,
         }
     }
 
@@ -95,6 +104,10 @@ impl Worker {
     /// The broker needs a human, the encoder failed, or the store has gone.
     pub fn run(mut self, shutdown: &Shutdown) -> Result<(), MonitorError> {
         while !shutdown.is_triggered() {
+            if !self.shared.store_works.load(Ordering::SeqCst) {
+                self.wait_for_store()?;
+                continue;
+            }
             let waiting = std::mem::take(&mut self.waiting);
             self.answer(waiting)?;
             let rebalances = self.read()?;
@@ -115,6 +128,52 @@ impl Worker {
         }
         self.consumer.close();
         drained
+    }
+
+    /// Nothing is read while nothing can be stored; the worker stays in the group and goes on when the store does.
+    fn wait_for_store(&mut self) -> Result<(), MonitorError> {
+        let outcome = self.consumer.keep_alive()?;
+        self.heed(outcome.faults)?;
+        self.answer(outcome.rebalances)?;
+        self.take_acks()?;
+        self.commit()?;
+        std::thread::sleep(POLL / 5);
+        Ok(())
+    }
+
+    /// Stops for what waiting cannot mend; notes that a broker may be away.
+    fn heed(&mut self, faults: Vec<KafkaError>) -> Result<(), MonitorError> {
+        for fault in faults {
+            if fault.needs_human() || matches!(fault, KafkaError::Fatal { .. }) {
+                return Err(fault.into());
+            }
+            if matches!(fault, KafkaError::Unreachable { .. }) {
+                self.broker_asked.get_or_insert_with(Instant::now);
+            }
+            tracing::warn!(%fault, "broker fault, librdkafka goes on trying");
+        }
+        Ok(())
+    }
+
+    /// After a fault that a broker may be away: asks it, and says in `/readyz` what it answers.
+    fn ask_broker(&mut self) {
+        if self.broker_asked.is_none_or(|asked| asked.elapsed() < ASK_EVERY) {
+            return;
+        }
+        let answer = match self.partitions.first() {
+            Some(tracked) => self.consumer.watermarks(tracked.windows.partition(), ASK_PATIENCE).map(drop),
+            None => self.consumer.topic_partitions(ASK_PATIENCE).map(drop),
+        };
+        self.broker_asked = match answer {
+            Ok(()) => {
+                self.shared.live.set_ready("broker");
+                None
+            }
+            Err(fault) => {
+                self.shared.live.set_not_ready("broker", fault.to_string());
+                Some(Instant::now())
+            }
+        };
     }
 
     /// One batch: poll, encode, count, close.
@@ -163,12 +222,10 @@ impl Worker {
         self.close_windows();
         self.rejects.send(&self.shared.metrics)?;
         fault::point("dead-letter-sent");
-        for fault in outcome.faults {
-            if fault.needs_human() || matches!(fault, KafkaError::Fatal { .. }) {
-                return Err(fault.into());
-            }
-            tracing::warn!(%fault, "broker fault, librdkafka goes on trying");
+        for partition in outcome.out_of_range {
+            self.log_moved_on(&partition)?;
         }
+        self.heed(outcome.faults)?;
         Ok(outcome.rebalances)
     }
 
@@ -180,59 +237,6 @@ impl Worker {
             }
             self.shared.metrics.windows_closed.inc_by(n as u64);
         }
-    }
-
-    fn answer(&mut self, rebalances: Vec<RebalanceEvent>) -> Result<(), MonitorError> {
-        for event in rebalances {
-            self.shared.metrics.rebalances.inc();
-            match event {
-                RebalanceEvent::Assigned(assigned) => {
-                    let mut starts = Vec::new();
-                    for assigned in assigned {
-                        let tracked = self.take_over(&assigned)?;
-                        starts.push((assigned.partition.clone(), tracked.windows.read_from().max(assigned.low)));
-                        self.partitions.push(tracked);
-                    }
-                    tracing::info!(partitions = starts.len(), "partitions assigned");
-                    self.consumer.start(&starts)?;
-                    self.shared.live.set_ready("group");
-                }
-                RebalanceEvent::Revoked { partitions, lost } => {
-                    if lost {
-                        tracing::warn!(partitions = partitions.len(), "partitions lost: their state is dropped and nothing is committed");
-                    } else if let Err(error) = self.drain() {
-                        tracing::warn!(%error, "revoked partitions were not drained in time: their next owner reads again");
-                    }
-                    for partition in &partitions {
-                        self.shared.progress.forget(partition);
-                        self.shared.live.remove_partition(partition);
-                    }
-                    self.partitions.retain(|tracked| !partitions.contains(tracked.windows.partition()));
-                    self.to_commit.retain(|position| !partitions.contains(&position.partition));
-                    self.consumer.release(&partitions)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn take_over(&self, assigned: &crate::kafka::rebalance::AssignedPartition) -> Result<Tracked, MonitorError> {
-        let rules = &self.shared.rules;
-        let stored = self.shared.positions.get(&assigned.partition);
-        let position = resume::position(&rules.counting_hash, assigned, stored.as_ref());
-        if position.next_offset > assigned.high {
-            return Err(MonitorError::LogBehind {
-                partition: assigned.partition.clone(),
-                stored: position.next_offset,
-                end: assigned.high,
-            });
-        }
-        if position.replay_offset < assigned.low {
-            let (partition, lost) = (&assigned.partition, assigned.low - position.replay_offset);
-            tracing::error!(%partition, lost, "retention deleted records of open windows before they could be read again");
-        }
-        let now_ms = self.shared.clock.now_ms();
-        Ok(Tracked::new(assigned.partition.clone(), rules.window, position, assigned.high, now_ms))
     }
 
     /// Sends what is not stored yet, when it is time (or at once, when `now`).
@@ -326,6 +330,7 @@ impl Worker {
     /// Looks at ends, idle partitions and lag.
     fn tick(&mut self) -> Result<(), MonitorError> {
         self.last_tick = Instant::now();
+        self.ask_broker();
         let rules = &self.shared.rules;
         let now_ms = self.shared.clock.now_ms();
         let positions = self.consumer.positions()?;

@@ -5,12 +5,13 @@
 //! checksum; everything people ask for by hand is a column. The one writer holds `<path>.lock`, because
 //! SQLite's own exclusive mode would shut readers out too.
 //!
-//! Reading order: [`step`] (what a worker stores), [`judgement`] (what the judge stores), [`alerts`],
+//! Reading order: [`lineage`] (stretches counted in one way), [`step`] (what a worker stores), [`judgement`] (what the judge stores), [`alerts`],
 //! [`references`], [`audit`] (the hash chain), [`reader`] (everything read back).
 
 pub use crate::store::error::StoreError;
+pub use crate::store::lineage::Lineage;
 pub use crate::store::reader::StoreReader;
-pub use crate::store::writer::{Lineage, Store, lock_path};
+pub use crate::store::writer::{Store, lock_path};
 
 mod alert_rows;
 pub mod alerts;
@@ -20,6 +21,7 @@ mod codec;
 pub mod error;
 mod fitted;
 pub mod judgement;
+pub mod lineage;
 pub mod reader;
 mod reference_rows;
 pub mod references;

@@ -103,17 +103,19 @@ impl StoreReader {
     /// # Errors
     /// The database refuses.
     pub fn positions(&self) -> StoreResult<BTreeMap<TopicPartition, PartitionPosition>> {
-        let sql = "SELECT topic, partition, next_offset, replay_offset, watermark_ms, n_late, rejected FROM positions
+        let sql = "SELECT topic, partition, next_offset, replay_offset, watermark_ms, n_late, rejected, gap FROM positions
                    WHERE lineage = (SELECT max(id) FROM lineages)";
         let mut statement = self.connection.prepare_cached(sql)?;
         let rows = statement.query_map([], |row| {
             let rejected: String = row.get(6)?;
+            let gap: Option<String> = row.get(7)?;
             let position = PartitionPosition {
                 next_offset: row.get(2)?,
                 replay_offset: row.get(3)?,
                 watermark_ms: row.get(4)?,
                 n_late: u64::try_from(row.get::<_, i64>(5)?).unwrap_or(0),
                 rejected: serde_json::from_str(&rejected).map_err(|error| not_json(6, error))?,
+                gap: gap.map(|gap| serde_json::from_str(&gap).map_err(|error| not_json(7, error))).transpose()?,
             };
             Ok((topic_partition(row, 0)?, position))
         })?;

@@ -71,7 +71,7 @@ impl Store {
             store_partial(&transaction, lineage, window)?;
         }
         if outcome == StepOutcome::Applied {
-            store_position(&transaction, lineage, step)?;
+            store_position(&transaction, lineage, &step.partition, &step.position)?;
         }
         fault::point("step-written");
         transaction.commit()?;
@@ -85,22 +85,29 @@ fn stored_next(transaction: &Transaction<'_>, lineage: i64, partition: &TopicPar
     Ok(transaction.query_row(sql, params![lineage, &*partition.topic, partition.partition], |row| row.get(0)).optional()?)
 }
 
-fn store_position(transaction: &Transaction<'_>, lineage: i64, step: &Step) -> StoreResult<()> {
-    let position = &step.position;
-    let rejected = serde_json::to_string(&position.rejected).map_err(|error| StoreError::damaged("rejects to be stored", error))?;
+pub(super) fn store_position(
+    transaction: &Transaction<'_>,
+    lineage: i64,
+    partition: &TopicPartition,
+    position: &PartitionPosition,
+) -> StoreResult<()> {
+    let not_json = |error| StoreError::damaged("position to be stored", error);
+    let rejected = serde_json::to_string(&position.rejected).map_err(not_json)?;
+    let gap = position.gap.map(|gap| serde_json::to_string(&gap)).transpose().map_err(not_json)?;
     transaction.execute(
-        "INSERT INTO positions (lineage, topic, partition, next_offset, replay_offset, watermark_ms, n_late, rejected)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
-         ON CONFLICT DO UPDATE SET next_offset = ?4, replay_offset = ?5, watermark_ms = ?6, n_late = ?7, rejected = ?8",
+        "INSERT INTO positions (lineage, topic, partition, next_offset, replay_offset, watermark_ms, n_late, rejected, gap)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+         ON CONFLICT DO UPDATE SET next_offset = ?4, replay_offset = ?5, watermark_ms = ?6, n_late = ?7, rejected = ?8, gap = ?9",
         params![
             lineage,
-            &*step.partition.topic,
-            step.partition.partition,
+            &*partition.topic,
+            partition.partition,
             position.next_offset,
             position.replay_offset,
             position.watermark_ms,
             i64::try_from(position.n_late).unwrap_or(i64::MAX),
-            rejected
+            rejected,
+            gap
         ],
     )?;
     Ok(())

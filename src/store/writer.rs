@@ -3,28 +3,17 @@
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
-use rusqlite::{OptionalExtension, params};
-
 use crate::store::error::{StoreError, StoreResult};
 use crate::store::reader::StoreReader;
-use crate::store::{audit, schema};
+use crate::store::schema;
 
 /// The writer. There is one at a time; dropping it releases the lock.
 #[derive(Debug)]
 pub struct Store {
     /// The connection, through which the writer reads too.
     pub(super) reader: StoreReader,
-    lineage: i64,
+    pub(super) lineage: i64,
     _lock: File,
-}
-
-/// A stretch of history counted in one way.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lineage {
-    /// Number, from 1.
-    pub id: i64,
-    /// Whether the store already counted this way when it was opened.
-    pub continued: bool,
 }
 
 impl Store {
@@ -44,41 +33,6 @@ impl Store {
     #[must_use]
     pub fn read(&self) -> &StoreReader {
         &self.reader
-    }
-
-    /// Continues the newest lineage when it has the same counting hash, else starts a new one; what was
-    /// counted before stays. Must be called once before any step.
-    ///
-    /// | newest lineage      | outcome                              |
-    /// |---------------------|--------------------------------------|
-    /// | same counting hash  | continued                            |
-    /// | another, or none    | a new one, with an audit entry       |
-    ///
-    /// An older lineage is never taken up again: the records in between were not counted in its way.
-    ///
-    /// # Errors
-    /// The database refuses.
-    pub fn begin_lineage(&mut self, counting_hash: &str, description: &str, now_ms: i64) -> StoreResult<Lineage> {
-        let transaction = self.transaction()?;
-        let newest: Option<(i64, String)> = transaction
-            .query_row("SELECT id, counting_hash FROM lineages ORDER BY id DESC LIMIT 1", [], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
-        let lineage = match newest {
-            Some((id, hash)) if hash == counting_hash => Lineage { id, continued: true },
-            _ => {
-                transaction.execute(
-                    "INSERT INTO lineages (counting_hash, description, began_ms) VALUES (?1, ?2, ?3)",
-                    params![counting_hash, description, now_ms],
-                )?;
-                let id = transaction.last_insert_rowid();
-                let body = serde_json::json!({"lineage": id, "counting_hash": counting_hash, "description": description});
-                audit::append(&transaction, now_ms, "lineage", &body)?;
-                Lineage { id, continued: false }
-            }
-        };
-        transaction.commit()?;
-        self.lineage = lineage.id;
-        Ok(lineage)
     }
 
     /// Number of the current lineage; 0 before the first.

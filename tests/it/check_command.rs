@@ -126,7 +126,7 @@ fn every_fault_is_one_line_and_none_hides_another() {
     let faults = lines(&report, "faults");
     assert_eq!(code, 1);
     for part in
-        ["kafka.topic: ", "window.length: ", "bundle nowhere: ", "state folder /nonexistent/x: ", "key file nothing: ", "sasl.password"]
+        ["kafka.topic: ", "window.length: ", "bundle nowhere: ", "state folder /nonexistent/x: ", "token file nothing: ", "sasl.password"]
     {
         assert_eq!(faults.iter().filter(|line| line.contains(part)).count(), 1, "{part}: {faults:#?}");
     }

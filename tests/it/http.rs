@@ -180,7 +180,7 @@ fn the_description_lists_every_path_and_nothing_else() {
     let document = get_json(instance.api, "/api/v1/openapi.json");
     assert_eq!(document, openapi());
     for (path, methods) in document["paths"].as_object().unwrap() {
-        let path = path.replace("{stream}", "latent:0").replace("{id}", "2");
+        let path = path.replace("{stream}", "latent:0").replace("{id}", "2").replace("{name}", "first");
         let status = if methods.get("get").is_some() { get(instance.api, &path).0 } else { post(instance.api, &path, None, &json!({})).0 };
         assert!([200, 403].contains(&status), "{path}: {status}");
     }

@@ -21,3 +21,4 @@ mod recount;
 mod report;
 mod simulated_world;
 mod support;
+mod tls;

@@ -16,6 +16,7 @@ use recsae::drift::report::{
 };
 use recsae::drift::stream::StreamId;
 use recsae::http::actions::{ActionError, ActionRequest, ActionSender, Token};
+use recsae::http::server::ListenOptions;
 use recsae::http::{History, HttpState, api_router, metrics_router, server};
 use recsae::metrics::exposition::Exposition;
 use recsae::metrics::registry::ProcessMetrics;
@@ -63,8 +64,14 @@ impl Drop for Instance {
 
 /// The made-up history in a store at `path`, and an instance that shows it.
 pub(crate) fn instance(path: &Path, token: Option<&str>) -> Instance {
+    instance_with(path, token, ListenOptions::default())
+}
+
+/// The same, its page and API answering as `options` say.
+pub(crate) fn instance_with(path: &Path, token: Option<&str>, options: ListenOptions) -> Instance {
     let mut store = Store::open(path).unwrap();
-    store.begin_lineage("counting-hash", "presence, 1 h", START_MS).unwrap();
+    let hours = recsae::drift::window::WindowSpec { length_ms: HOUR_MS, origin_ms: 0, lateness_ms: 0 };
+    store.begin_lineage("counting-hash", "presence, 1 h", &hours, START_MS).unwrap();
     let mut history = RateHistory::default();
     let mut last = None;
     for window in 0..N_WINDOWS {
@@ -85,10 +92,17 @@ pub(crate) fn instance(path: &Path, token: Option<&str>) -> Instance {
         let facts = PartitionFacts { position: end - i64::from(partition) * 9, end: Some(end), lag_seconds: Some(0.4), stalled: false };
         live.set_partition(&TopicPartition { topic: "recommendations".into(), partition }, facts);
     }
-    serve(path, store, snapshots, live, token)
+    serve(path, store, snapshots, live, token, options)
 }
 
-fn serve(path: &Path, store: Store, snapshots: Arc<SnapshotCell>, live: Arc<Live>, token: Option<&str>) -> Instance {
+fn serve(
+    path: &Path,
+    store: Store,
+    snapshots: Arc<SnapshotCell>,
+    live: Arc<Live>,
+    token: Option<&str>,
+    options: ListenOptions,
+) -> Instance {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let group = TaskGroup::new(Shutdown::new());
     let clock = Arc::new(ManualClock::at(NOW_MS));
@@ -100,15 +114,16 @@ fn serve(path: &Path, store: Store, snapshots: Arc<SnapshotCell>, live: Arc<Live
         live: Arc::clone(&live),
         clock: clock.clone(),
         actions: judge(store, Arc::clone(&snapshots)),
+        references: Arc::new(|_| Err(ActionError::Busy)),
         token: token.and_then(Token::of),
         history: History::of(path.to_owned()),
     });
-    let open = |name, router| {
+    let open = |name, router, options| {
         let listener = server::bind("127.0.0.1:0", "[test] listen").unwrap();
-        server::serve(&group, runtime.handle(), name, listener, router).unwrap()
+        server::serve(&group, runtime.handle(), name, listener, router, options).unwrap()
     };
-    let metrics = open("http-metrics", metrics_router(Arc::clone(&state)));
-    let api = open("http-api", api_router(state));
+    let metrics = open("http-metrics", metrics_router(Arc::clone(&state)), ListenOptions::default());
+    let api = open("http-api", api_router(state), options);
     Instance { metrics, api, live, clock, snapshots, group, runtime: Some(runtime) }
 }
 

@@ -25,6 +25,9 @@ use recsae::store::Store;
 use recsae::store::judgement::{JudgedModel, Judgement, JudgementOutcome};
 use recsae::store::references::Approval;
 
+/// Hours.
+const WINDOWS: recsae::drift::window::WindowSpec = recsae::drift::window::WindowSpec { length_ms: 3_600_000, origin_ms: 0, lateness_ms: 0 };
+
 /// First window: 2026-03-02T00:00:00Z, a Monday.
 pub(crate) const START_MS: i64 = 1_772_409_600_000;
 /// Windows of the history, the reference's included.
@@ -59,7 +62,7 @@ pub(crate) fn record(path: &Path, seed: u64) -> Recorded {
     let shift = world.plant_shift(REFERENCE_WINDOWS + 12..REFERENCE_WINDOWS + 20).clone();
     let settings = JudgeSettings { harmonics: Some(1), budget_windows: BUDGET, ..JudgeSettings::hourly(N_CONCEPTS) };
     let mut store = Store::open(path).unwrap();
-    store.begin_lineage("counting-hash", "presence by entity, 1 h windows, SAE 8c1f5e20", START_MS).unwrap();
+    store.begin_lineage("counting-hash", "presence by entity, 1 h windows, SAE 8c1f5e20", &WINDOWS, START_MS).unwrap();
     let windows: Vec<ClosedWindow> = (0..REFERENCE_WINDOWS).map(|window| closed(&world, window)).collect();
     for window in &windows {
         commit(&mut store, window.clone(), warmup_report(window, Verdict::Warmup), Vec::new());
@@ -89,7 +92,7 @@ fn rmp_serde_bytes(judge: &ModelJudge) -> Vec<u8> {
 pub(crate) fn record_two_versions(path: &Path, seed: u64, concept: usize, n_windows: u64) {
     let world = World::new(seed, START_MS).unwrap();
     let mut store = Store::open(path).unwrap();
-    store.begin_lineage("counting-hash", "two versions", START_MS).unwrap();
+    store.begin_lineage("counting-hash", "two versions", &WINDOWS, START_MS).unwrap();
     for window in 0..n_windows {
         let mut records = world.window(window).records;
         for (idx, record) in records.iter_mut().enumerate() {

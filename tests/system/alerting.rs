@@ -53,6 +53,8 @@ impl Monitor {
         let mut settings = Settings { kafka, ..settings("", &bundle, folder) };
         settings.metrics.listen = format!("127.0.0.1:{metrics_port}");
         settings.http.listen = format!("127.0.0.1:{http_port}");
+        fs::write(folder.join("token"), "a-token-of-the-test").unwrap();
+        settings.http.token_file = Some(folder.join("token"));
         let file = folder.join("recsae.toml");
         fs::write(&file, toml::to_string(&settings).unwrap()).unwrap();
         let arguments = ["run".as_ref(), "-c".as_ref(), file.as_os_str()];
@@ -118,7 +120,9 @@ fn a_drift_reaches_a_person_by_name_once_and_resolves_once_and_every_panel_has_d
     let of = KafkaSettings { dead_letter_topic: dead, ..kafka.settings(&[&topic]) };
     let feed = Feed { producer: ReliableProducer::new(&of).unwrap(), receipts: Arc::default(), topic: topic.clone() };
     let monitor = Monitor::start(folder.path(), &calm, of, &library);
-    let Some(observers) = Observers::start(folder.path(), &[monitor.metrics_port]) else { return };
+    // Scraped twice, as by two instances that show the same: a join that finds two of everything must survive.
+    let targets = ["127.0.0.1", "localhost"].map(|host| format!("{host}:{}", monitor.metrics_port));
+    let Some(observers) = Observers::start(folder.path(), &targets) else { return };
 
     let judged = || {
         let end: jiff::Timestamp = monitor.get("status")?["last_window"].as_str()?.parse().ok()?;
@@ -154,9 +158,41 @@ fn a_drift_reaches_a_person_by_name_once_and_resolves_once_and_every_panel_has_d
     assert!(annotations["runbook_url"].as_str().unwrap().ends_with("runbook.md#recsaeconceptdrift"));
     assert!(annotations["dashboard_url"].as_str().unwrap().contains("/d/recsae-concept?"));
     println!("{summary}");
-    let faults: Vec<Value> =
-        observers.webhook.alerts().into_iter().filter(|alert| alert["labels"]["alertname"] != "RecsaeConceptDrift").collect();
+    // Two instances that both judge are what RecsaeNoJudge is there for.
+    let expected = ["RecsaeConceptDrift", "RecsaeNoJudge"];
+    let is_fault = |alert: &Value| !expected.contains(&alert["labels"]["alertname"].as_str().unwrap());
+    let faults: Vec<Value> = observers.webhook.alerts().into_iter().filter(is_fault).collect();
     assert!(faults.is_empty(), "alerts about the monitor itself: {faults:#?}");
+    let n_scraped = observers.query("count(recsae_build_info)").unwrap()[0]["value"][1].clone();
+    assert_eq!(n_scraped, "2", "both targets were scraped");
+}
+
+#[test]
+fn a_test_alert_takes_the_real_route_and_says_that_it_is_one() {
+    let (Some(kafka), Some(library)) = (kafka_server::shared(), support::onnxruntime()) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::new(1, (SystemClock.now_ms().div_euclid(DAY_MS) - 365) * DAY_MS).unwrap();
+    let topic = kafka.topic("alerts-test", 1);
+    let monitor = Monitor::start(folder.path(), &world, kafka.settings(&[&topic]), &library);
+    let Some(observers) = Observers::start(folder.path(), &[format!("127.0.0.1:{}", monitor.metrics_port)]) else { return };
+    let test = |minutes: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_recsae"))
+            .args(["alerts", "test", "--who", "ana", "--minutes", minutes, "-c"])
+            .arg(folder.path().join("recsae.toml"))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    test("5");
+    let marked = |status: &str| {
+        let is = |alert: &Value| alert["labels"]["stream"] == "test" && alert["labels"]["segment"] == "test" && alert["status"] == status;
+        observers.webhook.alerts().into_iter().find(is)
+    };
+    let alert = until(Duration::from_secs(40), || marked("firing"), || format!("{:#?}", observers.webhook.alerts()));
+    println!("{}", alert["annotations"]["summary"]);
+    assert_eq!((&alert["labels"]["alertname"], &alert["labels"]["model_version"]), (&"RecsaeConceptDrift".into(), &"test".into()));
+    test("0");
+    until(Duration::from_secs(40), || marked("resolved"), || format!("{:#?}", observers.webhook.alerts()));
 }
 
 /// Every query of every dashboard finds samples, as Grafana would ask it with everything selected.

@@ -20,6 +20,7 @@ impl Background {
         let script = r#"log=$1; shift
 "$@" >"$log" 2>&1 </dev/null &
 program=$!
+echo "$program" >"$log.pid"
 cat >/dev/null
 kill "$program" 2>/dev/null
 for _ in $(seq 200); do kill -0 "$program" 2>/dev/null || break; sleep 0.1; done
@@ -37,6 +38,19 @@ wait "$program""#;
             .spawn()
             .unwrap();
         Self { supervisor, log }
+    }
+
+    /// Sends it a signal by name: `KILL`, `STOP`, `CONT`, `HUP`.
+    pub(crate) fn signal(&self, name: &str) {
+        // It may have ended by itself.
+        drop(Command::new("kill").args([format!("-{name}"), self.pid()]).stderr(Stdio::null()).status());
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> String {
+        let file = format!("{}.pid", self.log.display());
+        let written = || std::fs::read_to_string(&file).ok()?.strip_suffix('\n').map(str::to_owned);
+        until(Duration::from_secs(10), written, || "no pid".into())
     }
 
     /// What it printed so far.

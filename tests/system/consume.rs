@@ -295,3 +295,28 @@ fn a_worker_that_only_keeps_alive_stays_a_member_and_loses_nothing() {
     run(&mut workers, |workers| workers[0].read.len() == 50);
     assert_eq!(numbers(&workers), (0..50).collect::<Vec<_>>());
 }
+
+#[test]
+fn closing_with_an_unanswered_commit_neither_hangs_nor_harms_the_next_member() {
+    let Some(kafka) = kafka_server::shared() else { return };
+    let topic = kafka.topic("views", 1);
+    let settings = kafka.settings(&[&topic]);
+    produce(&settings, &topic, 0..100, |_| None);
+    let mut workers = [Worker::new(&settings, 0)];
+    run(&mut workers, |workers| workers[0].read.len() == 100);
+    let [mut worker] = workers;
+    let at = worker.next.keys().next().unwrap().clone();
+    let position = |offset| Position { partition: at.clone(), offset, metadata: String::new() };
+    worker.consumer.commit_and_wait(&[position(10)], Instant::now() + Duration::from_secs(10)).unwrap();
+    assert!(worker.consumer.commit(&[position(60)]).unwrap());
+    assert!(worker.consumer.commit_in_flight());
+    let closing = Instant::now();
+    worker.consumer.close();
+    println!("closed after {:?}", closing.elapsed());
+    assert!(closing.elapsed() < Duration::from_secs(5));
+    let mut workers = [Worker::new(&settings, 0)];
+    run(&mut workers, |workers| !workers[0].assigned.is_empty());
+    let committed = workers[0].assigned[0].committed.clone().unwrap().offset;
+    assert!([10, 60].contains(&committed), "one or the other, nothing else: {committed}");
+    run(&mut workers, |workers| workers[0].read.len() as i64 == 100 - committed);
+}

@@ -179,3 +179,45 @@ fn raw_poison_and_a_topic_of_nothing_else() {
     check(kafka, &raw, &mixed);
     check(kafka, &raw, &(0..50).map(|_| (Some(vec![1_u8]), Some("bad_length"))).collect());
 }
+
+#[test]
+fn a_dead_letter_topic_with_a_smaller_limit_gets_the_beginning_and_the_worker_goes_on() {
+    let Some(kafka) = kafka_server::shared() else { return };
+    let (topic, dead_topic) = (kafka.topic("views", 1), kafka.topic("dead", 1));
+    kafka.configure(&dead_topic, "max.message.bytes", "3000");
+    let settings = kafka.settings(&[&topic]);
+    let good = || (Some(br#"{"embedding":[0.5,-1],"surface":"home"}"#.to_vec()), None);
+    let mut records: Sent = vec![good(), (Some(vec![b'x'; 40_000]), Some("malformed_json"))];
+    // Each fits alone, and a batch of them does not.
+    records.extend((0..40).map(|_| (Some(vec![b'y'; 400]), Some("malformed_json"))));
+    records.push((Some(vec![b'z'; 900_000]), Some("malformed_json")));
+    records.push(good());
+    produce(&settings, &topic, &records);
+    let dead = DeadLetters::new(Arc::new(ReliableProducer::new(&settings).unwrap()), &dead_topic);
+    let decoded = consume(&settings, &RecordSettings::default(), records.len(), &dead);
+    assert_eq!(decoded, [0, 43]);
+    assert_eq!((dead.acked(), dead.truncated(), dead.undeliverable()), (42, 2, 0));
+
+    let listed = list(kafka, &dead_topic);
+    let offsets: Vec<i64> = listed.iter().map(|letter| letter["offset"].as_i64().unwrap()).collect();
+    assert_eq!(offsets, (1..43).collect::<Vec<_>>(), "each once, none lost");
+    for (letter, whole) in [(&listed[0], 40_000), (&listed[41], 900_000)] {
+        assert_eq!(letter["truncated_from"], whole);
+        assert!((1..3000).contains(&letter["bytes"].as_i64().unwrap()), "{letter}");
+        assert_eq!(letter["key"].as_str().unwrap(), format!("u{}", letter["offset"]));
+    }
+    assert!(listed[1..41].iter().all(|letter| letter["bytes"] == 400 && letter["truncated_from"].is_null()));
+    let output = Command::new(env!("CARGO_BIN_EXE_recsae"))
+        .args(["dead-letters", "replay", "--brokers", &kafka.brokers, "--topic", &dead_topic, "--to", &kafka.topic("replayed", 1)])
+        .output()
+        .unwrap();
+    assert!(String::from_utf8_lossy(&output.stdout).contains("40 records replayed, 2 left out: they are truncated"), "{output:?}");
+
+    // So small that not even the place of a record fits: counted, and no reason to stop.
+    let tiny = kafka.topic("dead", 1);
+    kafka.configure(&tiny, "max.message.bytes", "100");
+    let dead = DeadLetters::new(Arc::new(ReliableProducer::new(&settings).unwrap()), &tiny);
+    let again = KafkaSettings { group: kafka_server::unique("again"), ..settings };
+    assert_eq!(consume(&again, &RecordSettings::default(), records.len(), &dead), [0, 43]);
+    assert_eq!((dead.acked(), dead.undeliverable()), (0, 42));
+}

@@ -15,6 +15,10 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use recsae::config::settings::KafkaSettings;
 use recsae::kafka::admin;
 
@@ -123,6 +127,30 @@ impl Kafka {
     pub(crate) fn create(&self, topic: &str, partitions: i32) {
         let created = admin::create_topic(&self.settings(&[]), topic, partitions, Duration::from_secs(30)).unwrap();
         assert!(created, "{topic} was there");
+    }
+
+    /// Changes a topic's configuration: `max.message.bytes`, ...
+    pub(crate) fn configure(&self, topic: &str, key: &str, value: &str) {
+        let client: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", &self.brokers).create().unwrap();
+        let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(key, value);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let changed = runtime.block_on(client.alter_configs([&change], &AdminOptions::new())).unwrap();
+        assert!(changed.iter().all(Result::is_ok), "{changed:?}");
+    }
+
+    /// First offset each partition of `topic` still has and first it does not have yet.
+    pub(crate) fn ends(&self, topic: &str, partitions: i32) -> Vec<(i64, i64)> {
+        let client: BaseConsumer = ClientConfig::new().set("bootstrap.servers", &self.brokers).create().unwrap();
+        (0..partitions).map(|partition| client.fetch_watermarks(topic, partition, Duration::from_secs(20)).unwrap()).collect()
+    }
+
+    /// Deletes what lies before an offset, as retention does.
+    pub(crate) fn delete_before(&self, topic: &str, partition: i32, offset: i64) {
+        let client: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", &self.brokers).create().unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Offset(offset)).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(client.delete_records(&list, &AdminOptions::new())).unwrap();
     }
 
     /// The broker's log, for a failing test.

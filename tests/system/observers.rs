@@ -78,7 +78,7 @@ pub(crate) struct Observers {
 
 impl Observers {
     /// Starts them over the monitor whose metrics are at `targets`; `None` after saying so where a program is missing.
-    pub(crate) fn start(folder: &Path, targets: &[u16]) -> Option<Self> {
+    pub(crate) fn start(folder: &Path, targets: &[String]) -> Option<Self> {
         let (prometheus, alertmanager) = (support::program("prometheus")?, support::program("prometheus-alertmanager")?);
         let (webhook, webhook_port) = Webhook::start();
         let [alertmanager_port, prometheus_port] = free_ports();
@@ -91,7 +91,6 @@ impl Observers {
         let rules = fs::read_to_string(support::repo().join("grafana/rules/recsae.yml")).unwrap();
         fs::write(folder.join("rules.yml"), minutes_as_seconds(&rules)).unwrap();
 
-        let targets: Vec<String> = targets.iter().map(|port| format!("127.0.0.1:{port}")).collect();
         let config = fs::read_to_string(support::repo().join("deploy/prometheus.yml")).unwrap();
         let config = config
             .replace("scrape_interval: 15s", "scrape_interval: 1s")

@@ -1,0 +1,89 @@
+//! SIGHUP: the configuration and its bundles are read again, checked, and only then taken up.
+//!
+//! What is new is opened beside what runs: every fault of the configuration is looked for, every bundle is
+//! opened and its golden rows are met. A fault is logged and the old configuration goes on untouched. Else
+//! the running part drains (everything counted is stored and committed) and a new one starts in the same
+//! process, where the old one stopped. A changed SAE begins a new lineage at a window edge (`store::lineage`),
+//! so no window mixes two; the one that was open gets no verdict.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config;
+use crate::config::settings::Settings;
+use crate::monitor::models::Models;
+use crate::task::Shutdown;
+
+/// What the watcher and the run share.
+#[derive(Clone)]
+pub(super) struct Reload {
+    file: PathBuf,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    next: Option<Settings>,
+    running: Option<Shutdown>,
+}
+
+impl Reload {
+    pub(super) fn new(file: PathBuf) -> Self {
+        Self { file, state: Arc::default() }
+    }
+
+    /// What is to be stopped by the next reload.
+    pub(super) fn stops(&self, running: Shutdown) {
+        self.lock().running = Some(running);
+    }
+
+    /// The configuration to go on with, if the run was stopped for one.
+    pub(super) fn take(&self) -> Option<Settings> {
+        self.lock().next.take()
+    }
+
+    /// Serves SIGHUP until the shutdown.
+    pub(super) async fn watch(self, shutdown: Shutdown) -> std::io::Result<()> {
+        let mut hangup = signal(SignalKind::hangup())?;
+        loop {
+            tokio::select! {
+                () = shutdown.triggered() => return Ok(()),
+                _ = hangup.recv() => {}
+            }
+            let file = self.file.clone();
+            let checked = tokio::task::spawn_blocking(move || checked(&file)).await.map_err(std::io::Error::other)?;
+            match checked {
+                Ok(settings) => {
+                    tracing::info!("configuration and bundles are sound: drained and started again with them");
+                    let mut state = self.lock();
+                    state.next = Some(settings);
+                    if let Some(running) = &state.running {
+                        running.trigger();
+                    }
+                }
+                Err(why) => tracing::error!(why, "reload refused, the old configuration goes on"),
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The settings of the file, if everything in them can be used.
+fn checked(file: &std::path::Path) -> Result<Settings, String> {
+    let settings = config::load(file, std::env::vars()).map_err(|error| error.to_string())?;
+    let faults = config::check(&settings);
+    if !faults.is_empty() {
+        return Err(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
+    }
+    let faults = crate::kafka::settings::faults(&settings.kafka);
+    if !faults.is_empty() {
+        return Err(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
+    }
+    Models::open(&settings).and_then(|models| models.encoders(&settings)).map_err(|error| error.to_string())?;
+    Ok(settings)
+}

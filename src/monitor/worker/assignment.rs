@@ -1,0 +1,97 @@
+//! Partitions that come and go, and logs that moved on: where a worker begins, and what it says is lost.
+
+use std::time::Duration;
+
+use crate::kafka::rebalance::{AssignedPartition, RebalanceEvent};
+use crate::monitor::error::MonitorError;
+use crate::monitor::resume;
+use crate::monitor::tracked::Tracked;
+use crate::monitor::worker::Worker;
+use crate::record::TopicPartition;
+
+/// Longest wait for a partition's ends, once its log has moved on.
+const WATERMARKS: Duration = Duration::from_secs(10);
+
+impl Worker {
+    pub(super) fn answer(&mut self, rebalances: Vec<RebalanceEvent>) -> Result<(), MonitorError> {
+        for event in rebalances {
+            self.shared.metrics.rebalances.inc();
+            match event {
+                RebalanceEvent::Assigned(assigned) => {
+                    let mut starts = Vec::new();
+                    for assigned in assigned {
+                        let tracked = self.take_over(&assigned)?;
+                        starts.push((assigned.partition.clone(), tracked.windows.read_from().max(assigned.low)));
+                        self.partitions.push(tracked);
+                    }
+                    tracing::info!(partitions = starts.len(), "partitions assigned");
+                    self.consumer.start(&starts)?;
+                    self.shared.live.set_ready("group");
+                }
+                RebalanceEvent::Revoked { partitions, lost } => {
+                    if lost {
+                        tracing::warn!(partitions = partitions.len(), "partitions lost: their state is dropped and nothing is committed");
+                    } else if let Err(error) = self.drain() {
+                        tracing::warn!(%error, "revoked partitions were not drained in time: their next owner reads again");
+                    }
+                    for partition in &partitions {
+                        self.shared.progress.forget(partition);
+                        self.shared.live.remove_partition(partition);
+                    }
+                    self.partitions.retain(|tracked| !partitions.contains(tracked.windows.partition()));
+                    self.to_commit.retain(|position| !partitions.contains(&position.partition));
+                    self.consumer.release(&partitions)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take_over(&self, assigned: &AssignedPartition) -> Result<Tracked, MonitorError> {
+        let rules = &self.shared.rules;
+        let stored = self.shared.positions.get(&assigned.partition);
+        let now_ms = self.shared.clock.now_ms();
+        let position = resume::position(&rules.counting_hash, &rules.window, assigned, stored.as_ref(), now_ms);
+        if position.next_offset > assigned.high {
+            return Err(MonitorError::LogBehind {
+                partition: assigned.partition.clone(),
+                stored: position.next_offset,
+                end: assigned.high,
+            });
+        }
+        let known = stored.as_ref().map(|stored| stored.next_offset).or(assigned.committed.as_ref().map(|committed| committed.offset));
+        if let (Some(stored), Some(committed)) = (&stored, &assigned.committed)
+            && committed.offset > stored.next_offset
+        {
+            // A commit follows its step, so it is never ahead of the store it was made with.
+            let (partition, committed, stored) = (&assigned.partition, committed.offset, stored.next_offset);
+            tracing::warn!(%partition, committed, stored, "the store is older than what was committed: records since are counted again from the log");
+        }
+        self.lost(&assigned.partition, known.unwrap_or(assigned.low), assigned.low);
+        Ok(Tracked::new(assigned.partition.clone(), rules.window, position, stored, assigned.high, now_ms))
+    }
+
+    /// The broker deleted what this worker was about to read: goes on where the log begins by now.
+    pub(super) fn log_moved_on(&mut self, partition: &TopicPartition) -> Result<(), MonitorError> {
+        let (low, high) = self.consumer.watermarks(partition, WATERMARKS)?;
+        let Some(tracked) = self.partitions.iter_mut().find(|tracked| tracked.windows.partition() == partition) else { return Ok(()) };
+        let next = tracked.windows.position().next_offset;
+        if next > high {
+            return Err(MonitorError::LogBehind { partition: partition.clone(), stored: next, end: high });
+        }
+        tracked.windows.lost_before(low, self.shared.clock.now_ms());
+        let read_from = tracked.windows.read_from();
+        self.lost(partition, next, low);
+        Ok(self.consumer.restart(partition, read_from)?)
+    }
+
+    /// Says that records from `next` on are gone, where the log begins behind it.
+    fn lost(&self, partition: &TopicPartition, next: i64, low: i64) {
+        if let Ok(n_lost) = u64::try_from(low - next)
+            && n_lost > 0
+        {
+            self.shared.metrics.records_lost.inc_by(n_lost);
+            tracing::error!(%partition, n_lost, "retention deleted records before they were counted: their windows are marked incomplete");
+        }
+    }
+}

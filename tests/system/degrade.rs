@@ -1,0 +1,203 @@
+//! What fails is said, nothing is acknowledged without being kept, and recovery needs no restart: a full disk, a
+//! store that cannot be written, a broker that is away, a reference that is missing.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::background::until;
+use crate::kafka_server::{self, Kafka};
+use crate::scene::{Monitor, Scene};
+use crate::support;
+
+const NO_PAUSE: Duration = Duration::ZERO;
+
+/// `/readyz`: status and words.
+fn ready(monitor: &Monitor) -> Option<(u16, String)> {
+    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+    let mut answer = agent.get(format!("http://127.0.0.1:{}/readyz", monitor.metrics)).call().ok()?;
+    Some((answer.status().as_u16(), answer.body_mut().read_to_string().ok()?))
+}
+
+fn wait_until_ready(monitor: &Monitor) {
+    let look = || ready(monitor).filter(|(status, _)| *status == 200);
+    until(Duration::from_secs(60), look, || format!("{:?}\n{}", ready(monitor), monitor.process.printed()));
+}
+
+fn wait_until_not_ready(monitor: &Monitor, words: &str) -> String {
+    let look = || ready(monitor).filter(|(status, why)| *status == 503 && why.contains(words)).map(|(_, why)| why);
+    until(Duration::from_secs(60), look, || format!("{:?}\n{}", ready(monitor), monitor.process.printed()))
+}
+
+/// Everything sent is counted once in the end.
+fn assert_counted_once(scene: &Scene) {
+    let last = scene.start(&["--until-end"]);
+    let ended = || last.process.printed().contains("windows judged").then_some(());
+    until(Duration::from_secs(90), ended, || last.process.printed());
+    let log = last.end();
+    let good = scene.good.load(Ordering::SeqCst);
+    assert_eq!(scene.judged(), (good, scene.poison.load(Ordering::SeqCst)), "{log}");
+}
+
+/// What the store holds as next offsets, summed, read beside the monitor.
+fn stored(scene: &Scene) -> i64 {
+    let reader = recsae::store::StoreReader::open(&scene.settings.store.path).unwrap();
+    reader.positions().unwrap().values().map(|position| position.next_offset).sum()
+}
+
+/// Breaks the store with `fail`, sends on, and mends it with `mend`: not ready meanwhile, consumption stands, and the
+/// same process goes on afterwards.
+fn survives(scene: &Scene, monitor: Monitor, fail: impl FnOnce(), mend: impl FnOnce()) {
+    scene.produce(0..3, NO_PAUSE);
+    monitor.wait_for(scene.sent());
+    let all_stored = || (stored(scene).unsigned_abs() == scene.sent()).then_some(());
+    until(Duration::from_secs(30), all_stored, || format!("{} of {}", stored(scene), scene.sent()));
+    wait_until_ready(&monitor);
+
+    fail();
+    let kept = scene.sent();
+    scene.produce(3..6, NO_PAUSE);
+    let why = wait_until_not_ready(&monitor, "store: ");
+    println!("not ready: {why}");
+    assert!(monitor.metric("recsae_checkpoint_failures_total").unwrap() > 0.0);
+    let stopped_at = monitor.scrape().unwrap().consumed;
+    scene.produce(6..9, NO_PAUSE);
+    let later = monitor.scrape().unwrap();
+    assert!(later.consumed <= stopped_at.max(kept) + 4096 && later.consumed < scene.sent(), "{} of {}", later.consumed, scene.sent());
+    assert!(stored(scene).unsigned_abs() < scene.sent(), "nothing is acknowledged without being kept");
+
+    mend();
+    wait_until_ready(&monitor);
+    let end = monitor.wait_for(scene.sent());
+    assert_eq!(end.consumed, end.encoded + end.n_rejected());
+    let log = monitor.end();
+    assert!(log.contains("the store works again") && log.contains("worker drained"), "{log}");
+    assert_counted_once(scene);
+}
+
+#[test]
+fn a_disk_that_is_full_stops_consumption_and_room_on_it_lets_it_go_on() {
+    let Some(kafka) = kafka_server::shared() else { return };
+    let Some(mut scene) = Scene::new(kafka, "") else { return };
+    let (Some(unshare), Some(mount)) = (support::program("unshare"), support::program("mount")) else { return };
+    // A small disk in a namespace of the monitor's own; reached from here through its root.
+    let disk = scene.folder().join("disk");
+    std::fs::create_dir(&disk).unwrap();
+    scene.settings.store.path = disk.join("recsae.db");
+    let script = format!("{} -t tmpfs -o size=24m tmpfs {} && exec \"$@\"", mount.display(), disk.display());
+    let before = ["-m", "sh", "-c", &script, "sh"];
+    let root = Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n");
+    if !root {
+        support::skip("a disk of one's own needs root");
+        return;
+    }
+    let monitor = scene.start_under(&unshare, &before, &[]);
+    let inside = PathBuf::from(format!("/proc/{}/root{}", monitor.process.pid(), disk.display()));
+    let look = || inside.join("recsae.db").exists().then_some(());
+    until(Duration::from_secs(60), look, || monitor.process.printed());
+    let filler = inside.join("filler");
+    scene.produce(0..3, NO_PAUSE);
+    monitor.wait_for(scene.sent());
+    wait_until_ready(&monitor);
+    drop(std::fs::write(&filler, vec![1_u8; 64 << 20]));
+    scene.produce(3..6, NO_PAUSE);
+    println!("not ready: {}", wait_until_not_ready(&monitor, "full"));
+    assert!(monitor.metric("recsae_checkpoint_failures_total").unwrap() > 0.0);
+    scene.produce(6..9, NO_PAUSE);
+    assert!(monitor.scrape().unwrap().consumed < scene.sent(), "nothing is read while nothing can be stored");
+    std::fs::remove_file(&filler).unwrap();
+    wait_until_ready(&monitor);
+    let end = monitor.wait_for(scene.sent());
+    assert_eq!((end.consumed, end.n_rejected()), (scene.sent(), scene.poison.load(Ordering::SeqCst)));
+    let log = monitor.end();
+    assert!(log.contains("the store works again") && log.contains("worker drained"), "{log}");
+}
+
+#[test]
+fn a_store_that_another_program_holds_stops_consumption_until_it_lets_go() {
+    let Some(kafka) = kafka_server::shared() else { return };
+    let (Some(scene), Some(python)) = (Scene::new(kafka, ""), support::python()) else { return };
+    let monitor = scene.start(&[]);
+    let held = std::cell::RefCell::new(None);
+    let hold = || {
+        let script = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], timeout=60, isolation_level=None); c.execute('BEGIN IMMEDIATE'); \
+                      print('held', flush=True); sys.stdin.read()";
+        let mut child = Command::new(&python)
+            .args(["-c", script])
+            .arg(&scene.settings.store.path)
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
+        assert_eq!(line, "held\n");
+        *held.borrow_mut() = Some(child);
+    };
+    let let_go = || drop(held.borrow_mut().take().map(|mut child| child.wait()));
+    survives(&scene, monitor, hold, let_go);
+}
+
+#[test]
+fn a_broker_that_is_away_makes_not_ready_and_nothing_is_lost_when_it_is_back() {
+    let Some(mut kafka) = Kafka::start() else {
+        support::skip("no Apache Kafka (make setup)");
+        return;
+    };
+    let Some(scene) = Scene::new(&kafka, "") else { return };
+    let monitor = scene.start(&[]);
+    scene.produce(0..3, NO_PAUSE);
+    monitor.wait_for(scene.sent());
+    wait_until_ready(&monitor);
+    kafka.order("KILL");
+    println!("not ready: {}", wait_until_not_ready(&monitor, "broker: no broker answers"));
+    kafka.order("START");
+    wait_until_ready(&monitor);
+    scene.produce(3..6, NO_PAUSE);
+    monitor.wait_for(scene.sent());
+    let log = monitor.end();
+    assert!(log.contains("worker drained"), "{log}");
+    assert_counted_once(&scene);
+}
+
+#[test]
+fn without_the_named_reference_windows_are_counted_and_it_is_taken_up_once_it_is_approved() {
+    let Some(kafka) = kafka_server::shared() else { return };
+    let Some(mut scene) = Scene::new(kafka, "") else { return };
+    std::fs::write(scene.folder().join("token"), "a-token-of-the-test").unwrap();
+    scene.settings.http.token_file = Some(scene.folder().join("token"));
+    scene.settings.drift.reference = "autumn".into();
+    scene.settings.drift.harmonics = Some(0);
+    let monitor = scene.start(&[]);
+    let why = wait_until_not_ready(&monitor, "reference: ");
+    assert!(why.contains("\"autumn\" is not in the store"), "{why}");
+    scene.produce(0..14, NO_PAUSE);
+    let judged = |n: usize| {
+        let look = || monitor.api("windows?segment=_all").filter(|windows| windows.as_array().is_some_and(|all| all.len() >= n));
+        until(Duration::from_secs(60), look, || monitor.process.printed())
+    };
+    let windows = judged(12);
+    assert!(windows.as_array().unwrap().iter().all(|window| window["verdict"] == "insufficient_reference"), "{windows:#}");
+    assert!(windows[0]["why"].as_str().unwrap().contains("\"autumn\" is not in the store"), "{}", windows[0]);
+    let recsae = |arguments: &[&str]| {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_recsae")).args(arguments).arg("-c").arg(scene.folder().join("recsae.toml")).output().unwrap();
+        let printed = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {printed}");
+        printed
+    };
+    // Through the running instance: it holds the store.
+    println!("{}", recsae(&["reference", "build", "--name", "autumn"]));
+    assert!(ready(&monitor).unwrap().1.contains("\"autumn\" is not approved"), "{:?}", ready(&monitor));
+    recsae(&["reference", "approve", "autumn", "--who", "ana", "--why", "quiet hours"]);
+    wait_until_ready(&monitor);
+    scene.produce(14..18, NO_PAUSE);
+    let windows = judged(16);
+    let verdict = &windows.as_array().unwrap().iter().map(|window| window["verdict"].as_str().unwrap()).collect::<Vec<_>>();
+    println!("{verdict:?}");
+    assert!(!["insufficient_reference", "warmup"].contains(&verdict[0]), "the newest window is judged by it: {verdict:?}");
+    let status = monitor.api("status").unwrap();
+    assert_eq!(status["models"][0]["reference"]["name"], "autumn", "{status:#}");
+    monitor.end();
+}

@@ -1,0 +1,110 @@
+//! What a set-up or a record is refused for, end to end: unknown versions, a topic that is not keyed by the
+//! entity, and what `recsae check` says of an Apache Kafka.
+
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use recsae::kafka::producer::{Outgoing, Receipts, ReliableProducer};
+use serde_json::Value;
+
+use crate::background::until;
+use crate::kafka_server;
+use crate::scene::{Monitor, Scene};
+
+/// Sends records of a window of the world; `each` gives payload and partition.
+fn send(scene: &Scene, windows: std::ops::Range<u64>, mut each: impl FnMut(usize, &mut Vec<u8>) -> Option<i32>) -> u64 {
+    let producer = ReliableProducer::new(&scene.settings.kafka).unwrap();
+    let receipts = Arc::new(Receipts::default());
+    let (mut payload, mut n) = (Vec::new(), 0);
+    for served in windows.flat_map(|window| scene.world.window(window).records) {
+        served.write_json(&mut payload).unwrap();
+        let partition = each(n, &mut payload);
+        let key = served.key();
+        let record = Outgoing {
+            topic: &scene.settings.kafka.topics[0],
+            key: Some(key.as_bytes()),
+            payload: Some(&payload),
+            partition,
+            timestamp_ms: None,
+        };
+        producer.send(&record, &[], &receipts, Duration::from_secs(30)).unwrap();
+        n += 1;
+    }
+    producer.settle(&receipts, Instant::now() + Duration::from_secs(30)).unwrap();
+    n as u64
+}
+
+fn window(monitor: &Monitor) -> Value {
+    let look = || monitor.api("windows?segment=_all")?.as_array()?.last().cloned();
+    until(Duration::from_secs(60), look, || monitor.process.printed())
+}
+
+#[test]
+fn a_version_that_no_model_reads_is_a_reject_and_the_listed_one_is_counted() {
+    let Some(kafka) = kafka_server::shared() else { return };
+    let Some(mut scene) = Scene::new(kafka, "") else { return };
+    scene.settings.model[0].version = Some("v1".into());
+    let versions = [r#""model_version":"v1","#, r#""model_version":"v2","#, ""];
+    let sent = send(&scene, 0..1, |number, payload| {
+        payload.splice(1..1, versions[number % 3].bytes());
+        None
+    });
+    let monitor = scene.start(&[]);
+    let scrape = monitor.wait_for(sent);
+    let unknown = scrape.rejected.get("unknown_model_version").copied().unwrap_or_default();
+    assert_eq!((scrape.encoded, unknown), (sent.div_ceil(3), sent - sent.div_ceil(3)), "{scrape:?}");
+    monitor.end();
+    let dead = &scene.settings.kafka.dead_letter_topic;
+    let output = Command::new(env!("CARGO_BIN_EXE_recsae"))
+        .args(["dead-letters", "list", "--brokers", &kafka.brokers, "--topic", dead, "--reason", "unknown_model_version", "--json"])
+        .output()
+        .unwrap();
+    let letters: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(letters.len() as u64, unknown);
+    assert!(letters.iter().any(|letter| letter["error"].as_str().unwrap().contains("\"v2\"")), "{}", letters[0]);
+}
+
+#[test]
+fn a_topic_that_is_not_keyed_by_the_entity_gives_no_verdict_and_says_so() {
+    let Some(kafka) = kafka_server::shared() else { return };
+    let Some(scene) = Scene::new(kafka, "") else { return };
+    let sent = send(&scene, 0..3, |number, _| Some(i32::try_from(number % 4).unwrap()));
+    let monitor = scene.start(&[]);
+    monitor.wait_for(sent);
+    let first = window(&monitor);
+    assert_eq!(first["verdict"], "entities_split", "{first}");
+    assert!(first["why"].as_str().unwrap().contains("key the topic by the entity"), "{first}");
+    assert!(monitor.metric("recsae_entities_split_ratio").unwrap() > 0.01);
+    monitor.end();
+    let (code, printed) = scene.check(&[]);
+    assert!(code == 1 && printed.contains("more than one partition"), "{printed}");
+}
+
+#[test]
+fn check_passes_on_a_sound_broker_and_names_every_fault_of_another() {
+    let Some(kafka) = kafka_server::shared() else { return };
+    let Some(mut scene) = Scene::new(kafka, "") else { return };
+    send(&scene, 0..1, |_, _| None);
+    let (code, printed) = scene.check(&["--sample"]);
+    assert!(code == 0 && printed.contains("64 values, entity"), "{printed}");
+
+    let plain = scene.settings.kafka.clone();
+    scene.settings.kafka.topics.push("no-such-topic".into());
+    let (code, printed) = scene.check(&[]);
+    assert!(code == 1 && printed.contains("topic \"no-such-topic\" does not exist"), "{printed}");
+
+    let mut secured = kafka.sasl_settings(&[&plain.topics[0]]);
+    let password = scene.folder().join("password");
+    std::fs::write(&password, secured.librdkafka.remove("sasl.password").unwrap()).unwrap();
+    secured.secret_files.insert("sasl.password".into(), password.clone());
+    scene.settings.kafka = recsae::config::settings::KafkaSettings { dead_letter_topic: plain.dead_letter_topic.clone(), ..secured };
+    let (code, printed) = scene.check(&[]);
+    assert_eq!(code, 0, "{printed}");
+    std::fs::write(&password, "hunter2").unwrap();
+    let (code, printed) = scene.check(&[]);
+    assert!(code == 1 && printed.contains("refused the login") && !printed.contains("hunter2"), "{printed}");
+    scene.settings.kafka.librdkafka.insert("ssl.ca.location".into(), kafka.other_authority().to_str().unwrap().into());
+    let (code, printed) = scene.check(&[]);
+    assert!(code == 1 && printed.contains("no TLS connection"), "{printed}");
+}
