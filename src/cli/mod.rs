@@ -22,8 +22,8 @@ mod reload;
 pub mod report;
 pub mod run;
 pub mod serve;
-pub mod train;
 mod setup_cache;
+pub mod train;
 
 /// What a command that ran to its end says: exit 0 or 1. Errors are 2 ([`UsageError`]) or 70.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
