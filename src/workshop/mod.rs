@@ -5,6 +5,7 @@ pub mod dataset;
 pub mod evaluate;
 pub mod page;
 pub mod plot;
+pub mod label;
 pub mod reference;
 pub mod rejudge;
 pub mod report;
