@@ -148,7 +148,7 @@ impl Bundle {
     pub fn stream_verification(&self, stream: StreamId) -> Verification {
         match stream {
             StreamId::Latent(latent) => self.catalogue.verification(latent),
-            StreamId::Family(_) | StreamId::ResidualOutlier | StreamId::DeadRecord => Verification::Accepted,
+            StreamId::Family(_) | StreamId::ResidualOutlier | StreamId::DeadRecord => Verification::Verified,
         }
     }
 }

@@ -26,16 +26,22 @@ pub enum LabelState {
     Edited,
     /// Rejected: the name falls back to items.
     Rejected,
+    /// A reviewer could not decide: more cases are needed. Named as if proposed.
+    NeedsData,
 }
 
-/// How far a name may be trusted: the `verification` of metrics and alerts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// How far a name may be trusted: the `verification` of metrics, alerts and page. What a reviewer said is
+/// another thing and stands in the name itself: an accepted label bears no "?".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verification {
-    /// A reviewer accepted (or wrote) the label.
-    Accepted,
-    /// A label nobody has reviewed.
-    Proposed,
+    /// The label told held-out cases apart, by the rule of `recsae verify`.
+    Verified,
+    /// It did so better than chance, but not by the rule.
+    Weak,
+    /// It was not tested, there were too few cases, or it failed.
+    #[default]
+    Unverified,
     /// No label: the name is items, or the number.
     Unlabelled,
 }
@@ -45,11 +51,86 @@ impl Verification {
     #[must_use]
     pub fn kind(self) -> &'static str {
         match self {
-            Self::Accepted => "accepted",
-            Self::Proposed => "proposed",
+            Self::Verified => "verified",
+            Self::Weak => "weak",
+            Self::Unverified => "unverified",
             Self::Unlabelled => "unlabelled",
         }
     }
+}
+
+/// Why a label was proposed: the tag and its numbers on the cases it was made from.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LabelEvidence {
+    /// Where the label comes from: a tag source (`genres`, `title:words`, ...), `llm`, `carried over`.
+    pub source: String,
+    /// The tag's value in its source; empty for a label in free words.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub value: String,
+    /// Items a case needs to carry the tag.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_least: Option<u32>,
+    /// Cases the latent is active in.
+    pub n_active: u64,
+    /// P(tag | active).
+    pub precision: f64,
+    /// P(active | tag).
+    pub recall: f64,
+    /// P(tag | active) / P(tag).
+    pub lift: f64,
+    /// AUC of the activation for the tag.
+    pub auc: f64,
+    /// Share of false names expected at its level.
+    pub q_value: f64,
+    /// sha256 of the cases, tags and rule behind it: what a reviewer's word refers to.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub hash: String,
+}
+
+/// How a label did on cases it was not made from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeldOutTest {
+    /// By the rule of `recsae verify`.
+    pub status: Verification,
+    /// Held-out cases the latent is active in.
+    pub n_positive: u64,
+    /// Held-out cases it is not active in.
+    pub n_negative: u64,
+    /// Mean of the two classes' shares told rightly, random negatives.
+    pub balanced_accuracy: f64,
+    /// Lower and upper end of its 95 % interval.
+    pub interval: [f64; 2],
+    /// The same against cases of the nearest latents, with its lower end; absent where there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub against_nearest: Option<[f64; 2]>,
+    /// RecSAE's confidence: share of five active and five other cases told rightly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recsae_confidence: Option<f64>,
+    /// Cosine to the best matching decoder row of an SAE of another seed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stability: Option<f64>,
+}
+
+/// What one reviewer said of a label.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Review {
+    /// Who.
+    pub reviewer: String,
+    /// When, ms since 1970 UTC.
+    pub at_ms: i64,
+    /// What: never `proposed`.
+    pub state: LabelState,
+    /// The label that was judged.
+    pub label: String,
+    /// [`LabelEvidence::hash`] of what was seen; empty where there was no evidence.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub evidence: String,
+    /// Why, in words.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub note: String,
 }
 
 /// What is known of one latent.
@@ -70,6 +151,15 @@ pub struct Concept {
     /// Tag that stands out among the items, if one was computed: a hint, never a name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tag: Option<String>,
+    /// Why the label was proposed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<LabelEvidence>,
+    /// How it did on held-out cases.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tested: Option<HeldOutTest>,
+    /// What reviewers said, oldest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub reviews: Vec<Review>,
 }
 
 /// Latents that are followed together, as one stream `family:ID`.
@@ -105,7 +195,7 @@ impl ConceptCatalog {
         let Some(concept) = self.concepts.get(&latent) else { return latent.to_string() };
         match (&concept.label, concept.state) {
             (Some(label), LabelState::Accepted | LabelState::Edited) => label.clone(),
-            (Some(label), LabelState::Proposed) => format!("{label}?"),
+            (Some(label), LabelState::Proposed | LabelState::NeedsData) => format!("{label}?"),
             _ => items_name(&concept.top_items).unwrap_or_else(|| latent.to_string()),
         }
     }
@@ -114,9 +204,8 @@ impl ConceptCatalog {
     #[must_use]
     pub fn verification(&self, latent: LatentId) -> Verification {
         match self.concepts.get(&latent) {
-            Some(Concept { label: Some(_), state: LabelState::Accepted | LabelState::Edited, .. }) => Verification::Accepted,
-            Some(Concept { label: Some(_), state: LabelState::Proposed, .. }) => Verification::Proposed,
-            _ => Verification::Unlabelled,
+            None | Some(Concept { label: None, .. } | Concept { state: LabelState::Rejected, .. }) => Verification::Unlabelled,
+            Some(Concept { tested, .. }) => tested.as_ref().map_or(Verification::Unverified, |test| test.status),
         }
     }
 
@@ -163,14 +252,32 @@ mod tests {
     fn an_accepted_label_is_the_name() {
         let concept = Concept { label: Some("war films".into()), state: LabelState::Accepted, ..Concept::default() };
         assert_eq!(catalogue(concept.clone()).name(LatentId(7)), "war films");
-        assert_eq!(catalogue(concept).verification(LatentId(7)), Verification::Accepted);
+        assert_eq!(catalogue(concept).verification(LatentId(7)), Verification::Unverified, "a reviewer's word is no test");
     }
 
     #[test]
     fn a_proposed_label_is_marked() {
         let concept = Concept { label: Some("war films".into()), ..Concept::default() };
         assert_eq!(catalogue(concept.clone()).name(LatentId(7)), "war films?");
-        assert_eq!(catalogue(concept).verification(LatentId(7)), Verification::Proposed);
+        assert_eq!(catalogue(concept).verification(LatentId(7)), Verification::Unverified);
+    }
+
+    #[test]
+    fn the_held_out_test_says_how_far_a_label_is_trusted() {
+        let tested = HeldOutTest {
+            status: Verification::Weak,
+            n_positive: 60,
+            n_negative: 60,
+            balanced_accuracy: 0.7,
+            interval: [0.6, 0.8],
+            against_nearest: None,
+            recsae_confidence: Some(0.8),
+            stability: None,
+        };
+        let concept = Concept { label: Some("war films".into()), tested: Some(tested.clone()), ..Concept::default() };
+        assert_eq!(catalogue(concept).verification(LatentId(7)), Verification::Weak);
+        let rejected = Concept { label: Some("x".into()), state: LabelState::Rejected, tested: Some(tested), ..Concept::default() };
+        assert_eq!(catalogue(rejected).verification(LatentId(7)), Verification::Unlabelled);
     }
 
     #[test]

@@ -148,7 +148,7 @@ fn judge(store: Store, snapshots: Arc<SnapshotCell>) -> ActionSender {
 fn snapshot(store: &Store, report: DriftReport, history: RateHistory) -> Snapshot {
     let names = ["Anime · Space opera", "Noir thrillers", "Family animation?", "90s romance", "Heist films", "Apt Pupil · Amistad · Alien"];
     let names = names.into_iter().zip(0..).map(|(name, latent)| {
-        let verification = if name.ends_with('?') { "proposed" } else { "accepted" };
+        let verification = if name.ends_with('?') { "unverified" } else { "verified" };
         (StreamId::Latent(LatentId(latent)), ConceptName { name: name.into(), verification: verification.into(), family: Some(latent / 3) })
     });
     let reference = ReferenceFacts {
