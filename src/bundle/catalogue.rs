@@ -10,6 +10,7 @@ use arrow_schema::DataType;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::bundle::error::BundleError;
+use crate::bundle::manifest::{CONCEPTS_FILE, MANIFEST_FILE, Manifest, sha256};
 use crate::sae::concept::{Concept, ConceptCatalog};
 use crate::sae::latent::LatentId;
 
@@ -38,6 +39,32 @@ pub(crate) fn from_json(path: &Path, bytes: &[u8], d_sae: usize) -> Result<Conce
     let catalogue = serde_json::from_slice(bytes).map_err(|error| BundleError::part(path, format!("not a catalogue: {error}")))?;
     check(path, &catalogue, d_sae)?;
     Ok(catalogue)
+}
+
+/// Writes another catalogue into the bundle in `dir`: `concepts.json`, then the manifest with its hash. The
+/// fingerprint, and with it references and windows, stay as they are.
+///
+/// # Errors
+/// The catalogue names another SAE or latents outside it, or the folder cannot be written. A crash between
+/// the two files leaves a bundle that `bundle verify` refuses; writing again mends it.
+pub fn replace(dir: &Path, catalogue: &ConceptCatalog) -> Result<(), BundleError> {
+    let mut manifest = Manifest::read(dir)?;
+    let path = dir.join(CONCEPTS_FILE);
+    if catalogue.fingerprint != manifest.fingerprint {
+        let message = format!("it names SAE {}, the bundle is {}: its labels belong to another SAE", catalogue.fingerprint, manifest.fingerprint);
+        return Err(BundleError::part(&path, message));
+    }
+    check(&path, catalogue, manifest.sae.d_sae.get())?;
+    let json = |error: serde_json::Error| BundleError::part(&path, error.to_string());
+    let bytes = serde_json::to_vec_pretty(catalogue).map_err(json)?;
+    manifest.files.insert(CONCEPTS_FILE.to_owned(), sha256(&bytes));
+    let manifest_bytes = serde_json::to_vec_pretty(&manifest).map_err(json)?;
+    for (name, bytes) in [(CONCEPTS_FILE, bytes), (MANIFEST_FILE, manifest_bytes)] {
+        let staged = dir.join(format!(".{name}.{}", std::process::id()));
+        std::fs::write(&staged, bytes).map_err(BundleError::io(&staged))?;
+        std::fs::rename(&staged, dir.join(name)).map_err(BundleError::io(&staged))?;
+    }
+    Ok(())
 }
 
 fn check(path: &Path, catalogue: &ConceptCatalog, d_sae: usize) -> Result<(), BundleError> {

@@ -7,23 +7,31 @@ use clap::{Parser, Subcommand};
 pub mod alerts;
 pub mod backtest;
 pub mod bundle;
+pub mod case_args;
 pub mod check;
 pub mod check_sample;
+pub mod concepts;
 pub mod config;
 pub mod dataset_args;
 pub mod dead_letters;
 pub mod demo;
 pub mod demo_verdict;
 pub mod evaluate;
+pub mod export;
 pub mod history;
+pub mod import;
+pub mod label;
+pub mod named_sae_args;
 pub mod produce;
 pub mod reference;
 mod reload;
 pub mod report;
+pub mod review;
 pub mod run;
 pub mod serve;
 mod setup_cache;
 pub mod train;
+pub mod verify;
 
 /// What a command that ran to its end says: exit 0 or 1. Errors are 2 ([`UsageError`]) or 70.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +85,18 @@ pub enum Command {
     Produce(produce::Args),
     /// List the records that were not counted, or send them to their topic again
     DeadLetters(dead_letters::Args),
+    /// Propose names for latents from the tags of the items they go with
+    Label(label::Args),
+    /// Test labels on users and items they were not made from
+    Verify(verify::Args),
+    /// Accept, edit or reject labels, alone or in two; carry labels over to a new SAE
+    Review(review::Args),
+    /// Find concepts by words, and group them into families
+    Concepts(concepts::Args),
+    /// Read a checkpoint of another program
+    Import(import::Args),
+    /// Write an SAE for other programs
+    Export(export::Args),
     /// Judge recorded windows again: which alarms, when, for which concept, under other settings
     Backtest(backtest::Args),
 }
@@ -98,6 +118,12 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Produce(args) => produce::run(&args),
         Command::DeadLetters(args) => dead_letters::run(&args),
+        Command::Label(args) => label::run(&args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Concepts(args) => concepts::run(&args),
+        Command::Import(args) => import::run(&args),
+        Command::Export(args) => export::run(&args),
+        Command::Review(args) => review::run(&args),
         Command::Backtest(args) => backtest::run(&args),
     };
     match outcome {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::sae::hold_out::HoldOut;
 use crate::sae::latent::LatentId;
 
 /// Items joined in a name made of items: three tell a theme, more fill an alert's title.
@@ -182,6 +183,9 @@ pub struct ConceptCatalog {
     pub fingerprint: String,
     /// Raised by one with every change.
     pub revision: u64,
+    /// Users and items no label was made from; absent where labels came from elsewhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold_out: Option<HoldOut>,
     /// What is known, by latent.
     pub concepts: BTreeMap<LatentId, Concept>,
     /// Latents followed together.

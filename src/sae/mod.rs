@@ -3,6 +3,7 @@
 pub mod activation;
 pub mod concept;
 pub mod embedding;
+pub mod hold_out;
 pub mod latent;
 pub mod reconstruction;
 pub mod topk;

@@ -15,14 +15,17 @@ use crate::sae::weights::{SaeWeights, Selection};
 const FLOAT: i32 = 1;
 const INT64: i32 = 7;
 
-/// The whole SAE. Input `embedding [n, d_in]`; outputs `values [n, k]`, `indices [n, k]`,
-/// `reconstruction [n, d_in]`.
+/// The whole SAE. Input `embedding [n, d_in]`; outputs `values [n, k]`, `indices [n, k]` (with a threshold:
+/// `latents [n, d_sae]`), `reconstruction [n, d_in]`.
 ///
 /// # Errors
-/// The weights are no TopK SAE with a decoder, or do not serialise.
+/// The weights have no decoder, or do not serialise.
 pub fn full_graph(sae: &SaeWeights) -> Result<Vec<u8>, String> {
     let spec = sae.spec();
-    let Selection::TopK(k) = spec.selection else { return Err("expected a TopK SAE".into()) };
+    let k = match spec.selection {
+        Selection::TopK(k) => k,
+        Selection::Threshold(threshold) => return threshold_graph(sae, threshold),
+    };
     let w_dec = sae.w_dec().ok_or("expected a decoder")?;
     let (d_in, d_sae, k) = (size(spec.d_in.get()), size(spec.d_sae.get()), size(k.get()));
     let (mut nodes, mut tensors) = encoder(sae);
@@ -42,6 +45,30 @@ pub fn full_graph(sae: &SaeWeights) -> Result<Vec<u8>, String> {
         TensorProto { name: "k".into(), dims: vec![1], data_type: INT64, int64_data: vec![k], ..TensorProto::default() },
     ]);
     let outputs = vec![value("values", FLOAT, k), value("indices", INT64, k), value("reconstruction", FLOAT, d_in)];
+    bytes(nodes, tensors, vec![value("embedding", FLOAT, d_in)], outputs)
+}
+
+/// The whole SAE with a threshold: what is not above it becomes 0.
+fn threshold_graph(sae: &SaeWeights, threshold: f32) -> Result<Vec<u8>, String> {
+    let spec = sae.spec();
+    let w_dec = sae.w_dec().ok_or("expected a decoder")?;
+    let (d_in, d_sae) = (size(spec.d_in.get()), size(spec.d_sae.get()));
+    let (mut nodes, mut tensors) = encoder(sae);
+    nodes.extend([
+        node("Greater", &["dense", "threshold"], &["above"]),
+        node("Where", &["above", "dense", "zero"], &["latents"]),
+        node("MatMul", &["latents", "W_dec"], &["sum"]),
+        node("Add", &["sum", "b_dec"], &["reconstruction"]),
+    ]);
+    if !spec.centring {
+        tensors.push(floats("b_dec", &[d_in], sae.b_dec().iter()));
+    }
+    tensors.extend([
+        floats("W_dec", &[d_sae, d_in], w_dec.iter()),
+        floats("threshold", &[1], std::iter::once(&threshold)),
+        floats("zero", &[1], std::iter::once(&0.0)),
+    ]);
+    let outputs = vec![value("latents", FLOAT, d_sae), value("reconstruction", FLOAT, d_in)];
     bytes(nodes, tensors, vec![value("embedding", FLOAT, d_in)], outputs)
 }
 

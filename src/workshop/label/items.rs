@@ -18,6 +18,8 @@ const ID_COLUMNS: [&str; 4] = ["item_id", "item", "id", "asin"];
 const TITLE_COLUMNS: [&str; 3] = ["title", "name", "item_name"];
 /// Text whose distinct values are at most this share of the items repeats: it is a value, not a title.
 const REPEATS: f64 = 0.5;
+/// Share of years that makes a column one of years: real tables have an "unknown" among them.
+const YEARS: f64 = 0.9;
 /// Most words of one text that are looked at; descriptions beyond it only cost time.
 const MOST_WORDS: usize = 64;
 
@@ -151,9 +153,9 @@ fn every_source(table: &Table, id: &str) -> Vec<(String, String, Reading)> {
     for name in table.names().iter().filter(|name| *name != id) {
         let column = table.column(name).unwrap_or(&[]);
         let filled: Vec<&Value> = column.iter().filter(|value| !value.is_null()).collect();
-        let years = filled.iter().all(|value| key_of(value).is_some_and(|key| key.len() == 4 && decade(&key).is_some()));
+        let n_years = filled.iter().filter(|value| key_of(value).is_some_and(|key| key.len() == 4 && decade(&key).is_some())).count();
         if filled.is_empty() {
-        } else if years {
+        } else if n_years as f64 >= YEARS * filled.len() as f64 {
             sources.push((format!("{name}:decade"), name.clone(), Reading::Decade));
             sources.push((name.clone(), name.clone(), Reading::Values));
         } else if filled.iter().all(|value| value.is_array()) {
