@@ -6,14 +6,15 @@ use std::path::PathBuf;
 use anyhow::{Context, ensure};
 use indicatif::{ProgressBar, ProgressDrawTarget};
 
-use crate::cli::named_sae_args::NamedSaeArgs;
 use crate::cli::case_args::CaseArgs;
+use crate::cli::llm_args::LlmArgs;
+use crate::cli::named_sae_args::NamedSaeArgs;
 use crate::cli::{Outcome, UsageError};
 use crate::sae::hold_out::HoldOut;
 use crate::workshop::label::naming::{NoName, Rule};
 use crate::workshop::label::propose::with_proposals;
 use crate::workshop::label::report::LabelReport;
-use crate::workshop::label::{self, Labelling};
+use crate::workshop::label::{self, Labelling, llm};
 use crate::workshop::named_sae::NamedSae;
 
 /// Arguments of `recsae label`.
@@ -22,6 +23,7 @@ use crate::workshop::named_sae::NamedSae;
   recsae label --sae bundles/v12 --embeddings sasrec.embeddings.npy --fields sasrec.events.parquet --items items.parquet
   recsae label --sae sae.safetensors --concepts concepts.json --embeddings item_embeddings.npy --evidence vectors \\
       --items items.parquet --tags genres,year:decade,title:words --json
+  recsae label --sae bundles/v12 ... --llm https://host/v1 --llm-model M --llm-key-file key.txt --llm-answers answers.jsonl
 
 A latent without a clear tag gets no label. The users and items held out are kept for `recsae verify`.")]
 pub struct Args {
@@ -29,6 +31,8 @@ pub struct Args {
     sae: NamedSaeArgs,
     #[command(flatten)]
     cases: CaseArgs,
+    #[command(flatten)]
+    llm: LlmArgs,
     /// Share of users held out for `recsae verify`
     #[arg(long, value_name = "SHARE", default_value_t = 0.3)]
     hold_out_entities: f64,
@@ -101,9 +105,12 @@ fn labelled(args: &Args) -> anyhow::Result<(LabelReport, Option<PathBuf>)> {
     bar.finish_and_clear();
     let gathered = gathered?;
     let labelling = label::label(&gathered, &items, &hold_out, &rule, args.shuffles);
-    let report = report(args, &sae, &labelling, &gathered, &items, hold_out, rule);
+    let mut report = report(args, &sae, &labelling, &gathered, &items, hold_out, rule);
     let mut catalogue = with_proposals(&sae.catalogue, &labelling, &items, gathered.n_rows, &gathered.active_rows);
     catalogue.hold_out = Some(hold_out);
+    if let Some(names) = args.llm.names(&labelling, &items)? {
+        report.llm = Some(llm::propose_all(&mut catalogue, &labelling, &items, names));
+    }
     let place = if args.dry_run { None } else { Some(sae.save(&catalogue)?) };
     Ok((report, place))
 }
@@ -136,6 +143,7 @@ fn report(
         n_pairs: labelling.naming.n_pairs,
         n_named: labels.len(),
         unnamed,
+        llm: None,
         by_source: LabelReport::summaries(&labels),
         shuffled: labelling.shuffled.clone(),
         labels,

@@ -21,6 +21,7 @@ pub mod export;
 pub mod history;
 pub mod import;
 pub mod label;
+pub mod llm_args;
 pub mod named_sae_args;
 pub mod produce;
 pub mod reference;

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::workshop::label::Labelling;
 use crate::workshop::label::gather::EvidenceKind;
+use crate::workshop::label::llm::LlmSummary;
 use crate::sae::hold_out::HoldOut;
 use crate::workshop::label::naming::{NoName, Rule};
 
@@ -46,6 +47,9 @@ pub struct LabelReport {
     pub by_source: Vec<SourceSummary>,
     /// Names found with the tags dealt anew among the items, one number a seed: all of them false.
     pub shuffled: Vec<usize>,
+    /// What a language model was asked and said; absent without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub llm: Option<LlmSummary>,
     /// The labels.
     pub labels: Vec<LabelLine>,
 }
@@ -203,6 +207,9 @@ impl LabelReport {
         if !self.shuffled.is_empty() {
             let counts: Vec<String> = self.shuffled.iter().map(ToString::to_string).collect();
             writeln!(out, "tags dealt anew among the items, q = {} %: {} labels", 100.0 * self.rule.q, counts.join(" "))?;
+        }
+        if let Some(llm) = &self.llm {
+            writeln!(out, "language model: {} latents asked about, {} named, {} answers were no name", llm.n_asked, llm.n_named, llm.n_asked - llm.n_named)?;
         }
         if self.n_unknown_items > 0 {
             writeln!(out, "{} listed items are not in the items table", self.n_unknown_items)?;

@@ -10,6 +10,7 @@ pub mod template;
 
 use serde::Serialize;
 
+use crate::sae::concept::{ConceptCatalog, LabelEvidence};
 use crate::sae::latent::LatentId;
 use crate::workshop::label::Labelling;
 use crate::workshop::label::characteristic::ItemCounts;
@@ -17,6 +18,7 @@ use crate::workshop::label::items::Items;
 use crate::workshop::label::llm::answers::{Answers, Kept, prompt_hash};
 use crate::workshop::label::llm::client::Client;
 use crate::workshop::label::llm::template::fill;
+use crate::workshop::label::propose::{evidence_hash, propose};
 
 /// Items shown of the latent, and for comparison.
 const ITEMS_SHOWN: usize = 20;
@@ -107,6 +109,36 @@ pub fn ask_all(
         progress();
     }
     Ok(names)
+}
+
+/// What a run asked and got.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct LlmSummary {
+    /// Latents asked about.
+    pub n_asked: usize,
+    /// Answers that were names.
+    pub n_named: usize,
+}
+
+/// Puts the names into the catalogue as proposals of source `llm`, whose value is the prompt's hash. Labels
+/// that reviewers decided on stay.
+pub fn propose_all(
+    catalogue: &mut ConceptCatalog,
+    labelling: &Labelling,
+    items: &Items,
+    names: Vec<(LatentId, Option<String>, String)>,
+) -> LlmSummary {
+    let mut summary = LlmSummary { n_asked: names.len(), n_named: 0 };
+    for (latent, name, hash) in names {
+        let (Some(name), Some(found)) = (name, labelling.naming.latents.get(latent.index())) else { continue };
+        summary.n_named += 1;
+        let mut evidence =
+            LabelEvidence { source: "llm".into(), value: hash, n_active: found.n_active as u64, ..LabelEvidence::default() };
+        let ids: Vec<&str> = found.items.iter().map(|item| items.id(*item)).collect();
+        evidence.hash = evidence_hash(&catalogue.fingerprint, latent.0, &evidence, &ids);
+        propose(catalogue.concepts.entry(latent).or_default(), Some((name, evidence)));
+    }
+    summary
 }
 
 /// The name in an answer: its last line that is not empty, without quotes and a full stop; `None` for NONE

@@ -1,0 +1,100 @@
+//! Arguments by which a language model is asked for names.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use indicatif::{ProgressBar, ProgressDrawTarget};
+
+use crate::clock::{Clock, SystemClock};
+use crate::sae::latent::LatentId;
+use crate::workshop::label::Labelling;
+use crate::workshop::label::items::Items;
+use crate::workshop::label::llm::answers::Answers;
+use crate::workshop::label::llm::client::{Client, Endpoint};
+use crate::workshop::label::llm::template::EXPLAIN;
+use crate::workshop::label::llm::{ask_all, estimate, questions};
+
+/// Names by latent with the hash of their prompts.
+type Names = Vec<(LatentId, Option<String>, String)>;
+
+/// The endpoint, what is asked, and what it may cost.
+#[derive(Clone, Debug, clap::Args)]
+pub struct LlmArgs {
+    /// Also ask a language model for names: base URL of an OpenAI-compatible endpoint, such as http://localhost:8000/v1
+    #[arg(long, value_name = "URL", requires_all = ["llm_model", "llm_answers"])]
+    llm: Option<String>,
+    /// Its model
+    #[arg(long, value_name = "MODEL", requires = "llm")]
+    llm_model: Option<String>,
+    /// File that holds the key
+    #[arg(long, value_name = "FILE", requires = "llm")]
+    llm_key_file: Option<PathBuf>,
+    /// File every answer is kept in: an interrupted run goes on from it, a repeated one asks nothing
+    #[arg(long, value_name = "FILE.jsonl", requires = "llm")]
+    llm_answers: Option<PathBuf>,
+    /// Prompt template, with {{items}} and {{others}} [default: after RecSAE]
+    #[arg(long, value_name = "FILE", requires = "llm")]
+    llm_prompt: Option<PathBuf>,
+    /// Ask about latents that tags have named too; the model's name is then the proposal
+    #[arg(long, requires = "llm")]
+    llm_all: bool,
+    /// Questions a minute at most
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
+    llm_per_minute: u32,
+    /// Seconds to wait for an answer
+    #[arg(long, value_name = "SECS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    llm_timeout: u64,
+    /// Pause before a question is asked again, ms, doubled each time
+    #[arg(long, value_name = "MS", default_value_t = 1000)]
+    llm_pause: u64,
+    /// Price of a million prompt tokens, for the estimate
+    #[arg(long, value_name = "PRICE", default_value_t = 0.0)]
+    llm_price_in: f64,
+    /// Price of a million answer tokens
+    #[arg(long, value_name = "PRICE", default_value_t = 0.0)]
+    llm_price_out: f64,
+    /// Ask nothing if the estimate is above this
+    #[arg(long, value_name = "PRICE")]
+    llm_most_cost: Option<f64>,
+}
+
+impl LlmArgs {
+    /// Asks, where an endpoint is given.
+    ///
+    /// # Errors
+    /// The prompt, key or answers cannot be read, the cost is above the limit, or the endpoint fails.
+    pub fn names(&self, labelling: &Labelling, items: &Items) -> anyhow::Result<Option<Names>> {
+        let (Some(base_url), Some(model), Some(path)) = (&self.llm, &self.llm_model, &self.llm_answers) else { return Ok(None) };
+        let read = |path: &PathBuf| std::fs::read_to_string(path).with_context(|| path.display().to_string());
+        let template = self.llm_prompt.as_ref().map(read).transpose()?;
+        let key = self.llm_key_file.as_ref().map(read).transpose()?.map(|key| key.trim().to_owned());
+        ensure!(key.as_ref().is_none_or(|key| !key.is_empty()), "the key file is empty");
+        let questions = questions(labelling, items, template.as_deref().unwrap_or(EXPLAIN), model, self.llm_all)?;
+        let mut answers = Answers::open(path)?;
+        let cost = estimate(&questions, &answers, self.llm_price_in, self.llm_price_out);
+        eprintln!(
+            "{} questions to {model}, {} answered already: about {:.0} prompt and {:.0} answer tokens, cost {:.4}",
+            questions.len(),
+            questions.len() - cost.n_questions,
+            cost.prompt_tokens,
+            cost.answer_tokens,
+            cost.cost
+        );
+        if let Some(most) = self.llm_most_cost.filter(|most| cost.cost > *most) {
+            bail!("the estimate of {:.4} is above --llm-most-cost {most}: nothing was asked", cost.cost);
+        }
+        let endpoint = Endpoint {
+            base_url: base_url.clone(),
+            model: model.clone(),
+            key,
+            per_minute: self.llm_per_minute,
+            timeout: Duration::from_secs(self.llm_timeout),
+            pause: Duration::from_millis(self.llm_pause),
+        };
+        let bar = ProgressBar::with_draw_target(Some(questions.len() as u64), ProgressDrawTarget::stderr());
+        let names = ask_all(&questions, &mut Client::new(endpoint), model, &mut answers, &|| SystemClock.now_ms(), &|| bar.inc(1));
+        bar.finish_and_clear();
+        names.map(Some)
+    }
+}
