@@ -9,7 +9,7 @@ export RECSAE_PYTHON ?= $(RECSAE_CACHE)/python/bin/python
 onnxruntime_version := $(shell sed -n 's/^onnxruntime==//p' deploy/setup/requirements.txt)
 export ORT_DYLIB_PATH ?= $(RECSAE_CACHE)/onnxruntime-$(onnxruntime_version)/libonnxruntime.so.$(onnxruntime_version)
 
-.PHONY: help demo test chaos chaos-long check fmt build bench bench-topk bench-encode bench-drift setup setup-demo
+.PHONY: help fixtures demo test chaos chaos-long check fmt build bench bench-topk bench-encode bench-drift setup setup-demo
 
 help: ## What can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -53,6 +53,10 @@ bench-encode: setup-demo ## Encoding: CPU a row of the native engine beside the 
 bench-drift: setup ## Drift found and false alarms in simulated worlds, ours beside the bar (SEEDS=1,2 to repeat)
 	cargo build --quiet --release --locked
 	"$(RECSAE_PYTHON)" benches/drift.py --recsae target/release/recsae --tools ../shared/tools --seeds "$(SEEDS)" $(ARGS)
+
+fixtures: ## Checkpoints that tests import, written anew by the libraries they are of (some GB), and our exports loaded by those
+	cargo build --quiet --locked
+	tests/scripts/fixtures.sh target/debug/recsae
 
 setup: setup-demo ## All that tests and benchmarks need, versions pinned, into $RECSAE_CACHE
 	@deploy/setup/debian.sh test

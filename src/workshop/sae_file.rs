@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 
 use crate::bundle::{Bundle, weights_file};
 use crate::sae::weights::{SaeWeights, Selection};
+use crate::workshop::import::{ImportOptions, import};
 
 /// Opens the SAE in `path`. `selection`, where given, says which latents are active; else the file must.
 ///
@@ -18,6 +19,11 @@ pub fn open(path: &Path, selection: Option<Selection>) -> anyhow::Result<SaeWeig
             Some(weights) => weights.clone(),
             None => bail!("{}: this bundle's weights are not known: build it with --weights", path.display()),
         }
+    } else if path.join("cfg.json").is_file() || path.join("ae.pt").is_file() || path.extension().is_some_and(|extension| extension == "pt") {
+        // Another program's checkpoint; what it does not say `recsae import` asks for.
+        let k = if let Some(Selection::TopK(k)) = selection { Some(k) } else { None };
+        let threshold = if let Some(Selection::Threshold(threshold)) = selection { Some(threshold) } else { None };
+        import(path, &ImportOptions { k, threshold, ..ImportOptions::default() })?.weights
     } else if path.is_dir() {
         // A run folder of `recsae train`.
         weights_file::read(&path.join("weights.safetensors"), selection)?

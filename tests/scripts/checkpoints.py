@@ -9,8 +9,9 @@ usage: checkpoints.py write OUT            every fixture: a folder of checkpoint
 SAELens, sparsify and dictionary_learning write their own files. RecSAE and OpenAI publish no package that writes theirs: these are
 saved by torch from modules of the same class layout (github Alice1998/RecSAE src/models/sae/sae.py, openai/sparse_autoencoder model.py).
 """
-import json, pathlib, sys
-import numpy as np
+import json, os, pathlib, sys
+# sparsify's decoder asks for a GPU otherwise.
+os.environ["SPARSIFY_DISABLE_TRITON"] = "1"
 import torch
 from safetensors.torch import load_file, save_file
 

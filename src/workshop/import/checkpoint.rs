@@ -63,7 +63,8 @@ impl Checkpoint {
     pub(super) fn of_bytes(bytes: &[u8]) -> anyhow::Result<Self> {
         if bytes.starts_with(b"PK") {
             Self::of_torch(bytes)
-        } else if bytes.starts_with(&[0x80]) {
+        } else if bytes.starts_with(&[0x80]) && bytes.get(8) != Some(&b'{') {
+            // A safetensors file begins with the length of its header, which may be 128 too.
             bail!("a pickle without an archive, as torch wrote before 1.6, or with _use_new_zipfile_serialization=False: save it again with a newer torch")
         } else {
             Self::of_safetensors(bytes)
@@ -159,7 +160,7 @@ fn tensor<'a>(
     let steps = strides.iter().map(size).collect::<anyhow::Result<Vec<usize>>>()?;
     let n = dims.iter().try_fold(1_usize, |n, dim| n.checked_mul(*dim)).context("a shape beyond all memory")?;
     *budget = budget.checked_sub(n).with_context(|| format!("shape {shape:?} claims more values than the file has bytes"))?;
-    let first = usize::try_from(*offset)?;
+    let first = usize::try_from(*offset).ok().with_context(|| format!("a negative offset, {offset}"))?;
     let mut values = Vec::with_capacity(n);
     for flat in 0..n {
         let (mut rest, mut place) = (flat, first);

@@ -6,7 +6,7 @@
 //! 2. the larger of the two p-values survives Benjamini-Hochberg over all pairs of a latent and a tag;
 //! 3. it tells something: lift and precision reach their minimum.
 //!
-//! Of several such tags the one with the largest log-odds z is the name. Significance alone was tried and
+//! Of several such tags the one whose log-odds are surely largest is the name. Significance alone was tried and
 //! rejected: with 50,000 cases a lift of 1.1 is significant and names nothing.
 
 use crate::sae::latent::LatentId;
@@ -54,7 +54,7 @@ pub struct Candidate {
     pub items: Overlap,
     /// Of the activation, for the tag.
     pub auc: f64,
-    /// z of the log-odds.
+    /// Lower end of the log-odds' interval, by which tags are ranked.
     pub log_odds: f64,
     /// RecSAE's ranking.
     pub tf_idf: f64,

@@ -100,7 +100,7 @@ pub struct LabelLine {
     pub auc: f64,
     /// Natural logarithm of the q-value: the value itself may be smaller than any float.
     pub ln_q_value: f64,
-    /// z of the log-odds, by which the tags of a latent are ranked.
+    /// Lower end of the log-odds' interval, by which the tags of a latent are ranked.
     pub log_odds: f64,
     /// RecSAE's ranking.
     pub tf_idf: f64,
