@@ -51,7 +51,8 @@ pub fn replace(dir: &Path, catalogue: &ConceptCatalog) -> Result<(), BundleError
     let mut manifest = Manifest::read(dir)?;
     let path = dir.join(CONCEPTS_FILE);
     if catalogue.fingerprint != manifest.fingerprint {
-        let message = format!("it names SAE {}, the bundle is {}: its labels belong to another SAE", catalogue.fingerprint, manifest.fingerprint);
+        let message =
+            format!("it names SAE {}, the bundle is {}: its labels belong to another SAE", catalogue.fingerprint, manifest.fingerprint);
         return Err(BundleError::part(&path, message));
     }
     check(&path, catalogue, manifest.sae.d_sae.get())?;

@@ -98,7 +98,10 @@ fn labelled(args: &Args) -> anyhow::Result<(LabelReport, Option<PathBuf>)> {
     let rule = Rule { q: args.q, min_lift: args.min_lift, min_precision: args.min_precision, min_cases: args.min_cases, ..Rule::default() };
     let hold_out = HoldOut { entities: args.hold_out_entities, items: args.hold_out_items, seed: args.seed };
     let sae = args.sae.open()?;
-    ensure!(args.dry_run || sae.has_place(), "this SAE is no bundle: say where its catalogue is to be with --concepts FILE.json, or --dry-run");
+    ensure!(
+        args.dry_run || sae.has_place(),
+        "this SAE is no bundle: say where its catalogue is to be with --concepts FILE.json, or --dry-run"
+    );
     let (items, dataset) = args.cases.read()?;
     let bar = ProgressBar::with_draw_target(Some(dataset.n_rows() as u64), ProgressDrawTarget::stderr());
     let gathered = label::gather::gather(&sae.weights, &dataset, &items, &args.cases.request(), &|done| bar.set_position(done as u64));

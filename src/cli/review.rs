@@ -229,7 +229,8 @@ type States = Vec<(u32, LabelState)>;
 
 fn applied(sae: &NamedSae, decisions: &[Decision]) -> anyhow::Result<(ConceptCatalog, States)> {
     let mut catalogue = sae.catalogue.clone();
-    let states = decisions.iter().map(|decision| Ok((decision.latent.0, decide(&mut catalogue, decision)?))).collect::<anyhow::Result<_>>()?;
+    let states =
+        decisions.iter().map(|decision| Ok((decision.latent.0, decide(&mut catalogue, decision)?))).collect::<anyhow::Result<_>>()?;
     catalogue.revision += 1;
     Ok((catalogue, states))
 }
@@ -244,7 +245,14 @@ fn run_agreement(args: &AgreementArgs) -> anyhow::Result<Outcome> {
     }
     for pair in &found {
         let [a, b] = &pair.reviewers;
-        writeln!(out, "{a} and {b}: kappa {:.2}, alike in {:.0} % of {} labels ({:.0} % by chance)", pair.kappa, 100.0 * pair.observed, pair.n, 100.0 * pair.expected)?;
+        writeln!(
+            out,
+            "{a} and {b}: kappa {:.2}, alike in {:.0} % of {} labels ({:.0} % by chance)",
+            pair.kappa,
+            100.0 * pair.observed,
+            pair.n,
+            100.0 * pair.expected
+        )?;
     }
     if found.is_empty() {
         writeln!(out, "no two reviewers have judged the same label")?;

@@ -68,7 +68,8 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
 
 fn verified(args: &Args) -> anyhow::Result<(VerifyReport, Option<PathBuf>)> {
     let sae = args.sae.open()?;
-    let others = args.other_sae.iter().map(|path| sae_file::open(path, Some(sae.weights.spec().selection))).collect::<anyhow::Result<Vec<_>>>()?;
+    let others =
+        args.other_sae.iter().map(|path| sae_file::open(path, Some(sae.weights.spec().selection))).collect::<anyhow::Result<Vec<_>>>()?;
     let (items, dataset) = args.cases.read()?;
     let bar = ProgressBar::with_draw_target(Some(dataset.n_rows() as u64), ProgressDrawTarget::stderr());
     let gathered = gather(&sae.weights, &dataset, &items, &args.cases.request(), &|done| bar.set_position(done as u64));

@@ -69,7 +69,8 @@ impl NamedSae {
             }
             Place::File(file) => {
                 let staged = file.with_extension(format!("{}.part", std::process::id()));
-                std::fs::write(&staged, serde_json::to_vec_pretty(catalogue)?).with_context(|| format!("cannot write {}", staged.display()))?;
+                std::fs::write(&staged, serde_json::to_vec_pretty(catalogue)?)
+                    .with_context(|| format!("cannot write {}", staged.display()))?;
                 std::fs::rename(&staged, file).with_context(|| format!("cannot write {}", file.display()))?;
                 Ok(file.clone())
             }

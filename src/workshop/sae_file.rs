@@ -19,7 +19,8 @@ pub fn open(path: &Path, selection: Option<Selection>) -> anyhow::Result<SaeWeig
             Some(weights) => weights.clone(),
             None => bail!("{}: this bundle's weights are not known: build it with --weights", path.display()),
         }
-    } else if path.join("cfg.json").is_file() || path.join("ae.pt").is_file() || path.extension().is_some_and(|extension| extension == "pt") {
+    } else if path.join("cfg.json").is_file() || path.join("ae.pt").is_file() || path.extension().is_some_and(|extension| extension == "pt")
+    {
         // Another program's checkpoint; what it does not say `recsae import` asks for.
         let k = if let Some(Selection::TopK(k)) = selection { Some(k) } else { None };
         let threshold = if let Some(Selection::Threshold(threshold)) = selection { Some(threshold) } else { None };

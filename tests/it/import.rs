@@ -190,9 +190,8 @@ fn torch(pickle: &[u8]) -> Vec<u8> {
 
 /// Name, bytes, and a word of the refusal.
 fn hostile() -> Vec<(&'static str, Vec<u8>, &'static str)> {
-    let call = |module: &str, name: &str| {
-        torch(&[&b"\x80\x02c"[..], format!("{module}\n{name}\n(").as_bytes(), &text("id"), b"tR."].concat())
-    };
+    let call =
+        |module: &str, name: &str| torch(&[&b"\x80\x02c"[..], format!("{module}\n{name}\n(").as_bytes(), &text("id"), b"tR."].concat());
     let good = tensor_pickle("0", 16, 0, [4, 4], [4, 1]);
     let patched = |mut file: Vec<u8>, at_end: usize, bytes: &[u8]| {
         let at = file.len() - at_end;
@@ -357,7 +356,12 @@ fn exports_pass_the_checker_and_compute_the_sae_in_onnx_runtime() {
         }
         let output = recsae(&arguments, &[("--out", &at("sae.safetensors"))]);
         assert_eq!(output.status.code(), Some(0), "{}", words(&output));
-        let mut paths = vec![("--onnx", at("full.onnx")), ("--onnx-dense", at("dense.onnx")), ("--saelens", at("saelens")), ("--sae", at("sae.safetensors"))];
+        let mut paths = vec![
+            ("--onnx", at("full.onnx")),
+            ("--onnx-dense", at("dense.onnx")),
+            ("--saelens", at("saelens")),
+            ("--sae", at("sae.safetensors")),
+        ];
         if spec.contains("\"k\"") {
             paths.push(("--sparsify", at("sparsify")));
         }

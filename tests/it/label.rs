@@ -111,8 +111,12 @@ fn world(seed: u64) -> World {
     let bias = Array1::from_elem(CONCEPTS, -0.5);
     let sae = SaeWeights::new(spec, directions.clone(), bias, Some(directions.clone()), Array1::zeros(D_IN)).unwrap();
     let mut encoder = SparseEncoder::new(&sae);
-    let mut world =
-        World { cases: Cases::new(CONCEPTS), tags: TagTable::collect(ITEMS as usize, &sources), shown: vec![0; CONCEPTS], right: vec![0; CONCEPTS] };
+    let mut world = World {
+        cases: Cases::new(CONCEPTS),
+        tags: TagTable::collect(ITEMS as usize, &sources),
+        shown: vec![0; CONCEPTS],
+        right: vec![0; CONCEPTS],
+    };
     let (mut batch, mut activations) = (EmbeddingBatch::new(spec.d_in), SparseActivations::default());
     for row in 0..ROWS {
         let mut concepts: Vec<usize> = (0..rng.random_range(1..=3)).map(|_| by_rate.sample(&mut rng)).collect();
@@ -221,8 +225,7 @@ fn real_saes_of_three_kinds_of_model_are_named_by_several_sources() {
         let sae = file(&format!("{model}.sae_k8_s16.safetensors"));
         let users = file(&format!("{model}.user_embeddings.npy"));
         let recs = file(&format!("{model}.user_recs.parquet"));
-        let report =
-            real(&[("--sae", &sae), ("--embeddings", &users), ("--fields", &recs), ("--items", &items)], &["--by", "user_id"]);
+        let report = real(&[("--sae", &sae), ("--embeddings", &users), ("--fields", &recs), ("--items", &items)], &["--by", "user_id"]);
         assert!(named(&report) > 0, "{model}");
     }
     // The items' own vectors as evidence.

@@ -73,7 +73,8 @@ fn answer(stream: TcpStream, log: &Mutex<Vec<(String, Value)>>, does: impl Fn(&V
     log.lock().unwrap().push((headers, body));
     let mut out = stream;
     let mut reply = |status: u16, text: &str, claimed: usize| {
-        let head = format!("HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {claimed}\r\nConnection: close\r\n\r\n");
+        let head =
+            format!("HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {claimed}\r\nConnection: close\r\n\r\n");
         // The client may be gone by now, which is its right.
         drop(out.write_all(head.as_bytes()).and_then(|()| out.write_all(text.as_bytes())));
     };
@@ -127,8 +128,16 @@ fn catalogue(folder: &Path) -> Value {
 #[test]
 fn a_misbehaving_server_is_asked_again_and_every_answer_is_kept() {
     let folder = tempfile::tempdir().unwrap();
-    let trouble =
-        vec![Does::Status(500), Does::Hangs, Does::Garbage, Does::Name("Space opera"), Does::Status(429), Does::Cuts, Does::OtherJson, Does::Floods];
+    let trouble = vec![
+        Does::Status(500),
+        Does::Hangs,
+        Does::Garbage,
+        Does::Name("Space opera"),
+        Does::Status(429),
+        Does::Cuts,
+        Does::OtherJson,
+        Does::Floods,
+    ];
     let first = server(trouble, Does::Name("\"Late-1990s dramas.\""));
     let Some(output) = label(&first, folder.path(), &["--json", "--llm-price-in", "2", "--llm-price-out", "10"]) else { return };
     assert!(output.status.success(), "{}", words(&output));

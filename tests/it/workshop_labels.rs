@@ -77,7 +77,10 @@ fn a_label_goes_from_proposal_to_a_tested_and_accepted_name_in_the_bundle() {
     // Verified on held-out users and items, beside another SAE.
     let other = world.data.join("sasrec.sae_k32_s32.safetensors");
     let tests = world.over_rows(&["verify", "--other-sae", other.to_str().unwrap()]);
-    println!("{} RecSAE {} deciles {} stable {}", tests["by_status"], tests["recsae_confirmed"], tests["recall_by_decile"], tests["stable"]);
+    println!(
+        "{} RecSAE {} deciles {} stable {}",
+        tests["by_status"], tests["recsae_confirmed"], tests["recall_by_decile"], tests["stable"]
+    );
     let status = |name: &str| tests["by_status"][name].as_u64().unwrap_or(0);
     assert_eq!(status("verified") + status("weak") + status("unverified"), n_named);
     assert!(status("verified") > 0 && status("weak") > 0, "{}", tests["by_status"]);
@@ -143,11 +146,15 @@ fn labels_are_carried_over_to_another_sae_as_proposals() {
         let data = file.tensor(name).unwrap().data().to_vec();
         data.chunks(4 * width).rev().flatten().copied().collect()
     };
-    let tensors = [("encoder.weight", turned("encoder.weight", 64), vec![1024, 64]), ("encoder.bias", turned("encoder.bias", 1), vec![1024]),
-        ("W_dec", turned("W_dec", 64), vec![1024, 64]), ("b_dec", file.tensor("b_dec").unwrap().data().to_vec(), vec![64])];
-    let views = tensors.iter().map(|(name, data, shape)| {
-        (*name, safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), data).unwrap())
-    });
+    let tensors = [
+        ("encoder.weight", turned("encoder.weight", 64), vec![1024, 64]),
+        ("encoder.bias", turned("encoder.bias", 1), vec![1024]),
+        ("W_dec", turned("W_dec", 64), vec![1024, 64]),
+        ("b_dec", file.tensor("b_dec").unwrap().data().to_vec(), vec![64]),
+    ];
+    let views = tensors
+        .iter()
+        .map(|(name, data, shape)| (*name, safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), data).unwrap()));
     let metadata = std::collections::HashMap::from([("k".to_owned(), "8".to_owned())]);
     let (sae, concepts) = (world.folder.path().join("new.safetensors"), world.folder.path().join("new.json"));
     std::fs::write(&sae, safetensors::serialize(views, Some(metadata)).unwrap()).unwrap();
@@ -158,7 +165,8 @@ fn labels_are_carried_over_to_another_sae_as_proposals() {
     };
     let n = carry(&concepts)["carried_over"].as_u64().unwrap();
     let (old, new) = (world.catalogue(), serde_json::from_slice::<Value>(&std::fs::read(&concepts).unwrap()).unwrap());
-    let labelled: Vec<(u64, &Value)> = old["concepts"].as_object().unwrap().iter().filter(|(_, c)| c["label"].is_string()).map(|(l, c)| (l.parse().unwrap(), c)).collect();
+    let labelled: Vec<(u64, &Value)> =
+        old["concepts"].as_object().unwrap().iter().filter(|(_, c)| c["label"].is_string()).map(|(l, c)| (l.parse().unwrap(), c)).collect();
     assert_eq!(n, labelled.len() as u64);
     for (latent, concept) in labelled {
         let carried = &new["concepts"][(1023 - latent).to_string()];

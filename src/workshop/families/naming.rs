@@ -50,7 +50,9 @@ fn jaccard(a: &[LatentId], b: &[LatentId]) -> f64 {
 /// of the member that is active most.
 fn family_name(catalogue: &ConceptCatalog, members: &[LatentId]) -> String {
     let mut labels: BTreeMap<&str, usize> = BTreeMap::new();
-    for concept in members.iter().filter_map(|latent| catalogue.concepts.get(latent)).filter(|concept| concept.state != LabelState::Rejected) {
+    for concept in
+        members.iter().filter_map(|latent| catalogue.concepts.get(latent)).filter(|concept| concept.state != LabelState::Rejected)
+    {
         if let Some(label) = &concept.label {
             *labels.entry(label).or_default() += 1;
         }
@@ -58,8 +60,13 @@ fn family_name(catalogue: &ConceptCatalog, members: &[LatentId]) -> String {
     let mut labels: Vec<(&str, usize)> = labels.into_iter().collect();
     labels.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
     let n_labelled: usize = labels.iter().map(|(_, n)| n).sum();
-    let telling: Vec<&str> =
-        labels.iter().enumerate().filter(|(at, (_, n))| *at == 0 || 3 * n >= n_labelled).map(|(_, (label, _))| *label).take(LABELS_IN_NAME).collect();
+    let telling: Vec<&str> = labels
+        .iter()
+        .enumerate()
+        .filter(|(at, (_, n))| *at == 0 || 3 * n >= n_labelled)
+        .map(|(_, (label, _))| *label)
+        .take(LABELS_IN_NAME)
+        .collect();
     if !telling.is_empty() {
         return telling.join(" / ");
     }
@@ -74,7 +81,10 @@ mod tests {
 
     fn catalogue(labels: &[(u32, &str)]) -> ConceptCatalog {
         let concept = |label: &str| Concept { label: Some(label.to_owned()), ..Concept::default() };
-        ConceptCatalog { concepts: labels.iter().map(|(latent, label)| (LatentId(*latent), concept(label))).collect(), ..ConceptCatalog::default() }
+        ConceptCatalog {
+            concepts: labels.iter().map(|(latent, label)| (LatentId(*latent), concept(label))).collect(),
+            ..ConceptCatalog::default()
+        }
     }
 
     #[test]

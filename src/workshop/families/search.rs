@@ -51,7 +51,8 @@ pub fn search(catalogue: &ConceptCatalog, query: &str, n: usize) -> Vec<Hit> {
         .iter()
         .map(|(latent, concept)| {
             let mut document = BTreeMap::new();
-            let mut add = |text: &str, weight: f64| words_of(text).into_iter().for_each(|word| *document.entry(word).or_insert(0.0) += weight);
+            let mut add =
+                |text: &str, weight: f64| words_of(text).into_iter().for_each(|word| *document.entry(word).or_insert(0.0) += weight);
             concept.label.iter().for_each(|label| add(label, LABEL));
             concept.tag.iter().for_each(|tag| add(tag, FAMILY));
             family_of.get(latent).into_iter().for_each(|family| add(family, FAMILY));

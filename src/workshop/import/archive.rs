@@ -46,7 +46,9 @@ impl<'a> Archive<'a> {
             let local_at = long(header, 42)? as usize;
             let local = bytes.get(local_at..).filter(|local| local.starts_with(&LOCAL)).context("an entry lies outside the file")?;
             let data_at = local_at + 30 + usize::from(short(local, 26)?) + usize::from(short(local, 28)?);
-            let data = bytes.get(data_at..data_at + size as usize).with_context(|| format!("entry {name:?} claims {size} bytes, the file has fewer"))?;
+            let data = bytes
+                .get(data_at..data_at + size as usize)
+                .with_context(|| format!("entry {name:?} claims {size} bytes, the file has fewer"))?;
             spans.push((local_at, data_at + size as usize));
             ensure!(entries.insert(name.clone(), data).is_none(), "entry {name:?} stands there twice");
             at += 46 + usize::from(name_len) + usize::from(extra_len) + usize::from(comment_len);

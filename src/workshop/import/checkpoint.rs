@@ -65,7 +65,9 @@ impl Checkpoint {
             Self::of_torch(bytes)
         } else if bytes.starts_with(&[0x80]) && bytes.get(8) != Some(&b'{') {
             // A safetensors file begins with the length of its header, which may be 128 too.
-            bail!("a pickle without an archive, as torch wrote before 1.6, or with _use_new_zipfile_serialization=False: save it again with a newer torch")
+            bail!(
+                "a pickle without an archive, as torch wrote before 1.6, or with _use_new_zipfile_serialization=False: save it again with a newer torch"
+            )
         } else {
             Self::of_safetensors(bytes)
         }

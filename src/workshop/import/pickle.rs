@@ -30,8 +30,17 @@ pub(super) enum Node {
     /// A name that may stand in a checkpoint.
     Name(String),
     /// A persistent id: (storage, type, key, location, elements).
-    Storage { element: String, key: String, n_elements: i64 },
-    Tensor { storage: Ref, offset: i64, shape: Vec<i64>, strides: Vec<i64> },
+    Storage {
+        element: String,
+        key: String,
+        n_elements: i64,
+    },
+    Tensor {
+        storage: Ref,
+        offset: i64,
+        shape: Vec<i64>,
+        strides: Vec<i64>,
+    },
 }
 
 /// What a pickle leaves.
@@ -306,7 +315,9 @@ impl<'a> Machine<'a> {
             bail!("a call of what is no name")
         };
         let integers = |at: &Ref| match &self.nodes[*at] {
-            Node::Tuple(items) => items.iter().map(|at| if let Node::Int(n) = self.nodes[*at] { Ok(n) } else { bail!("expected integers") }).collect(),
+            Node::Tuple(items) => {
+                items.iter().map(|at| if let Node::Int(n) = self.nodes[*at] { Ok(n) } else { bail!("expected integers") }).collect()
+            }
             other => bail!("expected integers, found {other:?}"),
         };
         let made = match (name.as_str(), arguments.as_slice()) {

@@ -61,7 +61,9 @@ impl<'a> View<'a> {
         };
         let prefix = encoder.trim_end_matches("encoder.weight").trim_end_matches("W_enc").to_owned();
         let mut view = Self { checkpoint, options, prefix, d_sae: 0, d_in: 0 };
-        let length = |names: &[&str]| names.iter().find_map(|name| view.tensor(name)).filter(|tensor| tensor.shape.len() == 1).map(|t| t.values.len());
+        let length = |names: &[&str]| {
+            names.iter().find_map(|name| view.tensor(name)).filter(|tensor| tensor.shape.len() == 1).map(|t| t.values.len())
+        };
         let matrix = &checkpoint.tensors[encoder];
         let [a, b] = matrix.shape[..] else { bail!("{encoder}: expected a matrix, found shape {:?}", matrix.shape) };
         let n = length(&["encoder.bias", "b_enc", "latent_bias", "b_gate", "gate_bias", "threshold"]).filter(|n| *n == a || *n == b);
@@ -140,7 +142,9 @@ impl<'a> View<'a> {
         };
         match (self.options.k, found) {
             (Some(asked), Some(found)) if asked != found => bail!("--k {asked}, but the file says k = {found}"),
-            (asked, found) => asked.or(found).context("the files do not say how many latents are active: give --k (RecSAE puts it into the file's name)"),
+            (asked, found) => {
+                asked.or(found).context("the files do not say how many latents are active: give --k (RecSAE puts it into the file's name)")
+            }
         }
     }
 }
@@ -172,7 +176,10 @@ fn saelens(view: &View<'_>) -> anyhow::Result<Recognised> {
         _ => bail!("without cfg.json it is not known whether b_dec is subtracted first: give --centring true or false"),
     };
     if view.text("reshape_activations").is_some_and(|reshape| reshape != "none") {
-        bail!("reshape_activations {:?}: an SAE of attention heads reads no embedding", view.text("reshape_activations").unwrap_or_default());
+        bail!(
+            "reshape_activations {:?}: an SAE of attention heads reads no embedding",
+            view.text("reshape_activations").unwrap_or_default()
+        );
     }
     let old_k = view.config("activation_fn_kwargs").and_then(|kwargs| kwargs.get("k")).and_then(Value::as_f64);
     let function = view.text("activation_fn").or_else(|| view.text("activation_fn_str")).unwrap_or("relu");
@@ -260,7 +267,10 @@ fn dictionary_learning(view: &View<'_>) -> anyhow::Result<Recognised> {
     }
     if view.has("bias") && !view.has("b_dec") {
         let relu = Activation::Threshold(view.options.threshold.unwrap_or(0.0));
-        return Ok(made("standard", foreign(view, ["encoder.weight", "encoder.bias", "decoder.weight", "bias"], [true, false], true, relu)?));
+        return Ok(made(
+            "standard",
+            foreign(view, ["encoder.weight", "encoder.bias", "decoder.weight", "bias"], [true, false], true, relu)?,
+        ));
     }
     if view.has("decoder.bias") {
         let relu = Activation::Threshold(view.options.threshold.unwrap_or(0.0));
@@ -276,7 +286,9 @@ fn dictionary_learning(view: &View<'_>) -> anyhow::Result<Recognised> {
         ("", ..) => bail!(
             "without config.json a TopK and a BatchTopK SAE look alike (k = {k:?}, threshold = {threshold:?}): give --k to take the k largest of each row, or --threshold"
         ),
-        (other, ..) => bail!("class {other:?}: expected AutoEncoder, GatedAutoEncoder, JumpReluAutoEncoder, AutoEncoderTopK or BatchTopKSAE"),
+        (other, ..) => {
+            bail!("class {other:?}: expected AutoEncoder, GatedAutoEncoder, JumpReluAutoEncoder, AutoEncoderTopK or BatchTopKSAE")
+        }
     };
     #[expect(clippy::cast_possible_truncation, reason = "stored as f32")]
     let activation = if architecture == "topk" {
@@ -293,11 +305,17 @@ fn dictionary_learning(view: &View<'_>) -> anyhow::Result<Recognised> {
 /// `encoder.weight [n, d]`, `W_dec [n, d]`: sparsify says the rest in cfg.json, RecSAE does not.
 fn sparsify_or_recsae(view: &View<'_>) -> anyhow::Result<Recognised> {
     for (key, wrong) in [("transcode", true), ("skip_connection", true)] {
-        ensure!(view.config(key).and_then(Value::as_bool) != Some(wrong), "{key}: a transcoder reconstructs another layer, not the vector it reads");
+        ensure!(
+            view.config(key).and_then(Value::as_bool) != Some(wrong),
+            "{key}: a transcoder reconstructs another layer, not the vector it reads"
+        );
     }
     ensure!(!view.has("W_skip"), "W_skip: a transcoder reconstructs another layer, not the vector it reads");
     let function = view.text("activation").unwrap_or("topk");
-    ensure!(function == "topk", "activation {function:?}: expected topk; groupmax picks one latent in each group, which recsae does not do");
+    ensure!(
+        function == "topk",
+        "activation {function:?}: expected topk; groupmax picks one latent in each group, which recsae does not do"
+    );
     let is_sparsify = view.config("k").is_some();
     let family = match (is_sparsify, view.number("k"), view.prefix.is_empty()) {
         (true, ..) => "sparsify",
@@ -308,7 +326,13 @@ fn sparsify_or_recsae(view: &View<'_>) -> anyhow::Result<Recognised> {
         Some(threshold) if !is_sparsify => Activation::Threshold(threshold),
         _ => Activation::TopK(view.k(view.config("k").and_then(Value::as_f64).or_else(|| view.number("k")))?),
     };
-    let foreign = foreign(view, ["encoder.weight", "encoder.bias", "W_dec", "b_dec"], [true, true], view.options.centring.unwrap_or(true), activation)?;
+    let foreign = foreign(
+        view,
+        ["encoder.weight", "encoder.bias", "W_dec", "b_dec"],
+        [true, true],
+        view.options.centring.unwrap_or(true),
+        activation,
+    )?;
     Ok(Recognised { family, architecture: "topk".into(), foreign, notes: Vec::new() })
 }
 

@@ -64,12 +64,7 @@ pub fn characteristic_items(cases: &Cases, counts: &ItemCounts, latent: usize) -
         .chunk_by(|a, b| a == b)
         .filter_map(|same| {
             let (item, n_both) = (same[0], same.len() as u64);
-            let overlap = Overlap {
-                n_cases: counts.n_cases,
-                n_tagged: u64::from(counts.of(item)),
-                n_active: active.len() as u64,
-                n_both,
-            };
+            let overlap = Overlap { n_cases: counts.n_cases, n_tagged: u64::from(counts.of(item)), n_active: active.len() as u64, n_both };
             if n_both < CASES_AT_LEAST || overlap.lift() < LIFT_AT_LEAST {
                 return None;
             }

@@ -111,10 +111,7 @@ pub fn gather(
         }
         progress((start + BATCH).min(dataset.n_rows()));
     }
-    ensure!(
-        !gathered.cases.is_empty(),
-        "no row has an item of the items table: are the ids of the rows the ids of the table (--item-id)?"
-    );
+    ensure!(!gathered.cases.is_empty(), "no row has an item of the items table: are the ids of the rows the ids of the table (--item-id)?");
     Ok(gathered)
 }
 
@@ -132,7 +129,11 @@ impl<'a> EvidenceColumn<'a> {
         let column = |usual: &[&str]| match &request.column {
             Some(name) => dataset.column(name),
             None => usual.iter().find_map(|name| dataset.column(name).ok()).with_context(|| {
-                format!("no column {}; there are {}: name it with --evidence-column", usual.join(" or "), dataset.table().names().join(", "))
+                format!(
+                    "no column {}; there are {}: name it with --evidence-column",
+                    usual.join(" or "),
+                    dataset.table().names().join(", ")
+                )
             }),
         };
         match request.evidence {

@@ -185,7 +185,9 @@ fn named_sources(table: &Table, wanted: &[String]) -> anyhow::Result<Vec<(String
             Some((column, "values")) => (column, Reading::Values),
             Some((column, "words")) => (column, Reading::Words),
             Some((column, "decade")) => (column, Reading::Decade),
-            Some((_, other)) => bail!("tag source {source:?}: expected COLUMN, COLUMN:words, COLUMN:decade or COLUMN:values, found {other:?}"),
+            Some((_, other)) => {
+                bail!("tag source {source:?}: expected COLUMN, COLUMN:words, COLUMN:decade or COLUMN:values, found {other:?}")
+            }
         };
         ensure!(table.column(column).is_some(), "tag source {source:?}: no column {column:?}; there are {}", table.names().join(", "));
         sources.push((source.trim_end_matches(":values").to_owned(), column.to_owned(), reading));

@@ -20,10 +20,10 @@ pub mod ranking;
 pub mod report;
 pub mod tags;
 
+use crate::sae::hold_out::HoldOut;
 use crate::workshop::label::cases::Cases;
 use crate::workshop::label::characteristic::{ItemCounts, characteristic_items};
 use crate::workshop::label::gather::Gathered;
-use crate::sae::hold_out::HoldOut;
 use crate::workshop::label::items::Items;
 use crate::workshop::label::naming::{Naming, Rule, name_with_items};
 use crate::workshop::label::tags::TagTable;

@@ -147,12 +147,8 @@ pub fn name_with_items(cases: &Cases, tags: &TagTable, rule: &Rule, counts: &Ite
     let mut pairs: Vec<(usize, Candidate)> = Vec::new();
     for (latent, with_tag) in inside.iter().enumerate() {
         for &(tag, n_both) in with_tag {
-            let by_items = Overlap {
-                n_cases: population.n_items,
-                n_tagged: population.tagged[tag],
-                n_active: items[latent].len() as u64,
-                n_both,
-            };
+            let by_items =
+                Overlap { n_cases: population.n_items, n_tagged: population.tagged[tag], n_active: items[latent].len() as u64, n_both };
             let ln_p_items = by_items.ln_p_value();
             if ln_p_items > rule.q.ln() {
                 continue;
@@ -165,8 +161,7 @@ pub fn name_with_items(cases: &Cases, tags: &TagTable, rule: &Rule, counts: &Ite
                 n_both: active.iter().filter(|(case, _)| presence.has(tag, *case as usize)).count() as u64,
             };
             let ln_p = ln_p_items.max(by_cases.ln_p_value());
-            let candidate =
-                Candidate { tag, ln_p, ln_q: 0.0, cases: by_cases, items: by_items, auc: 0.5, log_odds: 0.0, tf_idf: 0.0 };
+            let candidate = Candidate { tag, ln_p, ln_q: 0.0, cases: by_cases, items: by_items, auc: 0.5, log_odds: 0.0, tf_idf: 0.0 };
             pairs.push((latent, candidate));
         }
     }
@@ -193,9 +188,7 @@ pub fn name_with_items(cases: &Cases, tags: &TagTable, rule: &Rule, counts: &Ite
 }
 
 fn evidence(cases: &Cases, rule: &Rule, latent: usize, items: Vec<u32>, mut candidates: Vec<Candidate>) -> LatentEvidence {
-    candidates.sort_by(|a, b| {
-        b.names(rule).cmp(&a.names(rule)).then(b.log_odds.total_cmp(&a.log_odds)).then(a.tag.cmp(&b.tag))
-    });
+    candidates.sort_by(|a, b| b.names(rule).cmp(&a.names(rule)).then(b.log_odds.total_cmp(&a.log_odds)).then(a.tag.cmp(&b.tag)));
     let n_active = cases.active(latent).len();
     let name = match candidates.first() {
         _ if n_active == 0 => Err(NoName::Dead),

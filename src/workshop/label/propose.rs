@@ -17,7 +17,13 @@ const TOP_ITEMS: usize = 10;
 /// | rejected                  | the same label stays rejected, another one is proposed     |
 /// | proposed, needs data, new | the new label is proposed; without one the old proposal goes |
 #[must_use]
-pub fn with_proposals(before: &ConceptCatalog, labelling: &Labelling, items: &Items, n_rows: usize, active_rows: &[usize]) -> ConceptCatalog {
+pub fn with_proposals(
+    before: &ConceptCatalog,
+    labelling: &Labelling,
+    items: &Items,
+    n_rows: usize,
+    active_rows: &[usize],
+) -> ConceptCatalog {
     let mut after = before.clone();
     after.revision += 1;
     for latent in &labelling.naming.latents {

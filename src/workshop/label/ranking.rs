@@ -126,7 +126,13 @@ mod tests {
         let mut pairs = 0.0;
         for (a, b) in (0..7).flat_map(|a| (0..7).map(move |b| (a, b))).filter(|(a, b)| presence.has(0, *a) && !presence.has(0, *b)) {
             pairs += 1.0;
-            wins += if values[a] > values[b] { 1.0 } else if values[a] == values[b] { 0.5 } else { 0.0 };
+            wins += if values[a] > values[b] {
+                1.0
+            } else if values[a] == values[b] {
+                0.5
+            } else {
+                0.0
+            };
         }
         assert!((auc(&active, &presence, 0, 7) - wins / pairs).abs() < 1e-15);
     }

@@ -6,10 +6,10 @@ use std::io::Write;
 
 use serde::Serialize;
 
+use crate::sae::hold_out::HoldOut;
 use crate::workshop::label::Labelling;
 use crate::workshop::label::gather::EvidenceKind;
 use crate::workshop::label::llm::LlmSummary;
-use crate::sae::hold_out::HoldOut;
 use crate::workshop::label::naming::{NoName, Rule};
 
 /// The report, as printed with `--json`.
@@ -181,7 +181,11 @@ impl LabelReport {
             self.n_items,
             self.sources.iter().map(|(_, n)| n).sum::<usize>()
         )?;
-        writeln!(out, "{:<16} {:>6} {:>6} {:>10} {:>7} {:>6} {:>5}   (medians)", "source", "tags", "named", "precision", "recall", "lift", "AUC")?;
+        writeln!(
+            out,
+            "{:<16} {:>6} {:>6} {:>10} {:>7} {:>6} {:>5}   (medians)",
+            "source", "tags", "named", "precision", "recall", "lift", "AUC"
+        )?;
         for (source, n_tags) in &self.sources {
             match self.by_source.iter().find(|summary| summary.source == *source) {
                 Some(s) => writeln!(
@@ -209,7 +213,13 @@ impl LabelReport {
             writeln!(out, "tags dealt anew among the items, q = {} %: {} labels", 100.0 * self.rule.q, counts.join(" "))?;
         }
         if let Some(llm) = &self.llm {
-            writeln!(out, "language model: {} latents asked about, {} named, {} answers were no name", llm.n_asked, llm.n_named, llm.n_asked - llm.n_named)?;
+            writeln!(
+                out,
+                "language model: {} latents asked about, {} named, {} answers were no name",
+                llm.n_asked,
+                llm.n_named,
+                llm.n_asked - llm.n_named
+            )?;
         }
         if self.n_unknown_items > 0 {
             writeln!(out, "{} listed items are not in the items table", self.n_unknown_items)?;

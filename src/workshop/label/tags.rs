@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 pub const MIN_ITEMS: usize = 3;
 /// Words of titles that say nothing.
 const STOP_WORDS: [&str; 40] = [
-    "the", "and", "for", "with", "from", "that", "this", "you", "your", "his", "her", "its", "are", "was", "not", "but", "all", "one", "two",
-    "les", "der", "die", "das", "und", "des", "une", "del", "los", "las", "can", "out", "who", "what", "when", "how", "our", "their", "into",
-    "over", "pack",
+    "the", "and", "for", "with", "from", "that", "this", "you", "your", "his", "her", "its", "are", "was", "not", "but", "all", "one",
+    "two", "les", "der", "die", "das", "und", "des", "une", "del", "los", "las", "can", "out", "who", "what", "when", "how", "our",
+    "their", "into", "over", "pack",
 ];
 /// Upper edges of the popularity bands, as shares of all items from the most popular down, and their names.
 const BANDS: [(f64, &str); 4] = [(0.01, "top 1 %"), (0.1, "top 10 %"), (0.5, "middle"), (1.0, "bottom half")];
@@ -128,9 +128,8 @@ impl TagTable {
 #[must_use]
 pub fn words(text: &str) -> Vec<String> {
     let words = text.split(|c: char| !c.is_alphanumeric()).map(str::to_lowercase);
-    let telling = |word: &String| {
-        word.chars().count() >= 3 && !STOP_WORDS.contains(&word.as_str()) && !word.chars().all(|c| c.is_ascii_digit())
-    };
+    let telling =
+        |word: &String| word.chars().count() >= 3 && !STOP_WORDS.contains(&word.as_str()) && !word.chars().all(|c| c.is_ascii_digit());
     words.filter(telling).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
@@ -193,6 +192,9 @@ mod tests {
     #[test]
     fn words_and_decades_are_what_a_reader_expects() {
         assert_eq!(words("Star Trek: The Wrath of Khan (1982)"), ["khan", "star", "trek", "wrath"]);
-        assert_eq!((decade("1997"), decade(" 2004 "), decade("97"), decade("unknown")), (Some("1990".into()), Some("2000".into()), None, None));
+        assert_eq!(
+            (decade("1997"), decade(" 2004 "), decade("97"), decade("unknown")),
+            (Some("1990".into()), Some("2000".into()), None, None)
+        );
     }
 }

@@ -28,8 +28,11 @@ pub fn carry_over(before: (&SaeWeights, &ConceptCatalog), after: (&SaeWeights, &
         if concept.label.is_some() {
             continue;
         }
-        let mut evidence =
-            LabelEvidence { source: CARRIED_OVER.into(), value: format!("{from} of {}, cosine {cosine:.3}", before.1.fingerprint), ..LabelEvidence::default() };
+        let mut evidence = LabelEvidence {
+            source: CARRIED_OVER.into(),
+            value: format!("{from} of {}, cosine {cosine:.3}", before.1.fingerprint),
+            ..LabelEvidence::default()
+        };
         evidence.hash = evidence_hash(&after.1.fingerprint, latent, &evidence, &[label]);
         concept.label = Some(label.clone());
         concept.state = LabelState::Proposed;
@@ -71,7 +74,11 @@ mod tests {
             ]),
             ..ConceptCatalog::default()
         };
-        let new = ConceptCatalog { fingerprint: "new".into(), concepts: BTreeMap::from([(LatentId(2), concept("Own", LabelState::Edited))]), ..ConceptCatalog::default() };
+        let new = ConceptCatalog {
+            fingerprint: "new".into(),
+            concepts: BTreeMap::from([(LatentId(2), concept("Own", LabelState::Edited))]),
+            ..ConceptCatalog::default()
+        };
         let before = sae(array![[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]);
         let after = sae(array![[0.0, 2.0, 0.0], [3.0, 0.1, 0.0], [0.0, 0.1, 1.0], [0.6, 0.6, 0.6]]);
         let (catalogue, n) = carry_over((&before, &old), (&after, &new), 0.9);

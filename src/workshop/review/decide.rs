@@ -91,7 +91,11 @@ fn settle(concept: &mut Concept) {
     } else {
         LabelState::NeedsData
     };
-    let edit = words.values().filter(|review| review.state == LabelState::Edited).max_by_key(|review| review.at_ms).map(|review| review.label.clone());
+    let edit = words
+        .values()
+        .filter(|review| review.state == LabelState::Edited)
+        .max_by_key(|review| review.at_ms)
+        .map(|review| review.label.clone());
     if let (LabelState::Accepted | LabelState::Edited, Some(edit)) = (state, edit)
         && concept.label.as_ref() != Some(&edit)
     {
@@ -110,7 +114,10 @@ mod tests {
     fn catalogue() -> ConceptCatalog {
         let evidence = LabelEvidence { hash: "h1".into(), ..LabelEvidence::default() };
         let concept = Concept { label: Some("War".into()), evidence: Some(evidence), ..Concept::default() };
-        ConceptCatalog { concepts: BTreeMap::from([(LatentId(7), concept), (LatentId(8), Concept::default())]), ..ConceptCatalog::default() }
+        ConceptCatalog {
+            concepts: BTreeMap::from([(LatentId(7), concept), (LatentId(8), Concept::default())]),
+            ..ConceptCatalog::default()
+        }
     }
 
     fn by(reviewer: &str, state: LabelState) -> Decision {

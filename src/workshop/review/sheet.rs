@@ -108,5 +108,6 @@ pub fn decisions(sheet: &Sheet, catalogue: &ConceptCatalog, reviewer: &str, at_m
 /// # Errors
 /// It is no sheet.
 pub fn parse(text: &str) -> anyhow::Result<Sheet> {
-    serde_json::from_str(text).context("no review sheet: expected {\"fingerprint\": ..., \"entries\": [{\"latent\", \"label\", \"evidence\", \"decision\"}]}")
+    serde_json::from_str(text)
+        .context("no review sheet: expected {\"fingerprint\": ..., \"entries\": [{\"latent\", \"label\", \"evidence\", \"decision\"}]}")
 }

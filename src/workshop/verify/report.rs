@@ -102,7 +102,11 @@ impl VerifyReport {
             self.tests.len(),
             self.n_cases
         )?;
-        writeln!(out, "{:<16} {:>6} {:>9} {:>18} {:>10} {:>7}   (medians)", "source", "labels", "verified", "balanced accuracy", "precision", "recall")?;
+        writeln!(
+            out,
+            "{:<16} {:>6} {:>9} {:>18} {:>10} {:>7}   (medians)",
+            "source", "labels", "verified", "balanced accuracy", "precision", "recall"
+        )?;
         for (source, s) in &self.by_source {
             writeln!(
                 out,

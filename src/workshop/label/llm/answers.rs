@@ -55,7 +55,8 @@ impl Answers {
                 }
             }
         }
-        let mut file = OpenOptions::new().create(true).append(true).open(path).with_context(|| format!("cannot write {}", path.display()))?;
+        let mut file =
+            OpenOptions::new().create(true).append(true).open(path).with_context(|| format!("cannot write {}", path.display()))?;
         if cut_off {
             writeln!(file)?;
         }

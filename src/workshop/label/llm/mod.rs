@@ -132,8 +132,7 @@ pub fn propose_all(
     for (latent, name, hash) in names {
         let (Some(name), Some(found)) = (name, labelling.naming.latents.get(latent.index())) else { continue };
         summary.n_named += 1;
-        let mut evidence =
-            LabelEvidence { source: "llm".into(), value: hash, n_active: found.n_active as u64, ..LabelEvidence::default() };
+        let mut evidence = LabelEvidence { source: "llm".into(), value: hash, n_active: found.n_active as u64, ..LabelEvidence::default() };
         let ids: Vec<&str> = found.items.iter().map(|item| items.id(*item)).collect();
         evidence.hash = evidence_hash(&catalogue.fingerprint, latent.0, &evidence, &ids);
         propose(catalogue.concepts.entry(latent).or_default(), Some((name, evidence)));
@@ -149,7 +148,8 @@ pub fn name_in(text: &str) -> Option<String> {
     let line = line.trim_start_matches(|c: char| "-*#>\"'“ ".contains(c)).trim_end_matches(|c: char| ".\"'”* ".contains(c)).trim();
     let (characters, words) = (line.chars().count(), line.split_whitespace().count());
     let is_name = characters > 1 && characters <= LONGEST.0 && words <= LONGEST.1 && line.chars().any(char::is_alphabetic);
-    let is_none = line.eq_ignore_ascii_case("none") || line.to_lowercase().starts_with("i cannot") || line.to_lowercase().starts_with("sorry");
+    let is_none =
+        line.eq_ignore_ascii_case("none") || line.to_lowercase().starts_with("i cannot") || line.to_lowercase().starts_with("sorry");
     (is_name && !is_none && !line.chars().any(char::is_control)).then(|| line.to_owned())
 }
 
