@@ -11,10 +11,10 @@
 mod archive;
 mod checkpoint;
 mod fold;
+pub mod options;
 mod pickle;
 mod recognise;
 
-use std::num::NonZeroUsize;
 use std::path::Path;
 
 use anyhow::Context;
@@ -22,41 +22,7 @@ use anyhow::Context;
 use crate::sae::weights::SaeWeights;
 use crate::workshop::import::checkpoint::Checkpoint;
 
-/// What is done to a vector before the encoder.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Normalisation {
-    /// Nothing.
-    None,
-    /// Multiplied by a factor, which is folded into the weights.
-    Scale(f32),
-    /// Something that whoever writes the vectors does already.
-    Upstream,
-}
-
-impl std::str::FromStr for Normalisation {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "none" => Ok(Self::None),
-            "upstream" => Ok(Self::Upstream),
-            factor => factor.parse().map(Self::Scale).map_err(|_| format!("expected none, upstream or a factor, found {factor:?}")),
-        }
-    }
-}
-
-/// What the user says of a checkpoint.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ImportOptions {
-    /// Active latents a row.
-    pub k: Option<NonZeroUsize>,
-    /// Every latent above it is active.
-    pub threshold: Option<f32>,
-    /// Whether `b_dec` is subtracted before encoding.
-    pub centring: Option<bool>,
-    /// What is done before the encoder.
-    pub normalisation: Option<Normalisation>,
-}
+pub use crate::workshop::import::options::{ImportOptions, Normalisation};
 
 /// An imported SAE.
 #[derive(Clone, Debug)]

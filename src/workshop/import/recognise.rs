@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::workshop::import::checkpoint::{Checkpoint, Tensor};
 use crate::workshop::import::fold::{Activation, Foreign, scale_rows};
-use crate::workshop::import::{ImportOptions, Normalisation};
+use crate::workshop::import::options::{ImportOptions, Normalisation};
 
 /// A recognised checkpoint.
 pub(super) struct Recognised {
