@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::drift::alert::{Alert, AlertAction, rfc3339_option};
@@ -114,3 +115,44 @@ pub struct TestBody {
     /// How many minutes it is shown; 0 takes it back.
     pub minutes: u32,
 }
+
+/// Which windows a reference is made of. Times are ms since 1970 UTC.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BuildBody {
+    /// Its name; references are immutable.
+    pub name: String,
+    /// Model version; absent: the only one.
+    #[serde(default)]
+    pub model_version: Option<String>,
+    /// First window start; absent: all windows.
+    #[serde(default)]
+    pub from: Option<i64>,
+    /// End of the span; absent: all windows.
+    #[serde(default)]
+    pub to: Option<i64>,
+    /// Spans `[from, to]` to leave out.
+    #[serde(default)]
+    pub exclude: Vec<[i64; 2]>,
+}
+
+/// What is asked about references.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReferenceRequest {
+    /// Fit one to the windows of the store, and keep it.
+    Build(BuildBody),
+    /// Let one be used.
+    Approve {
+        /// Its name.
+        name: String,
+        /// Who approves.
+        who: String,
+        /// Why.
+        why: String,
+        /// When, ms since 1970 UTC.
+        at_ms: i64,
+    },
+}
+
+/// Fits and stores, or approves; called on a thread that may block. Answers what the command prints.
+pub type ReferenceSender = Arc<dyn Fn(ReferenceRequest) -> Result<Value, ActionError> + Send + Sync>;

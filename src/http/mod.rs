@@ -12,7 +12,7 @@ pub mod error;
 pub mod openapi;
 pub mod page;
 pub mod probes;
-pub mod references;
+mod reference_routes;
 pub mod server;
 mod sparkline;
 pub mod state;
@@ -49,8 +49,8 @@ pub fn api_router(state: Arc<HttpState>) -> Router {
         .route("/api/v1/alerts", get(api::alerts))
         .route("/api/v1/alerts/test", post(action_routes::test))
         .route("/api/v1/alerts/{id}/{action}", post(action_routes::act))
-        .route("/api/v1/references", post(references::build))
-        .route("/api/v1/references/{name}/approve", post(references::approve))
+        .route("/api/v1/references", post(reference_routes::build))
+        .route("/api/v1/references/{name}/approve", post(reference_routes::approve))
         .route("/api/v1/openapi.json", get(openapi::document))
         .fallback(error::no_such_path)
         .method_not_allowed_fallback(error::no_such_method)

@@ -4,8 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use crate::clock::Clock;
-use crate::http::actions::{ActionSender, Token};
-use crate::http::references::ReferenceSender;
+use crate::http::actions::{ActionSender, ReferenceSender, Token};
 use crate::metrics::exposition::Exposition;
 use crate::snapshot::{Live, SnapshotCell};
 use crate::store::StoreReader;

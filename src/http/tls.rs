@@ -42,7 +42,7 @@ pub enum TlsError {
         found: String,
     },
     /// Both can be read and do not belong together.
-    #[error("the key in {} does not belong to the certificate in {}: {source}", key_file.display(), cert_file.display())]
+    #[error("the key in {} does not belong to the certificate in {}: {message}", key_file.display(), cert_file.display())]
     Mismatch {
         /// Key of `[http]`.
         key: &'static str,
@@ -51,7 +51,7 @@ pub enum TlsError {
         /// Key file.
         key_file: PathBuf,
         /// Why.
-        source: rustls::Error,
+        message: String,
     },
 }
 
@@ -81,7 +81,10 @@ const KEY_KEY: &str = "http.tls_key_file";
 pub fn acceptor(cert_file: &Path, key_file: &Path) -> Result<Acceptor, TlsError> {
     let chain = certificates(cert_file)?;
     let key = private_key(key_file)?;
-    let mismatch = |source| TlsError::Mismatch { key: KEY_KEY, cert_file: cert_file.to_owned(), key_file: key_file.to_owned(), source };
+    let mismatch = |error: rustls::Error| {
+        let (key, message) = (KEY_KEY, error.to_string());
+        TlsError::Mismatch { key, cert_file: cert_file.to_owned(), key_file: key_file.to_owned(), message }
+    };
     let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(mismatch)?

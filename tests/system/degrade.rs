@@ -1,10 +1,11 @@
 //! What fails is said, nothing is acknowledged without being kept, and recovery needs no restart: a full disk, a
 //! store that cannot be written, a broker that is away, a reference that is missing.
 
-use std::path::PathBuf;
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::background::until;
 use crate::kafka_server::{self, Kafka};
@@ -120,23 +121,40 @@ fn a_store_that_another_program_holds_stops_consumption_until_it_lets_go() {
     let (Some(scene), Some(python)) = (Scene::new(kafka, ""), support::python()) else { return };
     let monitor = scene.start(&[]);
     let held = std::cell::RefCell::new(None);
-    let hold = || {
-        let script = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], timeout=60, isolation_level=None); c.execute('BEGIN IMMEDIATE'); \
+    let let_go = || drop(held.borrow_mut().take().map(|mut child: Child| child.wait()));
+    survives(&scene, monitor, || drop(held.borrow_mut().replace(hold(&python, &scene))), let_go);
+}
+
+/// Another program that has begun to write into the store, until its input ends.
+fn hold(python: &Path, scene: &Scene) -> Child {
+    let script = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], timeout=60, isolation_level=None); c.execute('BEGIN IMMEDIATE'); \
                       print('held', flush=True); sys.stdin.read()";
-        let mut child = Command::new(&python)
-            .args(["-c", script])
-            .arg(&scene.settings.store.path)
-            .stdin(std::process::Stdio::piped())
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
-        assert_eq!(line, "held\n");
-        *held.borrow_mut() = Some(child);
-    };
-    let let_go = || drop(held.borrow_mut().take().map(|mut child| child.wait()));
-    survives(&scene, monitor, hold, let_go);
+    let mut command = Command::new(python);
+    command.args(["-c", script]).arg(&scene.settings.store.path).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "held\n");
+    child
+}
+
+#[test]
+fn a_drain_that_cannot_be_done_ends_at_its_deadline_says_so_and_loses_nothing() {
+    let Some(kafka) = kafka_server::shared() else { return };
+    let (Some(scene), Some(python)) = (Scene::new(kafka, ""), support::python()) else { return };
+    let monitor = scene.start(&[]);
+    scene.produce(0..3, NO_PAUSE);
+    monitor.wait_for(scene.sent());
+    let mut other = hold(&python, &scene);
+    scene.produce(3..6, NO_PAUSE);
+    wait_until_not_ready(&monitor, "store: ");
+    let asked = Instant::now();
+    let log = monitor.end();
+    println!("ended after {:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(15), "kafka.drain is 5 s");
+    assert!(log.contains("worker not drained in time: open windows are read again at the next start"), "{log}");
+    other.wait().unwrap();
+    assert_counted_once(&scene);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! References through the running instance: fitted to its own windows, stored by the judge, who owns the store.
+//! The POST routes of references: fitted to the instance's own windows, stored by the judge, who owns the store.
 
 use std::sync::Arc;
 
@@ -6,54 +6,12 @@ use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::http::action_routes::authorise;
-use crate::http::actions::{ActionBody, ActionError};
+use crate::http::actions::{ActionBody, BuildBody, ReferenceRequest};
 use crate::http::error::ApiError;
 use crate::http::state::HttpState;
-
-/// Which windows a reference is made of. Times are ms since 1970 UTC.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BuildBody {
-    /// Its name; references are immutable.
-    pub name: String,
-    /// Model version; absent: the only one.
-    #[serde(default)]
-    pub model_version: Option<String>,
-    /// First window start; absent: all windows.
-    #[serde(default)]
-    pub from: Option<i64>,
-    /// End of the span; absent: all windows.
-    #[serde(default)]
-    pub to: Option<i64>,
-    /// Spans `[from, to]` to leave out.
-    #[serde(default)]
-    pub exclude: Vec<[i64; 2]>,
-}
-
-/// What is asked about references.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ReferenceRequest {
-    /// Fit one to the windows of the store, and keep it.
-    Build(BuildBody),
-    /// Let one be used.
-    Approve {
-        /// Its name.
-        name: String,
-        /// Who approves.
-        who: String,
-        /// Why.
-        why: String,
-        /// When, ms since 1970 UTC.
-        at_ms: i64,
-    },
-}
-
-/// Fits and stores, or approves; called on a thread that may block. Answers what the command prints.
-pub type ReferenceSender = Arc<dyn Fn(ReferenceRequest) -> Result<Value, ActionError> + Send + Sync>;
 
 /// `POST /api/v1/references`.
 pub(super) async fn build(
