@@ -9,7 +9,7 @@ export RECSAE_PYTHON ?= $(RECSAE_CACHE)/python/bin/python
 onnxruntime_version := $(shell sed -n 's/^onnxruntime==//p' deploy/setup/requirements.txt)
 export ORT_DYLIB_PATH ?= $(RECSAE_CACHE)/onnxruntime-$(onnxruntime_version)/libonnxruntime.so.$(onnxruntime_version)
 
-.PHONY: help fixtures demo test chaos chaos-long check fmt build bench bench-topk bench-encode bench-drift setup setup-demo
+.PHONY: help fixtures demo test chaos chaos-long check fmt build bench bench-topk bench-encode bench-judge bench-drift setup setup-demo
 
 help: ## What can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -49,6 +49,9 @@ bench-topk: ## Selecting the top k: CPU a row against the portable path and sele
 
 bench-encode: setup-demo ## Encoding: CPU a row of the native engine beside the matrix product alone and ONNX Runtime
 	RECSAE_DATA="$${RECSAE_DATA:-$(CURDIR)/../shared/data}" cargo bench --quiet --locked --bench encode
+
+bench-judge: ## One step of the judge: CPU a window of 1,025 streams
+	cargo bench --quiet --locked --bench judge
 
 bench-drift: setup ## Drift found and false alarms in simulated worlds, ours beside the bar (SEEDS=1,2 to repeat)
 	cargo build --quiet --release --locked

@@ -58,6 +58,7 @@ fn snapshot(round: u32) -> Snapshot {
         records: 5000,
         entities: 1900,
         units: None,
+        parts: Vec::new(),
         streams: (0..N_STREAMS).map(|latent| stream(latent, segment, round)).collect(),
         concentration: Some(1.01),
         session_mix: Some(0.2),
