@@ -321,6 +321,7 @@ mod tests {
                 records: 1,
                 entities: 1,
                 units: None,
+                parts: Vec::new(),
                 streams: streams.collect(),
                 concentration: None,
                 session_mix: None,

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::bail;
@@ -10,11 +11,14 @@ use crate::cli::{Outcome, UsageError};
 use crate::clock::{Clock, SystemClock};
 use crate::config;
 use crate::config::settings::Settings;
-use crate::drift::alert::{ActionKind, AlertAction, AlertListing, utc_text};
+use crate::drift::alert::{ActionKind, Alert, AlertAction, AlertListing, utc_text};
 use crate::drift::report::{AlertState, Direction};
 use crate::http::actions::{ActionBody, TestBody};
 use crate::http::client::{self, ClientError};
 use crate::http::views;
+use crate::monitor::judge;
+use crate::monitor::models::Models;
+use crate::monitor::version::Version;
 use crate::snapshot::Snapshot;
 use crate::store::{Store, StoreError, StoreReader};
 
@@ -59,9 +63,9 @@ enum AlertsCommand {
         common: Common,
         #[command(flatten)]
         action: Action,
-        /// How long, e.g. 2d; default: until it recovers
-        #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
-        length: Option<Duration>,
+        /// How long, e.g. 2d
+        #[arg(long = "for", value_name = "DURATION", default_value = "1d", value_parser = humantime::parse_duration)]
+        length: Duration,
     },
     /// Send one marked alert through the real route: metrics, Prometheus, Alertmanager, receiver
     Test {
@@ -107,7 +111,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         AlertsCommand::List { common, firing } => list(common, *firing),
         AlertsCommand::Acknowledge { common, action } => act(common, action, ActionKind::Acknowledge, None),
         AlertsCommand::Accept { common, action } => act(common, action, ActionKind::Accept, None),
-        AlertsCommand::Mute { common, action, length } => act(common, action, ActionKind::Mute, *length),
+        AlertsCommand::Mute { common, action, length } => act(common, action, ActionKind::Mute, Some(*length)),
         AlertsCommand::Test { common, minutes, who } => test(common, *minutes, who),
     }
 }
@@ -134,19 +138,29 @@ fn act(common: &Common, action: &Action, kind: ActionKind, length: Option<Durati
     let path = format!("/api/v1/alerts/{}/{}", action.id, kind.kind());
     let alert: AlertListing = match answered(client::post(&settings.http, &path, &body))? {
         Some(alert) => alert,
-        None if kind == ActionKind::Accept => {
-            bail!(UsageError("no instance is running, and accepting changes what it judges by: start it, then accept".into()))
-        }
         None => {
             // Opened for reading first, so that a wrong path does not make an empty store.
             StoreReader::open(&settings.store.path).map_err(usage)?;
             let done = AlertAction { action: kind, who: body.who, why: body.why, at_ms: now_ms, until_ms: until };
-            let alert = Store::open(&settings.store.path).and_then(|mut store| store.act(action.id, &done)).map_err(usage)?;
-            views::alert(&Snapshot::default(), &alert)
+            views::alert(&Snapshot::default(), &act_on_store(&settings, action.id, &done)?)
         }
     };
     print(common, &[alert])?;
     Ok(Outcome::Done)
+}
+
+/// With no instance running: takes the store's lock. Accepting changes the detectors, so the models are read too.
+fn act_on_store(settings: &Settings, alert: i64, action: &AlertAction) -> anyhow::Result<Alert> {
+    let mut store = Store::open(&settings.store.path).map_err(usage)?;
+    let mut versions = if action.action == ActionKind::Accept { versions_of(settings, &store)? } else { Vec::new() };
+    judge::act(&mut store, &mut versions, alert, action).map_err(usage)
+}
+
+fn versions_of(settings: &Settings, store: &Store) -> anyhow::Result<Vec<Version>> {
+    let models = Models::open(settings)?;
+    let choice = settings.drift.reference_choice().map_err(|fault| UsageError(fault.to_string()))?;
+    let each = models.labels.iter().zip(&models.bundles).zip(models.judging(settings)?);
+    each.map(|((label, bundle), judging)| Ok(Version::restore(label, Arc::clone(bundle), judging, &choice, store)?)).collect()
 }
 
 fn test(common: &Common, minutes: u32, who: &str) -> anyhow::Result<Outcome> {

@@ -5,23 +5,29 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+use crate::cli::dataset_args::DatasetArgs;
 use crate::cli::{Outcome, UsageError};
 use crate::clock::{Clock, SystemClock};
 use crate::config;
 use crate::config::settings::Settings;
 use crate::drift::alert::utc_text;
+use crate::drift::closed::ClosedWindow;
 use crate::drift::reference::Reference;
+use crate::drift::window::WindowSpec;
 use crate::http::actions::{ActionBody, BuildBody};
 use crate::http::client::{self, ClientError};
 use crate::monitor::models::Models;
+use crate::monitor::setup::segment_fields;
 use crate::store::references::Approval;
 use crate::store::{Store, StoreError, StoreReader};
-use crate::workshop::reference::{BuildRequest, build, compare};
+use crate::workshop::dataset::Dataset;
+use crate::workshop::recorded_windows::{RecordedCounting, recorded_windows};
+use crate::workshop::reference::{BuildRequest, build, build_recorded, compare};
 
 /// Arguments of `recsae reference`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  recsae reference build -c recsae.toml --name autumn --from 2026-10-01 --to 2026-10-15 --exclude 2026-10-03..2026-10-04\n  recsae reference approve -c recsae.toml autumn --who ana --why 'two quiet weeks'"
+    after_help = "Examples:\n  recsae reference build -c recsae.toml --name spring --embeddings spring.npy --fields spring.parquet --entity user_id --timestamp ts\n  recsae reference build -c recsae.toml --name autumn --from 2026-10-01 --to 2026-10-15 --exclude 2026-10-03..2026-10-04\n  recsae reference approve -c recsae.toml autumn --who ana --why 'two quiet weeks'"
 )]
 pub struct Args {
     #[command(subcommand)]
@@ -30,10 +36,18 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum ReferenceCommand {
-    /// Fit a reference to judged windows of the store
+    /// Fit a reference to judged windows of the store, or to recorded embeddings
     Build {
         #[command(flatten)]
         common: Common,
+        #[command(flatten)]
+        recorded: Option<DatasetArgs>,
+        /// Column of recorded embeddings that names the entity; default: as `[record]` entity says
+        #[arg(long, value_name = "COLUMN")]
+        entity: Option<String>,
+        /// Column of their event time; default: as `[record]` timestamp says
+        #[arg(long, value_name = "COLUMN")]
+        timestamp: Option<String>,
         /// Its name; references are immutable
         #[arg(long)]
         name: String,
@@ -106,7 +120,7 @@ struct Common {
 pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let mut out = std::io::stdout().lock();
     match &args.command {
-        ReferenceCommand::Build { common, name, from, to, exclude, model } => {
+        ReferenceCommand::Build { common, recorded, entity, timestamp, name, from, to, exclude, model } => {
             let settings = settings(&common.config)?;
             let body = BuildBody {
                 name: name.clone(),
@@ -115,11 +129,25 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
                 to: to.as_deref().map(instant).transpose()?,
                 exclude: exclude.iter().map(|text| span(text)).collect::<anyhow::Result<_>>()?,
             };
-            let facts = match asked(client::post(&settings.http, "/api/v1/references", &body))? {
-                Some(facts) => facts,
-                None => {
+            // Recorded embeddings are read here, so the store's lock is needed; judged windows are the instance's.
+            let answer = if recorded.is_none() { asked(client::post(&settings.http, "/api/v1/references", &body))? } else { None };
+            let facts = match (answer, recorded) {
+                (Some(facts), _) => facts,
+                (None, dataset) => {
+                    let counted = match dataset {
+                        Some(dataset) => {
+                            let (models, at) = model_of(&settings, &body)?;
+                            let columns = (entity.as_deref(), timestamp.as_deref());
+                            let windows = count_recorded(&settings, &models, at, dataset, columns)?;
+                            Some(build_recorded(windows, &request_of(&models, at, &body), &models.judging(&settings)?[at])?)
+                        }
+                        None => None,
+                    };
                     let mut store = open_for_writing(&settings)?;
-                    let reference = fit(&settings, store.read(), &body)?;
+                    let reference = match counted {
+                        Some(reference) => reference,
+                        None => fit(&settings, store.read(), &body)?,
+                    };
                     store.put_fitted(&reference, SystemClock.now_ms())?;
                     facts(&reference)
                 }
@@ -190,6 +218,37 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
+/// Windows of recorded embeddings, counted as live ones would be.
+fn count_recorded(
+    settings: &Settings,
+    models: &Models,
+    at: usize,
+    dataset: &DatasetArgs,
+    (entity, timestamp): (Option<&str>, Option<&str>),
+) -> anyhow::Result<Vec<ClosedWindow>> {
+    let dataset = Dataset::open(&dataset.request()?)?;
+    let mut encoder = models.encoders(settings)?.swap_remove(at);
+    let fault = |fault: config::Fault| UsageError(fault.to_string());
+    let counting = RecordedCounting {
+        model_version: &models.labels[at],
+        bundle: &models.bundles[at],
+        spec: &models.counting(settings)[at].1,
+        window: WindowSpec {
+            length_ms: settings.window.length_ms(),
+            origin_ms: settings.window.origin_ms().map_err(fault)?,
+            lateness_ms: 0,
+        },
+        entity: entity.unwrap_or(&settings.record.entity),
+        timestamp: timestamp.unwrap_or(&settings.record.timestamp),
+        segments: segment_fields(settings),
+        max_segments: settings.segments.max,
+    };
+    let bar = indicatif::ProgressBar::new(dataset.n_rows() as u64);
+    let windows = recorded_windows(&dataset, &counting, encoder.as_mut(), |rows| bar.inc(rows as u64))?;
+    bar.finish_and_clear();
+    Ok(windows)
+}
+
 fn settings(path: &Path) -> anyhow::Result<Settings> {
     config::load(path, std::env::vars()).map_err(|error| UsageError(error.to_string()).into())
 }
@@ -227,6 +286,12 @@ fn path_segment(name: &str) -> String {
 
 /// Fits a reference to judged windows: in the running instance, or here while none runs.
 pub(super) fn fit(settings: &Settings, reader: &StoreReader, body: &BuildBody) -> anyhow::Result<Reference> {
+    let (models, at) = model_of(settings, body)?;
+    build(reader, &request_of(&models, at, body), &models.judging(settings)?[at])
+}
+
+/// The models, and which of them is asked for.
+fn model_of(settings: &Settings, body: &BuildBody) -> anyhow::Result<(Models, usize)> {
     let models = Models::open(settings)?;
     let at = match &body.model_version {
         Some(label) => models.labels.iter().position(|known| known == label),
@@ -234,14 +299,17 @@ pub(super) fn fit(settings: &Settings, reader: &StoreReader, body: &BuildBody) -
         None => None,
     };
     let at = at.with_context(|| format!("choose a model with --model, one of {}", models.labels.join(", ")))?;
-    let request = BuildRequest {
+    Ok((models, at))
+}
+
+fn request_of(models: &Models, at: usize, body: &BuildBody) -> BuildRequest {
+    BuildRequest {
         name: body.name.clone(),
         model_version: models.labels[at].clone(),
         fingerprint: models.bundles[at].fingerprint().to_owned(),
         span: body.from.unwrap_or(i64::MIN)..body.to.unwrap_or(i64::MAX),
         exclude: body.exclude.iter().map(|[from, to]| *from..*to).collect(),
-    };
-    build(reader, &request, &models.judging(settings)?[at])
+    }
 }
 
 /// What is said of a reference that was built.

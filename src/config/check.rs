@@ -221,7 +221,7 @@ impl Faults {
             self.when(n_windows.is_some_and(|n| n < MIN_REFERENCE_WINDOWS), "drift.reference", || {
                 format!("expected at least {MIN_REFERENCE_WINDOWS} windows, {:?} holds {}", drift.reference, n_windows.unwrap_or(0))
             });
-            if let ReferenceChoice::FirstDuration(span) = choice {
+            if let ReferenceChoice::FirstDuration(span) | ReferenceChoice::RollingDuration(span) = choice {
                 self.when(span > settings.store.retention, "store.retention", || {
                     format!("is shorter than the reference {:?} that it must keep", drift.reference)
                 });

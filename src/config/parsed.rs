@@ -27,7 +27,16 @@ pub enum ReferenceChoice {
     FirstDuration(Duration),
     /// The first windows live.
     FirstWindows(u64),
+    /// The last windows, as many as fit into the time, fitted anew as they go on.
+    RollingDuration(Duration),
+    /// The last windows.
+    RollingWindows(u64),
+    /// The reference of another model version, for a canary; that version itself gathers its first 14 days.
+    OfModel(String),
 }
+
+/// Windows of a model version that others are judged by: two weeks, so that the week's rhythm is in it twice.
+const FIRST: Duration = Duration::from_hours(14 * 24);
 
 impl ReferenceChoice {
     /// Windows of `length` that the reference gathers live; `None` for a named one.
@@ -35,9 +44,16 @@ impl ReferenceChoice {
     pub fn first_windows(&self, length: Duration) -> Option<u64> {
         match self {
             Self::Named(_) => None,
-            Self::FirstDuration(span) => u64::try_from(span.as_millis() / length.as_millis().max(1)).ok(),
-            Self::FirstWindows(n) => Some(*n),
+            Self::FirstDuration(span) | Self::RollingDuration(span) => u64::try_from(span.as_millis() / length.as_millis().max(1)).ok(),
+            Self::FirstWindows(n) | Self::RollingWindows(n) => Some(*n),
+            Self::OfModel(_) => Self::FirstDuration(FIRST).first_windows(length),
         }
+    }
+
+    /// Whether the reference goes on with the windows.
+    #[must_use]
+    pub fn is_rolling(&self) -> bool {
+        matches!(self, Self::RollingDuration(_) | Self::RollingWindows(_))
     }
 }
 
@@ -131,15 +147,25 @@ impl DriftSettings {
     /// `first:` is followed by neither a duration nor a number of windows, or the name is empty.
     pub fn reference_choice(&self) -> Result<ReferenceChoice, Fault> {
         let text = self.reference.trim();
-        let fault =
-            || Fault::new("drift.reference", format!("expected a reference's name, first:14d or \"first:8 windows\", found {text:?}"));
-        let Some(first) = text.strip_prefix("first:") else {
-            return if text.is_empty() { Err(fault()) } else { Ok(ReferenceChoice::Named(text.to_owned())) };
+        let fault = || {
+            let expected = "a reference's name, first:14d, \"first:8 windows\", rolling:14d, \"rolling:336 windows\" or model:VERSION";
+            Fault::new("drift.reference", format!("expected {expected}, found {text:?}"))
         };
-        let first = first.trim();
-        match first.strip_suffix("windows").or_else(|| first.strip_suffix("window")) {
-            Some(n) => n.trim().parse().map(ReferenceChoice::FirstWindows).map_err(|_| fault()),
-            None => humantime::parse_duration(first).map(ReferenceChoice::FirstDuration).map_err(|_| fault()),
+        let windows = |text: &str| text.strip_suffix("windows").or_else(|| text.strip_suffix("window")).map(|n| n.trim().parse::<u64>());
+        let span = |text: &str| humantime::parse_duration(text).map_err(|_| fault());
+        match text.split_once(':').map(|(mode, rest)| (mode, rest.trim())) {
+            Some(("first", rest)) => match windows(rest) {
+                Some(n) => n.map(ReferenceChoice::FirstWindows).map_err(|_| fault()),
+                None => span(rest).map(ReferenceChoice::FirstDuration),
+            },
+            Some(("rolling", rest)) => match windows(rest) {
+                Some(n) => n.map(ReferenceChoice::RollingWindows).map_err(|_| fault()),
+                None => span(rest).map(ReferenceChoice::RollingDuration),
+            },
+            Some(("model", version)) if !version.is_empty() => Ok(ReferenceChoice::OfModel(version.to_owned())),
+            Some(("model", _)) => Err(fault()),
+            _ if text.is_empty() => Err(fault()),
+            _ => Ok(ReferenceChoice::Named(text.to_owned())),
         }
     }
 }
@@ -169,13 +195,17 @@ mod tests {
     }
 
     #[test]
-    fn a_reference_is_a_name_or_the_first_windows() {
+    fn a_reference_is_a_name_or_windows_or_another_models() {
         let choice = |text: &str| DriftSettings { reference: text.into(), ..DriftSettings::default() }.reference_choice();
         assert_eq!(choice("first:14d"), Ok(ReferenceChoice::FirstDuration(14 * 24 * HOUR)));
         assert_eq!(choice("first:14d").unwrap().first_windows(HOUR), Some(336));
         assert_eq!(choice("first:8 windows"), Ok(ReferenceChoice::FirstWindows(8)));
         assert_eq!(choice("spring"), Ok(ReferenceChoice::Named("spring".into())));
-        for bad in ["", "first:", "first:x", "first:-1 windows"] {
+        assert_eq!(choice("rolling:14d"), Ok(ReferenceChoice::RollingDuration(14 * 24 * HOUR)));
+        assert_eq!(choice("rolling:28 windows"), Ok(ReferenceChoice::RollingWindows(28)));
+        assert_eq!(choice("model:v11"), Ok(ReferenceChoice::OfModel("v11".into())));
+        assert_eq!(choice("model:v11").unwrap().first_windows(HOUR), Some(336));
+        for bad in ["", "first:", "first:x", "first:-1 windows", "rolling:", "rolling:x windows", "model:"] {
             assert!(choice(bad).is_err(), "{bad}");
         }
     }

@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::drift::report::{AlertState, Crossing, Direction};
+use crate::drift::report::{AlertState, Crossing, Direction, MovedWith};
 use crate::drift::stream::StreamId;
 
 /// What an operator did to an alert.
@@ -134,6 +134,21 @@ pub struct AlertListing {
     pub exposure: f64,
     /// Name of the reference.
     pub reference: String,
+    /// Ratio of activations a record since the change point.
+    #[serde(default)]
+    pub rate_ratio: Option<f64>,
+    /// Lower 95 % limit of that.
+    #[serde(default)]
+    pub rate_low: Option<f64>,
+    /// Upper 95 % limit.
+    #[serde(default)]
+    pub rate_high: Option<f64>,
+    /// The larger alert it is told with: `family:N` or `dense`.
+    #[serde(default)]
+    pub part_of: Option<String>,
+    /// Other streams that were moving.
+    #[serde(default)]
+    pub moved_with: Vec<MovedWith>,
     /// Minimum detectable ratio at this volume; null where there is none.
     pub mde_ratio: Option<f64>,
     /// Crossings written on it.
@@ -173,6 +188,11 @@ impl AlertListing {
             threshold_log: opened.threshold_log,
             exposure: opened.exposure,
             reference: opened.reference.clone(),
+            rate_ratio: last.rate_ratio,
+            rate_low: last.rate_low,
+            rate_high: last.rate_high,
+            part_of: opened.part_of.clone(),
+            moved_with: opened.moved_with.clone(),
             mde_ratio: finite(opened.mde_ratio),
             crossings: alert.n_crossings,
             ended: alert.ended_ms,

@@ -57,30 +57,34 @@ impl Alternatives {
     /// (at most `b/1.1`), within `[min(.05, b/3), max(8, 3 b)]`.
     #[must_use]
     pub fn new(models: &[StreamModel], rule: GateRule, threshold_log: f64) -> Self {
-        let needed = (N_ALTERNATIVES as f64).ln() + threshold_log;
-        let streams = models
-            .iter()
-            .map(|model| {
-                let gate = rule.gate(model.effective_count);
-                let nats = needed * model.dispersion / model.mean_expected.max(1e-9);
-                let mut this = StreamAlternatives {
-                    per_count: [0.0; N_ALTERNATIVES],
-                    per_expected: [0.0; N_ALTERNATIVES],
-                    gate,
-                    dispersion: model.dispersion,
-                };
-                for (i, delay) in DELAYS.iter().enumerate() {
-                    let up = clip(ratio_above(nats / delay, gate.up), gate.up * EDGE, MAX_RATIO.max(3.0 * gate.up));
-                    let down = clip(ratio_below(nats / delay, gate.down), MIN_RATIO.min(gate.down / 3.0), gate.down / EDGE);
-                    for (k, ratio, edge) in [(i, up, gate.up), (N_PER_SIDE + i, down, gate.down)] {
-                        this.per_count[k] = (ratio / edge).ln() / model.dispersion;
-                        this.per_expected[k] = (ratio - edge) / model.dispersion;
-                    }
-                }
-                this
-            })
-            .collect();
-        Self { streams, threshold_log, cap: CAP_PART * threshold_log }
+        let mut all = Self { streams: Vec::new(), threshold_log, cap: CAP_PART * threshold_log };
+        all.streams = models.iter().map(|model| all.stream(*model, rule)).collect();
+        all
+    }
+
+    /// Looks for other ratios in one stream: its model has changed.
+    pub fn replace(&mut self, stream: usize, model: StreamModel, rule: GateRule) {
+        self.streams[stream] = self.stream(model, rule);
+    }
+
+    fn stream(&self, model: StreamModel, rule: GateRule) -> StreamAlternatives {
+        let gate = rule.gate(model.effective_count);
+        let nats = self.needed() * model.dispersion / model.mean_expected.max(1e-9);
+        let mut this = StreamAlternatives {
+            per_count: [0.0; N_ALTERNATIVES],
+            per_expected: [0.0; N_ALTERNATIVES],
+            gate,
+            dispersion: model.dispersion,
+        };
+        for (i, delay) in DELAYS.iter().enumerate() {
+            let up = clip(ratio_above(nats / delay, gate.up), gate.up * EDGE, MAX_RATIO.max(3.0 * gate.up));
+            let down = clip(ratio_below(nats / delay, gate.down), MIN_RATIO.min(gate.down / 3.0), gate.down / EDGE);
+            for (k, ratio, edge) in [(i, up, gate.up), (N_PER_SIDE + i, down, gate.down)] {
+                this.per_count[k] = (ratio / edge).ln() / model.dispersion;
+                this.per_expected[k] = (ratio - edge) / model.dispersion;
+            }
+        }
+        this
     }
 
     /// Nats that must be gathered for a crossing: `ln(4 A m / w)`.

@@ -118,6 +118,13 @@ impl Evidence {
         began.is_finite().then(|| Run { began_ms: began as i64, count: run[1], expected: run[2] })
     }
 
+    /// Largest Lorden sum of both sides, in nats: how much speaks for a change that is going on.
+    #[must_use]
+    pub fn run_nats(&self, stream: usize) -> f64 {
+        let runs = &self.runs[stream * 2 * RUN..(stream + 1) * 2 * RUN];
+        runs[0].max(runs[RUN])
+    }
+
     /// Forgets what a stream has gathered: after a crossing.
     pub fn reset(&mut self, stream: usize) {
         self.r[stream * N_ALTERNATIVES..(stream + 1) * N_ALTERNATIVES].fill(0.0);

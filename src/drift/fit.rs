@@ -53,6 +53,7 @@ pub(super) fn fit_streams(kept: &[&ObservedWindow], season: Season, layout: &Str
     let columns = count(season.n_columns());
     rates.effective_count = rates.count.iter().zip(&rates.dispersion).map(|(count, phi)| count / (phi * columns)).collect();
 
+    (rates.fired_rate, rates.fired_dispersion) = fired(&windows, &rates, &design, layout.n_latents, df);
     let volumes: Vec<f64> = windows.iter().map(|all| all.units(settings.unit)).collect();
     let mean_volume = volumes.iter().sum::<f64>() / count(volumes.len());
     let sigma_w = wander_without_families(&y, &mu, &rates, layout, &least_squares);
@@ -75,9 +76,41 @@ pub(super) fn fit_segments(
         let windows: Vec<&Observed> = kept.iter().map(|window| window.segments.get(name).unwrap_or(&nothing)).collect();
         let mut levels = fit_levels(&windows, streams, layout, settings);
         levels.volume_share = volume(name) / global_volume;
+        levels.fired_rate = fired_in_segment(&windows, &streams.rates.fired_rate);
         levels
     };
     names.into_iter().map(|name| (name.to_owned(), fit(name))).collect()
+}
+
+/// Activations a record of each latent and their overdispersion about the season of its presence; empty where
+/// a window does not count them.
+fn fired(windows: &[&Observed], rates: &StreamRates, design: &[Vec<f64>], n_latents: usize, df: f64) -> (Vec<f64>, Vec<f64>) {
+    if windows.is_empty() || windows.iter().any(|window| window.fired.len() != n_latents) {
+        return (Vec::new(), Vec::new());
+    }
+    let records: f64 = windows.iter().map(|window| window.records).sum();
+    let rate: Vec<f64> =
+        (0..n_latents).map(|j| windows.iter().map(|window| window.fired[j]).sum::<f64>().max(0.5) / records.max(1.0)).collect();
+    let (mut at, mut spread) = (Vec::new(), vec![0.0; n_latents]);
+    for (window, x) in windows.iter().zip(design) {
+        rates.rates(x, &mut at);
+        for (j, spread) in spread.iter_mut().enumerate() {
+            let expected = window.records * rate[j] * at[j] / rates.mean_rate[j];
+            *spread += if expected > 0.0 { (window.fired[j] - expected).powi(2) / expected } else { 0.0 };
+        }
+    }
+    (rate, spread.into_iter().map(|spread| (spread / df).max(1.0)).collect())
+}
+
+/// The same rate in a segment, drawn to the global one as its level is.
+fn fired_in_segment(windows: &[&Observed], global: &[f64]) -> Vec<f64> {
+    let counted: Vec<&&Observed> = windows.iter().filter(|window| window.fired.len() == global.len()).collect();
+    let records: f64 = counted.iter().map(|window| window.records).sum();
+    let level = |(j, rate): (usize, &f64)| {
+        let fired: f64 = counted.iter().map(|window| window.fired[j]).sum();
+        rate * (fired + LEVEL_PRIOR) / (records * rate + LEVEL_PRIOR)
+    };
+    global.iter().enumerate().map(level).collect()
 }
 
 fn fit_levels(windows: &[&Observed], streams: &FittedStreams, layout: &StreamLayout, settings: &JudgeSettings) -> SegmentLevels {
@@ -104,7 +137,7 @@ fn fit_levels(windows: &[&Observed], streams: &FittedStreams, layout: &StreamLay
         .map(|j| 1.0 / (dispersion[j] / (counts[j] + LEVEL_PRIOR) + 1.0 / streams.rates.effective_count[global[j]].max(0.5)))
         .collect();
     let entities = total_entities(windows.iter().copied());
-    SegmentLevels { level, dispersion, effective_count, mean_expected, count: counts, entities, volume_share: 0.0 }
+    SegmentLevels { level, dispersion, effective_count, mean_expected, count: counts, fired_rate: Vec::new(), entities, volume_share: 0.0 }
 }
 
 /// Position in `layout` of each stream of the same layout without families.

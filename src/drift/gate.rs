@@ -6,6 +6,9 @@
 
 use crate::drift::special::{gamma_p_inverse, normal_cdf};
 
+/// Widest gate: the limits of the reference's count at 1 % a side.
+const MAX_Z: f64 = 2.33;
+
 /// The gate of one stream: `down <= r <= up` is the null hypothesis on the ratio.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Gate {
@@ -27,7 +30,13 @@ impl GateRule {
     #[must_use]
     pub fn new(n_windows: f64, n_columns: f64, sigma_w: f64, min_effect: f64) -> Self {
         let share = n_columns / n_windows;
-        Self { z: (12.0 * share).min(2.33), half_width: min_effect.max((1.25 + 24.0 * share) * sigma_w) }
+        Self { z: (12.0 * share).min(MAX_Z), half_width: min_effect.max((1.25 + 24.0 * share) * sigma_w) }
+    }
+
+    /// The widest such rule, for a level known from a few windows alone.
+    #[must_use]
+    pub fn widest(self) -> Self {
+        Self { z: MAX_Z, ..self }
     }
 
     /// Gate of a stream with `effective_count` C' = C/(phi K) in the reference:

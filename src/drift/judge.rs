@@ -17,21 +17,22 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::drift::alternatives::Alternatives;
+use crate::drift::accepted::{AcceptError, AcceptedLevel};
 use crate::drift::budget::{global_share, segment_share, threshold_log};
 use crate::drift::channel::{Channel, ChannelState, Place};
 use crate::drift::closed::{ALL, ClosedWindow};
 use crate::drift::concentration::frequent;
-use crate::drift::contract::unreferenced;
 use crate::drift::divergence::divergences;
-use crate::drift::fit::segment_columns;
 use crate::drift::gate::GateRule;
 use crate::drift::least_squares::count;
 use crate::drift::observed::{Observed, ObservedWindow};
 use crate::drift::reference::Reference;
 use crate::drift::report::{AlertChange, DriftReport, SegmentReport, Verdict};
 use crate::drift::settings::{CountingUnit, JudgeSettings};
+use crate::drift::stream::StreamId;
+use crate::drift::sums::{mix_distance, summed};
 use crate::drift::thin::{Merged, Readiness};
+use crate::drift::unjudged::blank_report;
 
 /// Mix distance from which the reference is known too badly at the window's session lengths.
 const MAX_MIX_DISTANCE: f64 = 2.5;
@@ -106,7 +107,13 @@ impl ModelJudge {
             let n_latents = reference.layout.n_latents;
             let frequent = if shared { frequent(&mean_expected[..n_latents]) } else { Vec::new() };
             let n_shared = if segment == ALL { reference.layout.n_concepts() } else { n_latents };
-            Channel::new(segment, streams, Alternatives::new(&models, rule, threshold), frequent, n_shared)
+            Channel::new(
+                segment,
+                streams,
+                (models, rule, threshold),
+                (frequent, n_shared),
+                (reference.layout.families.clone(), reference.rates.fired_dispersion.clone()),
+            )
         };
         let rates = &reference.rates;
         let all = channel(ALL, reference.layout.streams(), rates.models(), &rates.mean_expected, global_share(n_segments));
@@ -131,6 +138,12 @@ impl ModelJudge {
     #[must_use]
     pub fn streams_tested(&self) -> usize {
         self.channels.values().map(|channel| channel.streams.len()).sum()
+    }
+
+    /// Start of the last window it saw.
+    #[must_use]
+    pub fn last_start_ms(&self) -> Option<i64> {
+        self.last_start_ms
     }
 
     /// Whether a window that starts then was judged before: a replay.
@@ -205,10 +218,35 @@ impl ModelJudge {
         self.last_start_ms = state.last_start_ms;
         for (name, stored) in state.channels {
             if let Some(channel) = self.channels.get_mut(&name) {
-                channel.state = stored;
+                channel.restore(stored);
             }
         }
         Ok(())
+    }
+
+    /// Goes on against another reference: evidence and alerts of streams that both test are kept, levels
+    /// accepted against the old one are not.
+    ///
+    /// # Errors
+    /// As [`ModelJudge::new`].
+    pub fn renewed(self, reference: Arc<Reference>) -> Result<Self, JudgeError> {
+        let mut next = Self::new(reference, self.settings)?;
+        next.last_start_ms = self.last_start_ms;
+        for (name, old) in self.channels {
+            if let Some(channel) = next.channels.get_mut(&name).filter(|channel| channel.streams == old.streams) {
+                channel.restore(ChannelState { accepted: BTreeMap::new(), pending: Merged::default(), ..old.state });
+            }
+        }
+        Ok(next)
+    }
+
+    /// Makes the recent level of a stream in ALERT what is expected of it from the next window on. The alert is over.
+    ///
+    /// # Errors
+    /// The stream is not tested in that segment, or is not in ALERT.
+    pub fn accept(&mut self, segment: &str, stream: StreamId) -> Result<AcceptedLevel, AcceptError> {
+        let not_tested = || AcceptError::NotTested { segment: segment.to_owned(), stream };
+        self.channels.get_mut(segment).ok_or_else(not_tested)?.accept(stream)
     }
 
     fn verdict_on_whole(&self, window: &ObservedWindow, all: &Observed) -> Option<(Verdict, Option<String>)> {
@@ -247,7 +285,7 @@ impl ModelJudge {
         };
         if let Some((verdict, why)) = whole.or(broken) {
             (report.verdict, report.why) = (verdict, why);
-            report.streams = channel.held_reports();
+            (report.streams, report.parts) = (channel.held_reports(), channel.parts());
             return report;
         }
         let summed = summed(&self.reference, &self.settings, name, window.start_ms, observed, x, rates);
@@ -282,47 +320,8 @@ impl ModelJudge {
         } else {
             report.streams = channel.held_reports();
         }
+        report.parts = channel.parts();
         report
-    }
-}
-
-/// What is said of a window while there is no reference, or none that fits: counts, contract, no verdict.
-#[must_use]
-pub fn warmup_report(window: &ClosedWindow, verdict: Verdict) -> DriftReport {
-    let observed = ObservedWindow::of(window, CountingUnit::Records, None, false);
-    // Missing records come before a missing reference: such a window will not be in it.
-    let verdict = if window.incomplete.is_some() { Verdict::Incomplete } else { verdict };
-    let mut segments: Vec<SegmentReport> = observed.segments.iter().map(|(name, segment)| blank_report(name, segment, verdict)).collect();
-    if verdict == Verdict::Incomplete && segments.is_empty() {
-        segments.push(blank_report(ALL, &Observed::default(), verdict));
-    }
-    segments.iter_mut().for_each(|report| report.why.clone_from(&window.incomplete));
-    segments.sort_by_key(|report| report.segment != ALL);
-    DriftReport {
-        start_ms: window.start_ms,
-        end_ms: window.end_ms,
-        model_version: window.model_version.clone(),
-        reference: None,
-        segments,
-        changes: Vec::new(),
-    }
-}
-
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts of records and entities, below 2^53")]
-fn blank_report(segment: &str, observed: &Observed, verdict: Verdict) -> SegmentReport {
-    SegmentReport {
-        segment: segment.to_owned(),
-        verdict,
-        why: None,
-        records: observed.records as u64,
-        entities: observed.n_entities() as u64,
-        units: None,
-        streams: Vec::new(),
-        concentration: None,
-        session_mix: None,
-        contract: unreferenced(observed),
-        psi: None,
-        js: None,
     }
 }
 
@@ -340,43 +339,6 @@ fn check(reference: &Reference, settings: &JudgeSettings) -> Result<(), JudgeErr
     }
 }
 
-/// Counts, expectations and exposures of one segment in one window.
-fn summed(
-    reference: &Reference,
-    settings: &JudgeSettings,
-    name: &str,
-    start_ms: i64,
-    observed: &Observed,
-    x: &[f64],
-    rates: &[f64],
-) -> Merged {
-    let mut sums =
-        Merged { n_windows: 1, start_ms, entities: observed.entities, units: observed.units(settings.unit), ..Merged::default() };
-    let volume = reference.expected_volume(x);
-    match reference.segments.get(name) {
-        None => {
-            observed.stream_counts(&reference.layout, &mut sums.y);
-            reference.exposure(&reference.layout, observed, &mut sums.exposure);
-            sums.mu = sums.exposure.iter().zip(rates).map(|(e, rate)| e * rate).collect();
-            sums.expected_units = volume;
-        }
-        Some(levels) => {
-            let own = reference.layout.without_families();
-            observed.stream_counts(&own, &mut sums.y);
-            reference.exposure(&own, observed, &mut sums.exposure);
-            let own_rates = segment_columns(&reference.layout).into_iter().map(|j| rates[j]).zip(&levels.level);
-            sums.mu = sums.exposure.iter().zip(own_rates).map(|(e, (rate, level))| e * rate * level).collect();
-            sums.expected_units = volume * levels.volume_share;
-        }
-    }
-    sums
-}
-
-fn mix_distance(reference: &Reference, name: &str, window: &Merged) -> Option<f64> {
-    let then = reference.segments.get(name).map_or(&reference.entities, |levels| &levels.entities);
-    reference.curve.as_ref().map(|curve| curve.mix_distance(&window.entities, then))
-}
-
 fn describe(
     window: &Merged,
     n_latents: usize,
@@ -388,7 +350,7 @@ fn describe(
 
 fn evidence_of(change: &AlertChange) -> f64 {
     match change {
-        AlertChange::Opened(crossing) | AlertChange::CrossedAgain(crossing) => crossing.evidence_log,
+        AlertChange::Opened(crossing) | AlertChange::CrossedAgain(crossing) | AlertChange::Relapsing(crossing) => crossing.evidence_log,
         AlertChange::Recovered { .. } => f64::NEG_INFINITY,
     }
 }

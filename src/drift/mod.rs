@@ -1,5 +1,6 @@
 //! Counting and judging as mathematics: no I/O, no clock, no logging; same input, same bytes.
 
+pub mod accepted;
 pub mod alert;
 pub mod alternatives;
 pub mod budget;
@@ -15,15 +16,19 @@ pub mod exposure;
 mod fit;
 pub mod gap;
 pub mod gate;
+pub mod grouping;
+mod intervals;
 pub mod judge;
 pub mod least_squares;
 pub mod observed;
 pub mod packed;
 pub mod partition;
 pub mod presence;
+mod rate_runs;
 pub mod reference;
 mod reference_fit;
 pub mod report;
+pub mod rolling;
 pub mod season;
 pub mod segment;
 mod self_check;
@@ -32,6 +37,8 @@ pub mod special;
 pub mod state;
 pub mod stream;
 pub mod stream_rates;
+mod sums;
 pub mod thin;
+pub mod unjudged;
 pub mod wander;
 pub mod window;

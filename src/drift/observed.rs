@@ -14,6 +14,8 @@ pub struct Observed {
     pub latents: Vec<f64>,
     /// The same by session-length bucket, `[12 * m]`, bucket-major; `_all` of a reference only, else empty.
     pub by_bucket: Vec<f64>,
+    /// Records in which each latent fired, `[m]`; empty where only the unit of counting is known (a file), or records are the unit.
+    pub fired: Vec<f64>,
     /// Entities by session-length bucket.
     pub entities: [f64; N_BUCKETS],
     /// Records.
@@ -78,6 +80,7 @@ impl Observed {
         Self {
             latents,
             by_bucket: if by_bucket { floats(&counts.presence_by_bucket) } else { Vec::new() },
+            fired: if unit == CountingUnit::Records { Vec::new() } else { floats(&counts.fired) },
             entities: counts.entities.map(|n| n as f64),
             records,
             kish_exposure: if counts.kish_exposure == 0 { records } else { weighted(counts.kish_exposure) },

@@ -182,6 +182,9 @@ pub struct SegmentReport {
     /// included; `None` where nothing was judged.
     #[serde(default)]
     pub units: Option<f64>,
+    /// Streams in ALERT that are told with a larger alert, and with which: `family:N` or `dense`.
+    #[serde(default)]
+    pub parts: Vec<(StreamId, String)>,
     /// Streams, in the model's order; empty before a reference exists.
     pub streams: Vec<StreamReport>,
     /// Concentration factor c.
@@ -206,6 +209,19 @@ impl SegmentReport {
         let whole = self.units.filter(|_| of_entities).unwrap_or(stream.exposure);
         if whole > 0.0 { (stream.count / whole, stream.expected / whole) } else { (0.0, 0.0) }
     }
+}
+
+/// Another stream that was moving when an alert was raised.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MovedWith {
+    /// Which.
+    pub stream: StreamId,
+    /// Its ratio since its own change point.
+    pub ratio: f64,
+    /// Its evidence for a run that goes on, nats.
+    pub nats: f64,
+    /// Whether it shares a family with the stream of the alert, or is that family.
+    pub same_family: bool,
 }
 
 /// `M >= A m / w` in a window.
@@ -245,6 +261,21 @@ pub struct Crossing {
     pub mde_ratio: f64,
     /// Name of the reference it was judged against.
     pub reference: String,
+    /// Ratio of activations a record since the change point, where they are counted apart from presence.
+    #[serde(default)]
+    pub rate_ratio: Option<f64>,
+    /// Lower 95 % limit of that.
+    #[serde(default)]
+    pub rate_low: Option<f64>,
+    /// Upper 95 % limit.
+    #[serde(default)]
+    pub rate_high: Option<f64>,
+    /// The larger alert it is told with: `family:N` or `dense`; `None`: told by itself.
+    #[serde(default)]
+    pub part_of: Option<String>,
+    /// Other streams of the segment that were moving, most evidence first.
+    #[serde(default)]
+    pub moved_with: Vec<MovedWith>,
 }
 
 /// State of an alert.
@@ -267,6 +298,9 @@ pub enum AlertChange {
     Opened(Crossing),
     /// A stream in ALERT crossed again: written on the same alert.
     CrossedAgain(Crossing),
+    /// A stream that recovered lately crossed once: written on the alert that is over. A second crossing
+    /// soon after opens a new one.
+    Relapsing(Crossing),
     /// A stream left ALERT.
     Recovered {
         /// Segment.

@@ -30,6 +30,12 @@ pub struct StreamRates {
     /// Mean mu over its windows.
     #[serde(with = "packed")]
     pub mean_expected: Vec<f64>,
+    /// Activations a record of each latent, `[m]`; empty where they are not counted apart.
+    #[serde(with = "packed", default)]
+    pub fired_rate: Vec<f64>,
+    /// Overdispersion of the activations of each latent over its windows, at least 1, `[m]`.
+    #[serde(with = "packed", default)]
+    pub fired_dispersion: Vec<f64>,
 }
 
 impl StreamRates {
@@ -70,6 +76,9 @@ pub struct SegmentLevels {
     /// Counts over the reference.
     #[serde(with = "packed")]
     pub count: Vec<f64>,
+    /// Activations a record of each latent, `[m]`; empty where they are not counted apart.
+    #[serde(with = "packed", default)]
+    pub fired_rate: Vec<f64>,
     /// Entities by bucket over its windows.
     pub entities: [f64; N_BUCKETS],
     /// Share of the volume of `_all`.

@@ -27,6 +27,12 @@ pub struct Merged {
     /// Exposures.
     #[serde(with = "packed")]
     pub exposure: Vec<f64>,
+    /// Records in which each latent fired; empty where that is not counted apart.
+    #[serde(with = "packed", default)]
+    pub fired: Vec<f64>,
+    /// Expected of those.
+    #[serde(with = "packed", default)]
+    pub fired_expected: Vec<f64>,
     /// Entities by bucket.
     pub entities: [f64; N_BUCKETS],
     /// Units (entities or records).
@@ -59,6 +65,8 @@ impl Merged {
         add_dense(&mut self.y, &other.y);
         add_dense(&mut self.mu, &other.mu);
         add_dense(&mut self.exposure, &other.exposure);
+        add_dense(&mut self.fired, &other.fired);
+        add_dense(&mut self.fired_expected, &other.fired_expected);
         self.entities.iter_mut().zip(other.entities).for_each(|(a, b)| *a += b);
         self.units += other.units;
         self.expected_units += other.expected_units;

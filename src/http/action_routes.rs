@@ -36,6 +36,9 @@ pub(super) async fn act(
     if body.until.is_some_and(|until| until <= at_ms || action != ActionKind::Mute) {
         return Err(ApiError::bad_request("until belongs to mute, and lies in the future"));
     }
+    if body.until.is_none() && action == ActionKind::Mute {
+        return Err(ApiError::bad_request("a mute needs its end: \"until\": an RFC 3339 time"));
+    }
     let action = AlertAction { action, who: body.who, why: body.why, at_ms, until_ms: body.until };
     let done = send(&state, ActionRequest::Alert { id, action }).await?;
     let alert = done.ok_or_else(|| ApiError::not_found(format!("no alert {id}")))?;

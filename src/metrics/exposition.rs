@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::drift::report::{ContractReport, SegmentReport, StreamReport, StreamState, Verdict};
 use crate::metrics::gzip::Deflated;
+use crate::metrics::quiet::quiet_series;
 use crate::metrics::registry::ProcessMetrics;
 use crate::metrics::selection::{Exported, Limits, Selection, stream_labels};
-use crate::metrics::text::{Text, labels, readable};
+use crate::metrics::text::{Text, count, labels, readable, seconds};
 use crate::snapshot::{Live, LiveState, ModelPicture, Snapshot, SnapshotCell};
 
 /// Name of the marked test alert's model, segment and stream.
@@ -127,6 +128,7 @@ fn write(snapshot: &Snapshot, selection: &Selection, test_alert: bool, capacity:
         name_series(&mut text, snapshot, selection, test_alert);
     }
     if snapshot.judging {
+        quiet_series(&mut text, snapshot);
         judge_series(&mut text, snapshot);
     }
     text.counter("recsae_series_dropped_total", "Drift series kept out by the cap, each time a snapshot was written.");
@@ -282,16 +284,6 @@ fn test_stream() -> (String, StreamReport) {
 
 fn broken(contract: &ContractReport, verdict: Verdict) -> f64 {
     f64::from(u8::from(contract.broken.is_some() || verdict == Verdict::ContractBroken))
-}
-
-#[expect(clippy::cast_precision_loss, reason = "exact below 2^53, and a metric is a float")]
-fn count(n: u64) -> f64 {
-    n as f64
-}
-
-#[expect(clippy::cast_precision_loss, reason = "exact for 285,000 years of milliseconds")]
-fn seconds(ms: i64) -> f64 {
-    ms as f64 / 1000.0
 }
 
 #[cfg(test)]

@@ -9,5 +9,6 @@ pub mod registry;
 pub mod exposition;
 
 pub mod gzip;
+mod quiet;
 pub mod selection;
 mod text;

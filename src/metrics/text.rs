@@ -79,3 +79,13 @@ pub(super) fn labels(pairs: &[(&str, &str)]) -> String {
 pub(super) fn readable(text: &str) -> String {
     text.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
+
+#[expect(clippy::cast_precision_loss, reason = "exact below 2^53, and a metric is a float")]
+pub(super) fn count(n: u64) -> f64 {
+    n as f64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "exact for 285,000 years of milliseconds")]
+pub(super) fn seconds(ms: i64) -> f64 {
+    ms as f64 / 1000.0
+}

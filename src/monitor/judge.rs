@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use crate::drift::alert::{ActionKind, Alert, AlertAction};
 use crate::drift::closed::ALL;
 use crate::drift::report::{AlertChange, DriftReport, Verdict};
 use crate::fault;
@@ -106,7 +107,7 @@ impl Judge {
                 self.judge_due(shutdown)?;
             }
             JudgeCommand::Act { alert, action, reply } => {
-                drop(reply.send(self.store.act(alert, &action)));
+                drop(reply.send(act(&mut self.store, &mut self.versions, alert, &action)));
                 self.publish()?;
             }
             JudgeCommand::PutReference { reference, reply } => {
@@ -218,7 +219,7 @@ impl Judge {
                     "drift alert opened"
                 );
             }
-            AlertChange::CrossedAgain(_) => {}
+            AlertChange::CrossedAgain(_) | AlertChange::Relapsing(_) => {}
             AlertChange::Recovered { segment, stream, .. } => tracing::info!(%stream, %segment, "drift alert recovered"),
         }
     }
@@ -276,6 +277,28 @@ impl Judge {
         });
         Ok(())
     }
+}
+
+/// An operator's act on an alert; accepting changes the detectors, in the same transaction.
+///
+/// # Errors
+/// As [`Store::act`] and [`Store::accept`], or the detectors do not hold that alert.
+pub fn act(store: &mut Store, versions: &mut [Version], alert: i64, action: &AlertAction) -> Result<Alert, StoreError> {
+    if action.action != ActionKind::Accept {
+        return store.act(alert, action);
+    }
+    let not_found = |what, name: &str| StoreError::NotFound { what, name: name.to_owned() };
+    let opened = store.read().alert(alert)?.ok_or_else(|| not_found("alert", &alert.to_string()))?.opened;
+    let version = versions.iter_mut().find(|version| version.label() == opened.model_version);
+    let version = version.ok_or_else(|| not_found("model version", &opened.model_version))?;
+    let (judge, state) = version.accepting(&opened.segment, opened.stream).map_err(|error| match error {
+        MonitorError::Store(error) => error,
+        other => StoreError::Refused(other.to_string()),
+    })?;
+    let accepted = store.accept(alert, action, &state)?;
+    version.adopt(judge);
+    tracing::info!(alert, stream = %opened.stream, segment = %opened.segment, factor = state.factor, "level accepted");
+    Ok(accepted)
 }
 
 /// `incomplete` because of split entities has a verdict of its own, so that it can be alerted on.

@@ -20,7 +20,7 @@ use crate::monitor::counting::fit;
 use crate::monitor::error::MonitorError;
 use crate::monitor::intake::{Intake, IntakeRules, Taken};
 use crate::monitor::models::Models;
-use crate::monitor::setup::fields;
+use crate::monitor::setup::segment_fields;
 use crate::record::TopicPartition;
 use crate::sae::activation::SparseActivations;
 use crate::sae::latent::LatentId;
@@ -188,7 +188,7 @@ impl Reread {
             needs_entity: settings.counting.unit != CountingUnit::Records,
             future_tolerance_ms: i64::try_from(settings.window.future_tolerance.as_millis()).unwrap_or(i64::MAX),
         };
-        let table = SegmentTable::new(fields(settings), settings.segments.max.max(n_segments + 2));
+        let table = SegmentTable::new(segment_fields(settings), settings.segments.max.max(n_segments + 2));
         Ok(Intake::new(decoder, rules, self.models.index.clone(), table, &self.models.widths()))
     }
 }

@@ -178,7 +178,7 @@ impl Setup {
             needs_entity: settings.counting.unit != CountingUnit::Records,
             future_tolerance_ms: ms(settings.window.future_tolerance),
         };
-        let table = SegmentTable::new(fields(settings), settings.segments.max);
+        let table = SegmentTable::new(segment_fields(settings), settings.segments.max);
         let intake = Intake::new(decoder, rules, self.models.index.clone(), table, &self.models.widths());
         let encoders = self.models.encoders(settings)?;
         let dead_letters = self.producer.as_ref().map(|producer| DeadLetters::new(Arc::clone(producer), &settings.kafka.dead_letter_topic));
@@ -207,7 +207,8 @@ impl Setup {
 const MIN_SEGMENT_RECORDS: u64 = 20;
 
 /// Names of segment fields and pairs as configured.
-pub(super) fn fields(settings: &Settings) -> SegmentFields {
+#[must_use]
+pub fn segment_fields(settings: &Settings) -> SegmentFields {
     let names: Vec<String> = settings.segments.fields.iter().map(|field| field.trim_start_matches("header:").to_owned()).collect();
     let position = |field: &String| settings.segments.fields.iter().position(|known| known == field);
     let pairs = settings.segments.pairs.iter().filter_map(|[a, b]| position(a).zip(position(b))).collect();

@@ -7,18 +7,23 @@ use std::sync::Arc;
 use crate::bundle::Bundle;
 use crate::config::ReferenceChoice;
 use crate::drift::closed::ClosedWindow;
-use crate::drift::judge::{ModelJudge, warmup_report};
+use crate::drift::judge::ModelJudge;
 use crate::drift::reference::Reference;
 use crate::drift::reference::SelfCheck;
 use crate::drift::report::{DriftReport, Verdict};
+use crate::drift::rolling::Rolling;
 use crate::drift::settings::JudgeSettings;
 use crate::drift::stream::StreamId;
+use crate::drift::unjudged::warmup_report;
 use crate::monitor::error::MonitorError;
 use crate::sae::latent::LatentId;
 use crate::snapshot::{ConceptName, HISTORY_WINDOWS, ModelPicture, RateHistory, ReferenceFacts};
+use crate::store::alerts::AcceptedState;
 use crate::store::reader::WindowQuery;
 use crate::store::references::ReferenceEntry;
 use crate::store::{Store, StoreError};
+
+mod renewal;
 
 /// One model version under judgement.
 pub struct Version {
@@ -29,6 +34,10 @@ pub struct Version {
     first_windows: Option<usize>,
     /// The named reference that cannot be used yet, and why.
     waits_for: Option<(String, String)>,
+    /// The model version whose reference this one is judged by, where it is not its own.
+    of_model: Option<String>,
+    is_rolling: bool,
+    rolling: Option<Rolling<ClosedWindow>>,
     judge: Option<ModelJudge>,
     created_ms: i64,
     gathered: Vec<ClosedWindow>,
@@ -57,16 +66,26 @@ impl Version {
             settings,
             first_windows: first_windows.and_then(|n| usize::try_from(n).ok()),
             waits_for: None,
+            of_model: match choice {
+                ReferenceChoice::OfModel(other) if other != label => Some(other.clone()),
+                _ => None,
+            },
+            is_rolling: choice.is_rolling(),
+            rolling: None,
             judge: None,
             created_ms: 0,
             gathered: Vec::new(),
             history: RateHistory::default(),
             last: None,
         };
+        let first = version.first_name(store.lineage());
+        let wanted = if version.is_rolling { version.newest_rolling(store)?.unwrap_or(first) } else { first };
         if let ReferenceChoice::Named(name) = choice {
             version.waits_for = Some((name.clone(), String::new()));
             version.take_up_named(store)?;
-        } else if let Some((entry, reference)) = store.read().fitted(&version.first_name(store.lineage()))? {
+        } else if version.of_model.is_some() {
+            version.take_other(store)?;
+        } else if let Some((entry, reference)) = store.read().fitted(&wanted)? {
             version.take_up(&entry, reference, store)?;
         } else {
             let query = WindowQuery { model_version: Some(version.label.clone()), ..WindowQuery::default() };
@@ -75,6 +94,7 @@ impl Version {
                 Ok::<(), StoreError>(())
             })?;
         }
+        version.refill_rolling(store)?;
         version.recall(store)?;
         Ok(version)
     }
@@ -156,11 +176,15 @@ impl Version {
                 }
                 report
             }
+            (None, None) if self.of_model.is_some() => warmup_report(window, Verdict::InsufficientReference),
             (None, None) => {
                 self.gathered.push(window.clone());
                 warmup_report(window, Verdict::Warmup)
             }
         };
+        if let (Some(rolling), Some(_)) = (&mut self.rolling, &self.judge) {
+            rolling.push(window.clone(), &report);
+        }
         self.history.push(&report);
         self.last = Some(Arc::new(report.clone()));
         report
@@ -175,12 +199,40 @@ impl Version {
         rmp_serde::to_vec_named(&judge.state()).map_err(|error| MonitorError::damaged("detector state", &self.label, &error))
     }
 
+    /// What accepting the level of a stream in ALERT would make of the detectors, not yet in use: it is
+    /// stored first, then [`Version::adopt`]ed.
+    ///
+    /// # Errors
+    /// There are no detectors, the stream is not in ALERT, or the state cannot be written down.
+    pub fn accepting(&self, segment: &str, stream: StreamId) -> Result<(ModelJudge, AcceptedState), MonitorError> {
+        let refused = |why: String| MonitorError::Store(StoreError::Refused(why));
+        let judge = self.judge.as_ref().ok_or_else(|| refused("expected a reference in use, found none".to_owned()))?;
+        let mut judge = judge.clone();
+        let level = judge.accept(segment, stream).map_err(|error| refused(error.to_string()))?;
+        let state =
+            rmp_serde::to_vec_named(&judge.state()).map_err(|error| MonitorError::damaged("detector state", &self.label, &error))?;
+        let window_start_ms = judge.last_start_ms().unwrap_or_default();
+        Ok((judge, AcceptedState { model_version: self.label.clone(), window_start_ms, state, factor: level.factor }))
+    }
+
+    /// Judges by these detectors from now on.
+    pub fn adopt(&mut self, judge: ModelJudge) {
+        self.judge = Some(judge);
+    }
+
     /// Makes the first reference once enough windows are gathered. A refusal is said once per window
     /// and more windows are waited for: the newest ones are tried again.
     ///
     /// # Errors
     /// The store refuses.
     pub fn fit_first(&mut self, store: &mut Store, now_ms: i64) -> Result<bool, MonitorError> {
+        if self.judge.is_some() {
+            return self.renew(store, now_ms);
+        }
+        if self.of_model.is_some() {
+            self.take_other(store)?;
+            return Ok(self.judge.is_some());
+        }
         let Some(wanted) = self.first_windows.filter(|n| self.judge.is_none() && self.gathered.len() >= *n) else { return Ok(false) };
         let name = self.first_name(store.lineage());
         let newest = &self.gathered[self.gathered.len() - wanted..];
@@ -196,7 +248,8 @@ impl Version {
         tracing::info!(reference = %name, windows = reference.n_windows, model = %self.label, "reference made from the first windows");
         self.judge = Some(ModelJudge::new(Arc::new(reference), self.settings.clone())?);
         self.created_ms = now_ms;
-        self.gathered = Vec::new();
+        let gathered = std::mem::take(&mut self.gathered);
+        self.rolling = self.is_rolling.then(|| Rolling::new(wanted, gathered));
         Ok(true)
     }
 
@@ -227,9 +280,12 @@ impl Version {
     }
 
     fn first_name(&self, lineage: i64) -> String {
-        let fingerprint = self.bundle.fingerprint();
-        format!("first-{}-{}-lineage-{lineage}", self.label, fingerprint.get(..8).unwrap_or(fingerprint))
+        first_name(&self.label, self.bundle.fingerprint(), lineage)
     }
+}
+
+fn first_name(label: &str, fingerprint: &str, lineage: i64) -> String {
+    format!("first-{label}-{}-lineage-{lineage}", fingerprint.get(..8).unwrap_or(fingerprint))
 }
 
 fn known_references(store: &Store) -> Result<String, StoreError> {

@@ -1,10 +1,12 @@
 //! Alerts read back from their rows: the alert, its crossings, what people did.
 
 use rusqlite::{Connection, OptionalExtension, Row};
+use serde::{Deserialize, Serialize};
 
 use crate::drift::alert::{ActionKind, Alert, AlertAction};
-use crate::drift::report::{AlertState, Crossing, Direction};
+use crate::drift::report::{AlertState, Crossing, Direction, MovedWith};
 use crate::drift::stream::StreamId;
+use crate::store::codec;
 use crate::store::error::{StoreError, StoreResult};
 
 /// One alert by its number.
@@ -58,7 +60,7 @@ fn complete(connection: &Connection, header: Header) -> StoreResult<Alert> {
     let stream: StreamId = header.stream.parse().map_err(|error| damaged(&format!("{error}")))?;
     let mut statement = connection.prepare_cached(
         "SELECT window_start, window_end, direction, evidence_log, threshold_log, ratio, ratio_low, ratio_high, began, began_low,
-         began_high, exposure, mde_ratio, reference FROM crossings WHERE alert = ?1 ORDER BY window_start",
+         began_high, exposure, mde_ratio, reference, more FROM crossings WHERE alert = ?1 ORDER BY window_start",
     )?;
     let crossings = statement.query_map([header.id], |row| crossing(row, &header, stream))?.collect::<Result<Vec<_>, _>>()?;
     let (Some(opened), Some(last)) = (crossings.first().cloned(), crossings.last().cloned()) else {
@@ -76,9 +78,31 @@ fn complete(connection: &Connection, header: Header) -> StoreResult<Alert> {
     })
 }
 
+/// What a crossing explains beside its numbers: one blob, since nothing is searched by it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct More {
+    rate: Option<(f64, f64, f64)>,
+    part_of: Option<String>,
+    moved_with: Vec<MovedWith>,
+}
+
+impl More {
+    /// `None` where there is nothing more.
+    pub(super) fn of(crossing: &Crossing) -> Option<Self> {
+        let rate = match (crossing.rate_ratio, crossing.rate_low, crossing.rate_high) {
+            (Some(ratio), Some(low), Some(high)) => Some((ratio, low, high)),
+            _ => None,
+        };
+        let more = Self { rate, part_of: crossing.part_of.clone(), moved_with: crossing.moved_with.clone() };
+        (more != Self::default()).then_some(more)
+    }
+}
+
 fn crossing(row: &Row<'_>, header: &Header, stream: StreamId) -> rusqlite::Result<Crossing> {
     // SQLite keeps NaN as NULL.
     let float = |idx: usize| Ok::<_, rusqlite::Error>(row.get::<_, Option<f64>>(idx)?.unwrap_or(f64::NAN));
+    // A damaged blob reads as nothing more; the chain's check finds that the alert is not the one that was opened.
+    let more = row.get::<_, Option<Vec<u8>>>(14)?.and_then(|bytes| codec::unpack::<More>(&bytes).ok()).unwrap_or_default();
     Ok(Crossing {
         window_start_ms: row.get(0)?,
         window_end_ms: row.get(1)?,
@@ -97,6 +121,11 @@ fn crossing(row: &Row<'_>, header: &Header, stream: StreamId) -> rusqlite::Resul
         exposure: float(11)?,
         mde_ratio: float(12)?,
         reference: row.get(13)?,
+        rate_ratio: more.rate.map(|(ratio, _, _)| ratio),
+        rate_low: more.rate.map(|(_, low, _)| low),
+        rate_high: more.rate.map(|(_, _, high)| high),
+        part_of: more.part_of,
+        moved_with: more.moved_with,
     })
 }
 

@@ -9,6 +9,7 @@ use crate::drift::closed::ClosedWindow;
 use crate::drift::report::DriftReport;
 use crate::fault;
 use crate::store::codec::{self, hex};
+use crate::store::detector_state::store_state;
 use crate::store::error::{StoreError, StoreResult};
 use crate::store::writer::Store;
 use crate::store::{alerts, audit};
@@ -171,15 +172,6 @@ fn store_model(transaction: &Transaction<'_>, lineage: i64, model: &JudgedModel)
         "report": hex(&codec::digest(&said)),
         "verdicts": report.segments.iter().map(|segment| (segment.segment.as_str(), segment.verdict.kind())).collect::<BTreeMap<_, _>>(),
     }))
-}
-
-fn store_state(transaction: &Transaction<'_>, lineage: i64, model_version: &str, window_start_ms: i64, state: &[u8]) -> StoreResult<()> {
-    transaction.execute(
-        "INSERT INTO judge_states (lineage, model_version, window_start, state) VALUES (?1, ?2, ?3, ?4)
-         ON CONFLICT DO UPDATE SET window_start = ?3, state = ?4",
-        params![lineage, model_version, window_start_ms, codec::compress(state)?],
-    )?;
-    Ok(())
 }
 
 /// Counts as SQLite keeps them: signed, 2^63 is out of reach.

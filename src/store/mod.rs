@@ -18,6 +18,7 @@ pub mod alerts;
 pub mod audit;
 pub mod check;
 mod codec;
+mod detector_state;
 pub mod error;
 mod fitted;
 pub mod judgement;

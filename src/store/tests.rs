@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::alerts::AcceptedState;
 use super::audit::Verification;
 use super::judgement::{JudgedModel, Judgement, JudgementOutcome};
 use super::reader::WindowQuery;
@@ -14,7 +15,7 @@ use crate::drift::closed::{ClosedWindow, OffsetRange, PartialWindow};
 use crate::drift::counts::{ContractSums, N_BUCKETS, SegmentCounts};
 use crate::drift::partition::PartitionPosition;
 use crate::drift::report::{
-    AlertChange, AlertState, ContractReport, Crossing, Direction, DriftReport, SegmentReport, StreamReport, StreamState, Verdict,
+    AlertChange, AlertState, ContractReport, Crossing, Direction, DriftReport, MovedWith, SegmentReport, StreamReport, StreamState, Verdict,
 };
 use crate::drift::stream::StreamId;
 use crate::drift::window::WindowSpec;
@@ -88,6 +89,11 @@ fn crossing(latent: u32, start_ms: i64) -> Crossing {
         exposure: 7.5,
         mde_ratio: f64::NAN,
         reference: "first".into(),
+        rate_ratio: Some(1.1 + 0.2),
+        rate_low: Some(1.2),
+        rate_high: Some(1.0 / 0.7),
+        part_of: Some("family:2".into()),
+        moved_with: vec![MovedWith { stream: StreamId::Family(2), ratio: 0.1 + 0.2, nats: 3.1, same_family: true }],
     }
 }
 
@@ -127,6 +133,7 @@ fn judgement(start_ms: i64, n_partials: usize, changes: Vec<AlertChange>) -> Jud
             records: 31,
             entities: 7,
             units: None,
+            parts: Vec::new(),
             streams: vec![stream],
             concentration: Some(1.01),
             session_mix: None,
@@ -247,6 +254,9 @@ fn an_alert_opens_crosses_again_and_recovers_and_keeps_its_evidence() {
     );
     assert_eq!((alerts[1].n_crossings, alerts[1].ended_ms, alerts[1].alerted_at_ms), (2, Some(4000), 2500));
     assert_eq!(alerts[1].opened.ratio_high, f64::INFINITY);
+    let expected = crossing(1, 1000);
+    assert_eq!((&alerts[1].opened.moved_with, &alerts[1].opened.part_of), (&expected.moved_with, &expected.part_of), "bit for bit");
+    assert_eq!(alerts[1].opened.rate_high, expected.rate_high);
     assert!(alerts[1].opened.mde_ratio.is_nan());
     assert_eq!(store.read().alerts(0).unwrap().len(), 1, "firing ones are always listed");
 }
@@ -262,7 +272,12 @@ fn an_action_needs_a_name_and_a_reason_and_is_on_the_record() {
     assert_eq!(store.act(7, &act(ActionKind::Mute, "ana")).unwrap_err().kind(), "not_found");
     let muted = store.act(1, &act(ActionKind::Mute, "ana")).unwrap();
     assert!(muted.is_muted(9100) && !muted.is_muted(9500));
-    assert_eq!(store.act(1, &act(ActionKind::Accept, "ana")).unwrap().state, AlertState::Accepted);
+    let endless = AlertAction { until_ms: None, ..act(ActionKind::Mute, "ana") };
+    assert_eq!(store.act(1, &endless).unwrap_err().kind(), "refused", "a mute has an end");
+    assert_eq!(store.act(1, &act(ActionKind::Accept, "ana")).unwrap_err().kind(), "refused", "the detector's state must come with it");
+    let level = AcceptedState { model_version: "v1".into(), window_start_ms: 1000, state: b"after".to_vec(), factor: 1.5 };
+    assert_eq!(store.accept(1, &act(ActionKind::Accept, "ana"), &level).unwrap().state, AlertState::Accepted);
+    assert_eq!(store.read().judge_state("v1").unwrap(), Some((1000, b"after".to_vec())), "one transaction");
     assert_eq!(store.act(1, &act(ActionKind::Mute, "ana")).unwrap_err().kind(), "refused");
     let mut kinds = Vec::new();
     let intact = store.read().verify_audit(|entry| kinds.push(entry.kind.clone())).unwrap();

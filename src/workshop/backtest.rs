@@ -7,14 +7,17 @@ use std::sync::Arc;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
-use crate::drift::alert::{Alert, AlertListing, rfc3339};
+use crate::drift::alert::{Alert, AlertListing, rfc3339, utc_text};
+use crate::drift::closed::ALL;
 use crate::drift::judge::ModelJudge;
 use crate::drift::observed::ObservedWindow;
 use crate::drift::reference::Reference;
-use crate::drift::report::{AlertChange, AlertState, Crossing, Direction, DriftReport, Verdict};
+use crate::drift::report::{AlertChange, AlertState, Crossing, Direction, DriftReport, SegmentReport, Verdict};
+use crate::drift::rolling::Rolling;
 use crate::drift::settings::JudgeSettings;
 use crate::drift::stream::StreamId;
 use crate::sae::latent::LatentId;
+use crate::workshop::plot;
 
 /// One group of latents in a families file.
 #[derive(Clone, Debug, Deserialize)]
@@ -79,6 +82,32 @@ pub struct BacktestReport {
     pub windows: usize,
     /// Windows of the references.
     pub reference_windows: usize,
+    /// References fitted after the first: rolling mode.
+    pub references: u32,
+    /// For the plot: the largest evidence of each window and segment.
+    #[serde(skip)]
+    pub evidence: Vec<EvidencePoint>,
+}
+
+/// Largest evidence of a segment in a window, in nats above (below: < 0) the threshold.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EvidencePoint {
+    /// Start of the window.
+    pub window_start: i64,
+    /// Segment.
+    pub segment: String,
+    /// `ln M - ln(A m / w)` of the stream with the most.
+    pub over: f64,
+}
+
+/// Which reference the windows are judged against.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Mode {
+    /// The first windows, for good.
+    #[default]
+    Fixed,
+    /// The last windows as many, fitted anew each fourteenth of them, frozen while anything is in alert.
+    Rolling,
 }
 
 /// Judges the windows of each model after its first `n_reference`, which become its reference.
@@ -88,6 +117,7 @@ pub struct BacktestReport {
 pub fn backtest(
     models: &BTreeMap<String, Vec<ObservedWindow>>,
     settings: &JudgeSettings,
+    mode: Mode,
     n_reference: impl Fn(&[ObservedWindow]) -> usize,
     concept_name: impl Fn(StreamId) -> String,
 ) -> anyhow::Result<BacktestReport> {
@@ -97,11 +127,20 @@ pub fn backtest(
         let reference = Reference::fit_observed("backtest", "", first, settings)
             .with_context(|| format!("the first {} windows of model {model:?} make no reference", first.len()))?;
         let mut judge = ModelJudge::new(Arc::new(reference), settings.clone())?;
+        let mut rolling = (mode == Mode::Rolling).then(|| Rolling::new(first.len(), first.iter().cloned()));
         let mut alerts = Vec::new();
         for window in rest {
             let report = judge.judge_observed(window);
             found.skipped.extend(skipped(&report));
+            found.evidence.extend(most_evidence(&report));
             follow(&report, &mut alerts, &mut found.crossings);
+            if let Some(rolling) = &mut rolling {
+                rolling.push(window.clone(), &report);
+                if let Some(windows) = rolling.due() {
+                    found.references += 1;
+                    judge = renewed(judge, windows, found.references, settings, &mut found.skipped)?;
+                }
+            }
         }
         let n_before = found.alerts.len();
         for (i, mut alert) in alerts.into_iter().enumerate() {
@@ -112,6 +151,55 @@ pub fn backtest(
         found.reference_windows += first.len();
     }
     Ok(found)
+}
+
+/// The judge against a newer reference; one that cannot be fitted is listed, and the old one stays.
+fn renewed(
+    judge: ModelJudge,
+    windows: &[ObservedWindow],
+    revision: u32,
+    settings: &JudgeSettings,
+    skipped: &mut Vec<Skipped>,
+) -> anyhow::Result<ModelJudge> {
+    match Reference::fit_observed("backtest", "", windows, settings) {
+        Ok(reference) => Ok(judge.renewed(Arc::new(reference.with_revision(revision + 1)))?),
+        Err(error) => {
+            let window_start = windows.last().map_or(0, |window| window.start_ms);
+            skipped.push(Skipped { window_start, segment: ALL.to_owned(), why: format!("reference kept: {error}") });
+            Ok(judge)
+        }
+    }
+}
+
+/// The largest evidence of a window's segments, relative to the threshold.
+fn most_evidence(report: &DriftReport) -> Vec<EvidencePoint> {
+    let most = |segment: &SegmentReport| {
+        let over = segment.streams.iter().map(|stream| stream.evidence_log - stream.threshold_log).fold(f64::NEG_INFINITY, f64::max);
+        (segment.verdict == Verdict::Judged && over.is_finite()).then(|| EvidencePoint {
+            window_start: report.start_ms,
+            segment: segment.segment.clone(),
+            over,
+        })
+    };
+    report.segments.iter().filter_map(most).collect()
+}
+
+/// A line for each segment, at most six: the largest evidence relative to the threshold over time. SVG.
+#[must_use]
+pub fn plot(report: &BacktestReport) -> String {
+    let first = report.evidence.iter().map(|point| point.window_start).min().unwrap_or(0);
+    let mut by_segment: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
+    for point in &report.evidence {
+        let days = (point.window_start - first) as f64 / 86_400_000.0;
+        by_segment.entry(&point.segment).or_default().push((days, point.over));
+    }
+    let mut series: Vec<plot::Series> =
+        by_segment.into_iter().map(|(segment, points)| plot::Series { name: segment.to_owned(), points, band: Vec::new() }).collect();
+    series.sort_by(|a, b| (a.name != ALL, &a.name).cmp(&(b.name != ALL, &b.name)));
+    series.truncate(6);
+    let title = format!("{} alerts in {} windows; an alert at 0", report.alerts.len(), report.windows);
+    let x = format!("days since {}", utc_text(first));
+    plot::lines(plot::Axes { title: &title, x: &x, y: "largest evidence - threshold, nats", log_y: false }, &series)
 }
 
 /// Reads a families file: `{"family:0": {"name": "...", "latents": [0, 1, ...]}}`, numbered from 0 without gaps.
@@ -163,6 +251,12 @@ fn follow(report: &DriftReport, alerts: &mut Vec<Alert>, crossings: &mut Vec<Cro
                     alert.n_crossings += 1;
                 }
             }
+            AlertChange::Relapsing(crossing) => {
+                crossings.push(listing(crossing));
+                if let Some(alert) = latest(alerts, &crossing.segment, crossing.stream) {
+                    alert.n_crossings += 1;
+                }
+            }
             AlertChange::Recovered { segment, stream, window_end_ms } => {
                 if let Some(alert) = firing(alerts, segment, *stream) {
                     alert.state = AlertState::Recovered;
@@ -171,6 +265,10 @@ fn follow(report: &DriftReport, alerts: &mut Vec<Alert>, crossings: &mut Vec<Cro
             }
         }
     }
+}
+
+fn latest<'a>(alerts: &'a mut [Alert], segment: &str, stream: StreamId) -> Option<&'a mut Alert> {
+    alerts.iter_mut().rev().find(|alert| alert.opened.stream == stream && alert.opened.segment == segment)
 }
 
 fn firing<'a>(alerts: &'a mut [Alert], segment: &str, stream: StreamId) -> Option<&'a mut Alert> {

@@ -10,6 +10,7 @@ pub mod label;
 pub mod named_sae;
 pub mod page;
 pub mod plot;
+pub mod recorded_windows;
 pub mod reference;
 pub mod rejudge;
 pub mod report;

@@ -50,8 +50,30 @@ pub fn build(reader: &StoreReader, request: &BuildRequest, settings: &JudgeSetti
         }
         Ok(())
     })?;
-    let (mut kept, mut left_out): (Vec<ClosedWindow>, Vec<LeftOut>) = (Vec::new(), Vec::new());
+    let mut windows = Vec::new();
     reader.for_each_window(&query, |window| -> anyhow::Result<()> {
+        windows.push(window);
+        Ok(())
+    })?;
+    fit(windows, &in_alert, request, settings)
+}
+
+/// Fits a reference to windows counted from recorded embeddings; nothing is known of alerts there.
+///
+/// # Errors
+/// The windows cannot carry a reference.
+pub fn build_recorded(windows: Vec<ClosedWindow>, request: &BuildRequest, settings: &JudgeSettings) -> anyhow::Result<Reference> {
+    fit(windows, &BTreeSet::new(), request, settings)
+}
+
+fn fit(
+    windows: Vec<ClosedWindow>,
+    in_alert: &BTreeSet<i64>,
+    request: &BuildRequest,
+    settings: &JudgeSettings,
+) -> anyhow::Result<Reference> {
+    let (mut kept, mut left_out): (Vec<ClosedWindow>, Vec<LeftOut>) = (Vec::new(), Vec::new());
+    for window in windows.into_iter().filter(|window| request.span.contains(&window.start_ms)) {
         let start_ms = window.start_ms;
         let excluded = request.exclude.iter().any(|span| span.contains(&start_ms));
         match (excluded, in_alert.contains(&start_ms)) {
@@ -59,8 +81,7 @@ pub fn build(reader: &StoreReader, request: &BuildRequest, settings: &JudgeSetti
             (_, true) => left_out.push(LeftOut { start_ms, why: "alert".into() }),
             _ => kept.push(window),
         }
-        Ok(())
-    })?;
+    }
     Ok(Reference::fit(&request.name, &request.fingerprint, &kept, settings)?.also_left_out(left_out))
 }
 

@@ -1,7 +1,9 @@
 //! A judged window judged again from the record: the evidence must come out bit for bit.
 //!
 //! Detectors gather evidence from window to window, so the judge is taken back to where its reference was
-//! first used, with no evidence, and given every stored window since.
+//! first used, with no evidence, and given every stored window since, and every level that was accepted on
+//! the way. A rolling reference goes on with the evidence of the one before: only the stretch of its first
+//! reference comes out.
 
 use std::sync::Arc;
 
@@ -12,6 +14,7 @@ use crate::drift::closed::ClosedWindow;
 use crate::drift::judge::ModelJudge;
 use crate::drift::report::{DriftReport, Verdict};
 use crate::drift::settings::JudgeSettings;
+use crate::drift::stream::StreamId;
 use crate::store::reader::WindowQuery;
 use crate::store::{StoreError, StoreReader};
 
@@ -47,10 +50,14 @@ pub fn rejudge(reader: &StoreReader, model_version: &str, start_ms: i64, setting
         model_version: Some(model_version.to_owned()),
         ..WindowQuery::default()
     };
+    let accepted = accepted_levels(reader, model_version)?;
     let (mut n_windows, mut last) = (0, None);
-    reader.for_each_window(&query, |window: ClosedWindow| -> Result<(), StoreError> {
+    reader.for_each_window(&query, |window: ClosedWindow| -> anyhow::Result<()> {
         n_windows += 1;
         last = Some(judge.judge(&window));
+        for (_, segment, stream) in accepted.iter().filter(|(after, _, _)| *after == window.start_ms) {
+            judge.accept(segment, *stream)?;
+        }
         Ok(())
     })?;
     let again = last.context("no stored counts")?;
@@ -61,6 +68,21 @@ pub fn rejudge(reader: &StoreReader, model_version: &str, start_ms: i64, setting
         streams: stored.segments.iter().map(|segment| segment.streams.len() as u64).sum(),
         differences: differences(&stored, &again),
     })
+}
+
+/// Levels that operators accepted: after which window, segment and stream.
+fn accepted_levels(reader: &StoreReader, model_version: &str) -> anyhow::Result<Vec<(i64, String, StreamId)>> {
+    let mut acts = Vec::new();
+    reader.verify_audit(|entry| {
+        let body: serde_json::Value = serde_json::from_str(&entry.body).unwrap_or_default();
+        acts.extend((entry.kind == "action").then(|| body["alert"].as_i64().zip(body["accepted"]["window_start"].as_i64())).flatten());
+    })?;
+    let mut levels = Vec::new();
+    for (alert, after) in acts {
+        let opened = reader.alert(alert)?.with_context(|| format!("alert {alert} is not in the store"))?.opened;
+        levels.extend((opened.model_version == model_version).then_some((after, opened.segment, opened.stream)));
+    }
+    Ok(levels)
 }
 
 fn the_report(reader: &StoreReader, model_version: &str, start_ms: i64) -> anyhow::Result<DriftReport> {

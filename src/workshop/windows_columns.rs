@@ -114,6 +114,8 @@ pub(super) struct Columns<'a> {
     value: ArrayRef,
 }
 
+/// What says to which window a row belongs.
+pub(super) const KEYS: [&str; 2] = ["window_start", "model_version"];
 const TIME: &str = "a timestamp";
 const TEXT: &str = "utf8";
 const INTEGER: &str = "int32 or int64";
@@ -122,24 +124,27 @@ const NUMBER: &str = "float64";
 impl<'a> Columns<'a> {
     /// Finds the columns and checks their types. `first_row`: the batch's first row in the file.
     pub(super) fn of(path: &'a Path, first_row: usize, batch: &RecordBatch) -> Result<Self, WindowsFileError> {
-        let column = |name: &'static str, expected: &'static str, fits: fn(&DataType) -> bool| {
-            let wrong = |found: String| WindowsFileError::Column { path: path.to_owned(), column: name, expected, found };
-            let array = batch.column_by_name(name).ok_or_else(|| wrong("no such column".to_owned()))?;
-            if fits(array.data_type()) { Ok(array.clone()) } else { Err(wrong(array.data_type().to_string())) }
-        };
-        let time = |t: &DataType| matches!(t, DataType::Timestamp(_, _));
-        let text = |t: &DataType| *t == DataType::Utf8;
+        let column = |name, expected, fits| find(path, batch, name, expected, fits);
         Ok(Self {
             path,
             first_row,
-            start: column("window_start", TIME, time)?,
+            start: column(KEYS[0], TIME, time)?,
             end: column("window_end", TIME, time)?,
-            model_version: column("model_version", TEXT, text)?,
+            model_version: column(KEYS[1], TEXT, text)?,
             segment: column("segment", TEXT, text)?,
             stream: column("stream", TEXT, text)?,
-            bucket: column("bucket", INTEGER, |t| matches!(t, DataType::Int32 | DataType::Int64))?,
-            value: column("value", NUMBER, |t| matches!(t, DataType::Float32 | DataType::Float64))?,
+            bucket: column("bucket", INTEGER, integer)?,
+            value: column("value", NUMBER, number)?,
         })
+    }
+
+    /// A batch that was read with [`KEYS`] alone: only these may be asked for.
+    pub(super) fn keys_of(path: &'a Path, first_row: usize, batch: &RecordBatch) -> Result<Self, WindowsFileError> {
+        let nothing: ArrayRef = arrow_array::new_empty_array(&DataType::Null);
+        let start = find(path, batch, KEYS[0], TIME, time)?;
+        let model_version = find(path, batch, KEYS[1], TEXT, text)?;
+        let [end, segment, stream, bucket, value] = std::array::from_fn(|_| nothing.clone());
+        Ok(Self { path, first_row, start, end, model_version, segment, stream, bucket, value })
     }
 
     pub(super) fn start_ms(&self, i: usize) -> Result<i64, WindowsFileError> {
@@ -217,4 +222,32 @@ impl<'a> Columns<'a> {
         };
         Ok(value.div_euclid(per_ms))
     }
+}
+
+fn find(
+    path: &Path,
+    batch: &RecordBatch,
+    column: &'static str,
+    expected: &'static str,
+    fits: fn(&DataType) -> bool,
+) -> Result<ArrayRef, WindowsFileError> {
+    let wrong = |found: String| WindowsFileError::Column { path: path.to_owned(), column, expected, found };
+    let array = batch.column_by_name(column).ok_or_else(|| wrong("no such column".to_owned()))?;
+    if fits(array.data_type()) { Ok(array.clone()) } else { Err(wrong(array.data_type().to_string())) }
+}
+
+fn time(found: &DataType) -> bool {
+    matches!(found, DataType::Timestamp(_, _))
+}
+
+fn text(found: &DataType) -> bool {
+    *found == DataType::Utf8
+}
+
+fn integer(found: &DataType) -> bool {
+    matches!(found, DataType::Int32 | DataType::Int64)
+}
+
+fn number(found: &DataType) -> bool {
+    matches!(found, DataType::Float32 | DataType::Float64)
 }

@@ -16,8 +16,9 @@ use crate::drift::closed::ALL;
 use crate::drift::counts::{BUCKET_EDGES, N_BUCKETS};
 use crate::drift::observed::{Observed, ObservedWindow};
 use crate::drift::stream::StreamId;
-use crate::workshop::windows_columns::{Columns, WindowsFileError};
+use crate::workshop::windows_columns::{Columns, KEYS, WindowsFileError};
 
+const ALL_COLUMNS: [&str; 7] = ["window_start", "window_end", "model_version", "segment", "stream", "bucket", "value"];
 const BATCH_ROWS: usize = 65_536;
 /// Latents above this are a typing error, not an SAE; each costs a number a window.
 const MAX_LATENTS: u32 = 1 << 20;
@@ -50,7 +51,7 @@ enum Row {
 /// The file is unreadable, or a row is malformed: the error names row and column.
 pub fn read_windows(path: &Path, n_reference: impl Fn(&BTreeSet<i64>) -> usize) -> Result<WindowsFile, WindowsFileError> {
     let mut starts: BTreeMap<String, BTreeSet<i64>> = BTreeMap::new();
-    for_each_batch(path, |columns, n_rows| {
+    for_each_batch(path, &KEYS, |columns, n_rows| {
         let mut last = None;
         for i in 0..n_rows {
             let (model, start) = (columns.model_version(i)?, columns.start_ms(i)?);
@@ -70,7 +71,7 @@ pub fn read_windows(path: &Path, n_reference: impl Fn(&BTreeSet<i64>) -> usize) 
         .collect();
 
     let mut gathered = Gathered::default();
-    for_each_batch(path, |columns, n_rows| gathered.add(columns, n_rows, &tables_until))?;
+    for_each_batch(path, &ALL_COLUMNS, |columns, n_rows| gathered.add(columns, n_rows, &tables_until))?;
     Ok(gathered.finish())
 }
 
@@ -205,19 +206,23 @@ fn bucket_major(latent_major: &[f64], m: usize) -> Vec<f64> {
     table
 }
 
-fn for_each_batch(path: &Path, mut each: impl FnMut(&Columns<'_>, usize) -> Result<(), WindowsFileError>) -> Result<(), WindowsFileError> {
+fn for_each_batch(
+    path: &Path,
+    names: &[&str],
+    mut each: impl FnMut(&Columns<'_>, usize) -> Result<(), WindowsFileError>,
+) -> Result<(), WindowsFileError> {
     let file = File::open(path).map_err(|source| WindowsFileError::Open { path: path.to_owned(), source })?;
     let parquet = |source| WindowsFileError::Parquet { path: path.to_owned(), source };
     // Without the writer's own Arrow types, text is plain text, whoever wrote it.
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(file, options).map_err(parquet)?;
-    let names = ["window_start", "window_end", "model_version", "segment", "stream", "bucket", "value"];
-    let mask = ProjectionMask::columns(builder.parquet_schema(), names);
+    let mask = ProjectionMask::columns(builder.parquet_schema(), names.iter().copied());
     let reader = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build().map_err(parquet)?;
     let mut row = 0;
     for batch in reader {
         let batch: RecordBatch = batch.map_err(|source| WindowsFileError::Decode { path: path.to_owned(), row, source })?;
-        each(&Columns::of(path, row, &batch)?, batch.num_rows())?;
+        let columns = if names.len() == KEYS.len() { Columns::keys_of(path, row, &batch)? } else { Columns::of(path, row, &batch)? };
+        each(&columns, batch.num_rows())?;
         row += batch.num_rows();
     }
     Ok(())

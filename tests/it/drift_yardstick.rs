@@ -10,6 +10,7 @@ use recsae::drift::judge::ModelJudge;
 use recsae::drift::observed::ObservedWindow;
 use recsae::drift::reference::Reference;
 use recsae::drift::report::{AlertChange, Crossing, DriftReport, SegmentReport, StreamState, Verdict};
+use recsae::drift::rolling::Rolling;
 use recsae::drift::settings::JudgeSettings;
 use recsae::drift::special::{gamma_p_inverse, normal_cdf};
 use recsae::sae::latent::LatentId;
@@ -84,7 +85,8 @@ fn scene(name: &str) -> Option<Scene> {
     assert!(status.success());
     let expected: Expected = serde_json::from_slice(&std::fs::read(folder.path().join("expected.json")).unwrap()).unwrap();
     let n_reference = expected.reference;
-    let mut file = read_windows(&folder.path().join("windows.parquet"), |_| n_reference).unwrap();
+    let mut file =
+        read_windows(&folder.path().join("windows.parquet"), |starts| if name == "rolling" { starts.len() } else { n_reference }).unwrap();
     let windows = file.models.remove("v1").unwrap();
     let settings = JudgeSettings {
         budget_windows: expected.budget,
@@ -103,7 +105,7 @@ fn judge_of(scene: &Scene) -> ModelJudge {
 
 fn crossings(report: &DriftReport) -> impl Iterator<Item = &Crossing> {
     report.changes.iter().filter_map(|change| match change {
-        AlertChange::Opened(crossing) | AlertChange::CrossedAgain(crossing) => Some(crossing),
+        AlertChange::Opened(crossing) | AlertChange::CrossedAgain(crossing) | AlertChange::Relapsing(crossing) => Some(crossing),
         AlertChange::Recovered { .. } => None,
     })
 }
@@ -136,14 +138,27 @@ fn compare(report: &SegmentReport, expected: &ExpectedSegment, t: usize, n_refer
 
 fn assert_equals_yardstick(name: &str) {
     let Some(scene) = scene(name) else { return };
-    let mut judge = judge_of(&scene);
+    assert_scene_equals_yardstick(name, &scene);
+}
+
+fn assert_scene_equals_yardstick(name: &str, scene: &Scene) {
+    let mut judge = judge_of(scene);
     let n_reference = scene.expected.reference;
-    let (mut compared, mut n_alarms) = (0, 0);
+    let mut rolling = (name == "rolling").then(|| Rolling::new(n_reference, scene.windows[..n_reference].iter().cloned()));
+    let (mut compared, mut n_alarms, mut renewals) = (0, 0, 0);
     let mut found: BTreeMap<&str, Vec<Crossing>> = scene.expected.segments.keys().map(|name| (name.as_str(), Vec::new())).collect();
     for (t, window) in scene.windows.iter().enumerate().skip(n_reference) {
         let report = judge.judge_observed(window);
         for segment in &report.segments {
             compared += compare(segment, &scene.expected.segments[&segment.segment], t, n_reference);
+        }
+        if let Some(rolling) = &mut rolling {
+            rolling.push(window.clone(), &report);
+            if let Some(windows) = rolling.due() {
+                let reference = Reference::fit_observed("renewed", "", windows, &scene.settings).unwrap();
+                judge = judge.renewed(Arc::new(reference)).unwrap();
+                renewals += 1;
+            }
         }
         crossings(&report).for_each(|crossing| found.get_mut(crossing.segment.as_str()).unwrap().push(crossing.clone()));
     }
@@ -170,6 +185,7 @@ fn assert_equals_yardstick(name: &str) {
     println!("scene {name}: {compared} evidences within 1e-9, {n_alarms} equal crossings, {n_skipped} windows skipped alike");
     assert!(compared > 1000 && n_alarms > 0);
     assert!(name != "session_mix" || n_skipped > 10);
+    assert!(name != "rolling" || renewals > 3, "{renewals}");
 }
 
 #[test]
@@ -215,6 +231,19 @@ fn families_equal_their_numpy_twin() {
 #[test]
 fn merged_thin_windows_equal_their_numpy_twin() {
     assert_equals_yardstick("thin");
+}
+
+#[test]
+fn a_rolling_reference_equals_its_numpy_twin() {
+    assert_equals_yardstick("rolling");
+}
+
+#[test]
+fn another_model_version_is_judged_by_the_reference_of_the_first_as_its_own_would_be() {
+    let Some(mut scene) = scene("plain") else { return };
+    let n_reference = scene.expected.reference;
+    scene.windows[n_reference..].iter_mut().for_each(|window| window.model_version = "canary".to_owned());
+    assert_scene_equals_yardstick("plain", &scene);
 }
 
 #[test]

@@ -119,8 +119,10 @@ fn an_action_needs_the_token_and_is_seen_at_once() {
     assert_eq!(act(Some(TOKEN), "/api/v1/alerts/2/accept", &json!({"who": "", "why": "x"})).0, 409);
     assert_eq!(act(Some(TOKEN), "/api/v1/alerts/2/accept", &json!({"who": "ana"})).0, 422);
     assert_eq!(act(Some(TOKEN), "/api/v1/alerts/2/mute", &json!({"who": "ana", "why": "x", "until": "2001-01-01T00:00:00Z"})).0, 400);
-    assert_eq!(act(Some(TOKEN), "/api/v1/alerts/1/mute", &body).0, 409, "it has recovered");
+    assert_eq!(act(Some(TOKEN), "/api/v1/alerts/2/mute", &body).0, 400, "a mute has an end");
     let until = recsae::drift::alert::utc_text(NOW_MS + 3_600_000);
+    let mute = json!({"who": "ana", "why": "a campaign", "until": until});
+    assert_eq!(act(Some(TOKEN), "/api/v1/alerts/1/mute", &mute).0, 409, "it has recovered");
     let (status, muted) = act(Some(TOKEN), "/api/v1/alerts/2/mute", &json!({"who": "ana", "why": "a campaign", "until": until}));
     assert_eq!((status, &muted["actions"][0]["until"]), (200, &json!(until)), "{muted}");
     let listed: Vec<AlertListing> = serde_json::from_value(get_json(instance.api, "/api/v1/alerts")).unwrap();

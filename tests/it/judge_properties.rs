@@ -12,11 +12,12 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use recsae::drift::closed::{ALL, ClosedWindow};
 use recsae::drift::counts::{N_BUCKETS, N_RESIDUAL_BINS, SegmentCounts, WEIGHT_ONE};
-use recsae::drift::judge::{ModelJudge, warmup_report};
+use recsae::drift::judge::ModelJudge;
 use recsae::drift::observed::{Observed, ObservedWindow};
 use recsae::drift::reference::{Reference, ReferenceError};
-use recsae::drift::report::{AlertChange, Verdict};
+use recsae::drift::report::{AlertChange, DriftReport, Verdict};
 use recsae::drift::settings::{CountingUnit, JudgeSettings};
+use recsae::drift::unjudged::warmup_report;
 use recsae::workshop::windows_file::read_windows;
 use recsae::workshop::windows_writer::WindowsWriter;
 
@@ -104,7 +105,8 @@ fn a_series_that_straddles_the_gate_notifies_at_most_twice_in_200_windows() {
     let seed = rand::rng().random();
     println!("seed {seed}");
     let mut rng = StdRng::seed_from_u64(seed);
-    for _ in 0..50 {
+    let (mut most, mut alarmed) = (0, 0);
+    for _ in 0..12 {
         let observed = |t: i64, ratio: f64, rng: &mut StdRng| {
             let mut all = Observed { latents: vec![100.0; M], records: 4000.0, kish_exposure: 3000.0, ..Observed::default() };
             all.entities[3] = 1000.0;
@@ -124,11 +126,11 @@ fn a_series_that_straddles_the_gate_notifies_at_most_twice_in_200_windows() {
         let reference = Reference::fit_observed("r", "f", &windows, &settings()).unwrap();
         let defaults = JudgeSettings { budget_windows: 720.0, ..settings() };
         let mut judge = ModelJudge::new(Arc::new(reference), defaults).unwrap();
-        let (swing, block) = (rng.random_range(0.0..0.06), rng.random_range(1..=20));
+        let (swing, block) = (rng.random_range(0.0..0.5), rng.random_range(1..=20));
         let mut notifications = 0;
         for t in 0..200 {
-            // The gate of such a stream lies at 1 %: up and down around it, by up to 6 % for up to 20 windows.
-            let ratio = if (t / block) % 2 == 0 { 1.01 + swing } else { 1.01 - swing };
+            // The gate of such a stream lies at 1 %: up and down around it, by anything for up to 20 windows.
+            let ratio = if (t / block) % 2 == 0 { 1.01 * (1.0 + swing) } else { 1.01 / (1.0 + swing) };
             let report = judge.judge_observed(&observed(100 + t, ratio, &mut rng));
             notifications += report
                 .changes
@@ -136,12 +138,17 @@ fn a_series_that_straddles_the_gate_notifies_at_most_twice_in_200_windows() {
                 .filter(|change| match change {
                     AlertChange::Opened(crossing) => crossing.stream.to_string() == "latent:0",
                     AlertChange::Recovered { stream, .. } => stream.to_string() == "latent:0",
-                    AlertChange::CrossedAgain(_) => false,
+                    AlertChange::CrossedAgain(_) | AlertChange::Relapsing(_) => false,
                 })
                 .count();
         }
-        assert!(notifications <= 2, "{notifications} notifications");
+        println!("swing {swing:.3}, {block} windows out and {block} in: {notifications} notifications");
+        most = most.max(notifications);
+        alarmed += usize::from(notifications > 0);
     }
+    // One series in 4,000 that alarm may bring three: a false alarm of the test itself once in 500 runs.
+    assert!(most <= 2, "{most} notifications");
+    assert!(alarmed > 0, "nothing was tested");
 }
 
 #[test]
@@ -227,4 +234,55 @@ fn malformed_windows_files_are_refused_with_row_and_column() {
     std::fs::write(&path, b"not parquet").unwrap();
     assert!(refusal(&path).contains("as Parquet"));
     assert!(refusal(&folder.path().join("absent")).contains("cannot open"));
+}
+
+/// Windows of 100 expected counts a latent; latent 0 times `ratio`, with Poisson-like noise.
+fn level(t: i64, ratio: f64, rng: &mut StdRng) -> ObservedWindow {
+    let mut all = Observed { latents: vec![100.0; M], records: 4000.0, kish_exposure: 3000.0, ..Observed::default() };
+    all.entities[3] = 1000.0;
+    all.latents[0] *= ratio;
+    all.latents.iter_mut().for_each(|y| *y = (*y + (rng.random::<f64>() - 0.5) * 34.6 * (*y / 100.0).sqrt()).max(0.0));
+    all.by_bucket = vec![0.0; N_BUCKETS * M];
+    all.by_bucket[3 * M..4 * M].copy_from_slice(&all.latents);
+    let segments = [(ALL.to_owned(), all)].into();
+    ObservedWindow { start_ms: t * HOUR, end_ms: (t + 1) * HOUR, model_version: String::new(), incomplete: None, segments }
+}
+
+#[test]
+fn an_accepted_level_is_what_is_expected_from_then_on() {
+    let seed = rand::rng().random();
+    println!("seed {seed}");
+    let mut rng = StdRng::seed_from_u64(seed);
+    let windows: Vec<_> = (0..100).map(|t| level(t, 1.0, &mut rng)).collect();
+    let reference = Arc::new(Reference::fit_observed("r", "f", &windows, &settings()).unwrap());
+    let mut judge = ModelJudge::new(Arc::clone(&reference), settings()).unwrap();
+    let stream = "latent:0".parse().unwrap();
+    assert_eq!(judge.accept(ALL, stream).unwrap_err().kind(), "not_in_alert");
+    assert_eq!(judge.accept("surface=tv", stream).unwrap_err().kind(), "not_tested");
+    let touches = |report: &DriftReport| {
+        report.changes.iter().any(|change| matches!(change, AlertChange::Opened(c) | AlertChange::CrossedAgain(c) if c.stream == stream))
+    };
+    let found = (100..130).filter(|t| touches(&judge.judge_observed(&level(*t, 2.0, &mut rng)))).count();
+    assert!(found > 0, "the doubling is found");
+    let accepted = judge.accept(ALL, stream).unwrap();
+    assert!((1.8..2.2).contains(&accepted.factor), "{accepted:?}");
+
+    // The same from a stored state, as after a restart.
+    let stored = serde_json::to_string(&judge.state()).unwrap();
+    let mut restored = ModelJudge::new(reference, settings()).unwrap();
+    restored.restore(serde_json::from_str(&stored).unwrap()).unwrap();
+    let mut alarms = 0;
+    for t in 130..330 {
+        let window = level(t, 2.0, &mut rng);
+        let report = judge.judge_observed(&window);
+        assert_eq!(report, restored.judge_observed(&window));
+        alarms += usize::from(touches(&report));
+        let stream = report.segments[0].streams.iter().find(|found| found.stream == stream).unwrap();
+        // Twice 100, times a concentration factor that 12 streams leave noisy.
+        assert!((150.0..250.0).contains(&stream.expected), "{}", stream.expected);
+    }
+    // The budget of these settings allows four in 200 windows, over all streams.
+    assert!(alarms <= 2, "the accepted level is not drift: {alarms} alarms in 200 windows");
+    let found = (330..360).filter(|t| touches(&judge.judge_observed(&level(*t, 1.0, &mut rng)))).count();
+    assert!(found > 0, "going back to the old level is drift now");
 }

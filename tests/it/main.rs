@@ -18,6 +18,7 @@ mod label;
 mod llm;
 mod onnx_forms;
 mod picture;
+mod real_weeks;
 mod record;
 mod recorded;
 mod recount;

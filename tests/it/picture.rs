@@ -216,6 +216,7 @@ fn segment(name: &str, window: i64) -> SegmentReport {
         records: 5120,
         entities: 1890,
         units: None,
+        parts: Vec::new(),
         streams,
         concentration: Some(1.01),
         session_mix: Some(0.2),
@@ -286,6 +287,11 @@ fn crossing(window: i64, latent: u32, segment: &str, direction: Direction) -> Cr
         exposure: 1890.0,
         mde_ratio: 1.35,
         reference: "first:14d".into(),
+        rate_ratio: None,
+        rate_low: None,
+        rate_high: None,
+        part_of: None,
+        moved_with: Vec::new(),
     }
 }
 

@@ -6,14 +6,14 @@ usage: drift_yardstick.py scene --tools DIR --scene NAME --seed N --out DIR    w
        drift_yardstick.py special --seed N                                     prints rows of scipy's special functions
 
 The concentration factor is measured on the concepts that the REFERENCE knows as frequent: the yardstick's own batch
-run looks at the judged windows for that, which nobody can do while they arrive. Families and merging of thin
-windows are not in the yardstick: their twin is here.
+run looks at the judged windows for that, which nobody can do while they arrive. Families, merging of thin
+windows and rolling references are not in the yardstick: their twin is here.
 """
 import argparse, json, pathlib, sys
 import numpy as np
 
 M, HOUR = 120, 3_600_000
-SCENES = ["plain", "weekend", "session_mix", "concentration", "segment", "never_seen", "short", "families", "thin"]
+SCENES = ["plain", "weekend", "session_mix", "concentration", "segment", "never_seen", "short", "families", "thin", "rolling"]
 
 
 def special(seed):
@@ -27,13 +27,13 @@ def special(seed):
 
 def world(dr, scene, rng):
     """Y [T, M], N [T, B], D [T, B, M], outliers [T], kish [T], and the same of the segment"""
-    R = 8 if scene == "short" else 336
+    R = {"short": 8, "rolling": 56}.get(scene, 336)
     T = R + (60 if scene == "short" else 150)
     t = np.arange(T)
     rate = 10 ** rng.uniform(-2.6, -1.0, M)
     if scene == "never_seen":
         rate[:6] = 0.0
-    lam = rate * (1 + 0.3 * np.cos(2 * np.pi * (t[:, None] - rng.integers(0, 24, M)) / 24)) if scene != "short" else rate * np.ones((T, 1))
+    lam = rate * (1 + 0.3 * np.cos(2 * np.pi * (t[:, None] - rng.integers(0, 24, M)) / 24)) if scene not in ("short", "rolling") else rate * np.ones((T, 1))
     if scene == "weekend":
         lam = lam * np.where(((t // 24) % 7 >= 5)[:, None], rng.uniform(0.6, 1.4, M), 1.0)
     half = R + (T - R) // 3
@@ -108,6 +108,16 @@ def join(dr, base, extra, m):
     return base
 
 
+def renewed(dr, s, kept, old, A, opt):
+    """the detector against a reference of the windows `kept`; evidence goes on"""
+    q = dr.presence_curve(s["D"][kept].sum(0), s["N"][kept])
+    y, e = np.column_stack([s["Y"][kept], s["odd"][kept]]), np.column_stack([dr.exposure(s["N"][kept], q), s["kish"][kept]])
+    det = dr.Detector(dr.Reference(y, e, np.array(kept), **opt), A=A)
+    for name in ("R", "s", "since", "sumY", "sumM"):
+        setattr(det, name, getattr(old, name))
+    return det
+
+
 def merge_thin(Y, mu, N, t, least=20, most=6):
     """sums of windows until there are `least` entities, or `most` windows; yields (last window, Y, mu, N)"""
     y, e, n, k = 0, 0, 0, 0
@@ -124,8 +134,8 @@ def scene(a):
     out, R, T, t = world(dr, a.scene, np.random.default_rng([a.seed, SCENES.index(a.scene)]))
     folder = pathlib.Path(a.out)
     write(folder / "windows.parquet", out, T)
-    A, daytype = 500.0, dr.weekend if a.scene == "weekend" else None
-    opt = dict(harmonics=0 if a.scene == "short" else 3, daytype=daytype)
+    A, daytype = 5000.0 if a.scene == "rolling" else 500.0, dr.weekend if a.scene == "weekend" else None
+    opt = dict(harmonics=0 if a.scene in ("short", "rolling") else 3, daytype=daytype)
     s = out["_all"]
     q = dr.presence_curve(s["D"][:R].sum(0), s["N"][:R])
     members = families_of(a.scene)
@@ -157,8 +167,9 @@ def scene(a):
         mu = r.mu(e[R:], t[R:])
         steps = merge_thin(y[R:], mu, part["N"][R:], t) if a.scene == "thin" else zip(range(T - R), y[R:], mu, part["N"][R:])
         evidence, alarms, skipped = [None] * (T - R), [], []
+        kept, new = list(range(R)), 0
         for i, yi, mi, ni in steps:
-            if dr.mix_distance(ni[None], part["N"][:R], q)[0] > 2.5:
+            if dr.mix_distance(ni[None], part["N"][kept], q)[0] > 2.5:
                 skipped.append(R + i)
                 continue
             mi = mi.copy()
@@ -171,7 +182,13 @@ def scene(a):
                 alarms.append(dict(window=R + i, stream=own[j], direction=["up", "down"][d], evidence_log=float(ev[j] + det.thr[j]), ratio=float(det.sumY[d, j] / max(det.sumM[d, j], 1e-9))))
             if len(hit):
                 det.reset(hit)
-        expected["segments"][name] = dict(streams=own, threshold=float(det.thr[0]), sigma_w=r.sigma_w, evidence=evidence, alarms=alarms, skipped=skipped)
+            if a.scene == "rolling" and not alarms:                         # frozen from the first alarm on: both drifts last to the end
+                kept, new = kept[1:] + [R + i], new + 1
+                if new == R // 14:
+                    det, r, q, new = renewed(dr, s, kept, det, A, opt), None, dr.presence_curve(s["D"][kept].sum(0), s["N"][kept]), 0
+                    mu[i + 1:] = det.ref.mu(np.column_stack([dr.exposure(s["N"][R + i + 1:], q), s["kish"][R + i + 1:]]), t[R + i + 1:])
+                    frequent = np.flatnonzero(det.ref.mu_mean[:M] >= min(20.0, np.quantile(det.ref.mu_mean[:M], 0.8)))
+        expected["segments"][name] = dict(streams=own, threshold=float(det.thr[0]), sigma_w=det.ref.sigma_w, evidence=evidence, alarms=alarms, skipped=skipped)
     (folder / "expected.json").write_text(json.dumps(expected))
 
 

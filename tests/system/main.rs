@@ -8,6 +8,7 @@ mod support;
 mod alerting;
 mod background;
 mod consume;
+mod contract;
 mod dead_letters;
 mod degrade;
 mod demo;

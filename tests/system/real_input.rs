@@ -111,7 +111,7 @@ fn crossings(run: &Run) -> Vec<Crossing> {
     let mut crossings = Vec::new();
     let keep = |report: recsae::drift::report::DriftReport| -> Result<(), recsae::store::StoreError> {
         crossings.extend(report.changes.into_iter().filter_map(|change| match change {
-            AlertChange::Opened(crossing) | AlertChange::CrossedAgain(crossing) => Some(crossing),
+            AlertChange::Opened(crossing) | AlertChange::CrossedAgain(crossing) | AlertChange::Relapsing(crossing) => Some(crossing),
             AlertChange::Recovered { .. } => None,
         }));
         Ok(())

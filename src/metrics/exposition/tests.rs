@@ -38,6 +38,7 @@ fn model(version: &str, segments: Vec<(&str, Vec<StreamReport>)>) -> ModelPictur
         records: 10,
         entities: 5,
         units: None,
+        parts: Vec::new(),
         streams,
         concentration: Some(1.0),
         session_mix: None,
