@@ -147,6 +147,7 @@ fn world(seed: u64) -> World {
 #[test]
 fn concepts_of_simulated_worlds_are_named_right_and_chance_names_none() {
     let first: u64 = rand::random();
+    let mut deals_with_names = 0;
     println!("{:<22} {:>11} {:>11} {:>12} {:>14}", "world (seed)", "detectable", "named right", "named wrong", "shuffled tags");
     for seed in [first, first ^ 1, first ^ 2] {
         let world = world(seed);
@@ -175,9 +176,11 @@ fn concepts_of_simulated_worlds_are_named_right_and_chance_names_none() {
         println!("{seed:<22} {detectable:>11} {right:>11} {wrong:>12} {shuffled:?}");
         assert!(detectable >= CONCEPTS / 3, "seed {seed}: too few concepts to say anything");
         assert!(right * 10 >= detectable * 9, "seed {seed}: {right} of {detectable} named right");
-        // At q = 1 % a false label in ten deals of ten thousand pairs is rare, but not excluded.
-        assert!(shuffled.iter().sum::<usize>() == 0, "seed {seed}: {shuffled:?}");
+        deals_with_names += shuffled.iter().filter(|named| **named > 0).count();
     }
+    // Where every name is false, Benjamini-Hochberg bounds the share of deals with any name by q = 1 %: of 30
+    // deals more than 4 have one in 12 of a million runs. Real data, below, must give none at its fixed seeds.
+    assert!(deals_with_names <= 4, "{deals_with_names} of 30 deals named something");
 }
 
 fn real(arguments: &[(&str, &Path)], more: &[&str]) -> Value {

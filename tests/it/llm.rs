@@ -104,7 +104,10 @@ fn label(server: &Server, folder: &Path, more: &[&str]) -> Option<Output> {
     std::fs::write(folder.join("key"), "secret-key\n").unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_recsae"));
     command.args(["label", "--shuffles", "0", "--min-cases", "900", "--llm-all", "--llm-model", "m1"]);
-    command.args(["--llm-timeout", "1", "--llm-pause", "5", "--llm-per-minute", "600000", "--llm", &server.url]);
+    command.args(["--llm-timeout", "1", "--llm-pause", "5", "--llm", &server.url]);
+    if !more.contains(&"--llm-per-minute") {
+        command.args(["--llm-per-minute", "600000"]);
+    }
     command.arg("--sae").arg(data.join("sasrec.sae_k8_s16.safetensors"));
     command.arg("--embeddings").arg(data.join("sasrec.embeddings.npy"));
     command.arg("--fields").arg(data.join("sasrec.events.parquet"));
