@@ -174,8 +174,26 @@ pub(crate) fn write(
     if let Some((name, matrix)) = integers {
         views.push((name, TensorView::new(Dtype::I64, matrix.shape().to_vec(), &integer_bytes).map_err(|error| error.to_string())?));
     }
-    let metadata = metadata.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    safetensors::serialize(views, Some(metadata)).map_err(|error| error.to_string())
+    let bytes = safetensors::serialize(views, None).map_err(|error| error.to_string())?;
+    with_metadata(&bytes, metadata)
+}
+
+/// The file with this metadata in its header. The library would write it in an order of chance, and the
+/// same weights must give the same bytes. A file is the header's length (u64, little-endian), the header
+/// (JSON, padded with spaces to a multiple of eight), the tensors.
+fn with_metadata(bytes: &[u8], metadata: &[(&str, &str)]) -> Result<Vec<u8>, String> {
+    let (length, rest) = bytes.split_first_chunk::<8>().ok_or("a safetensors file without header")?;
+    let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|error| error.to_string())?;
+    let (header, tensors) = rest.split_at_checked(length).ok_or("a safetensors header beyond its file")?;
+    let tensor_entries = header.trim_ascii_end().strip_prefix(b"{").ok_or("a safetensors header that is no object")?;
+    let sorted: std::collections::BTreeMap<_, _> = metadata.iter().copied().collect();
+    let mut head = format!("{{\"__metadata__\":{}", serde_json::to_string(&sorted).map_err(|error| error.to_string())?).into_bytes();
+    if tensor_entries != b"}" {
+        head.push(b',');
+    }
+    head.extend_from_slice(tensor_entries);
+    head.resize(head.len().next_multiple_of(8), b' ');
+    Ok([&(head.len() as u64).to_le_bytes(), head.as_slice(), tensors].concat())
 }
 
 /// Bytes of `weights.safetensors`.

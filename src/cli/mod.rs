@@ -24,6 +24,7 @@ pub mod label;
 pub mod llm_args;
 pub mod named_sae_args;
 pub mod produce;
+pub mod record;
 pub mod reference;
 mod reload;
 pub mod report;
@@ -31,6 +32,8 @@ pub mod review;
 pub mod run;
 pub mod serve;
 mod setup_cache;
+pub mod steer;
+pub mod steer_run;
 pub mod train;
 pub mod verify;
 
@@ -78,6 +81,10 @@ pub enum Command {
     Config(config::Args),
     /// Build, inspect and verify bundles: an SAE with its names and golden rows
     Bundle(bundle::Args),
+    /// Record the live topic to Parquet
+    Record(record::Args),
+    /// Steer recommendations by edits of latents: plan, measure, stream
+    Steer(steer::Args),
     /// Train SAEs on recorded embeddings
     Train(train::Args),
     /// Measure what an SAE keeps of the vectors and of the recommendations
@@ -115,6 +122,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Bundle(args) => bundle::run(&args),
+        Command::Record(args) => record::run(&args),
+        Command::Steer(args) => steer::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Produce(args) => produce::run(&args),

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use arrow_array::cast::AsArray;
@@ -44,26 +44,41 @@ impl Table {
         except: Option<&str>,
         mut take: impl FnMut(&dyn Array) -> anyhow::Result<()>,
     ) -> anyhow::Result<Self> {
+        let mut table = Self::default();
+        for file in parquet_files(path)? {
+            table.append_file(&file, except, &mut take)?;
+        }
+        Ok(table)
+    }
+
+    fn append_file(
+        &mut self,
+        path: &Path,
+        except: Option<&str>,
+        take: &mut impl FnMut(&dyn Array) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
         let file = File::open(path).with_context(|| path.display().to_string())?;
         let reader = ParquetRecordBatchReaderBuilder::try_new(file).and_then(ParquetRecordBatchReaderBuilder::build);
-        let mut table = Self::default();
         for batch in reader.with_context(|| format!("{} is no Parquet file", path.display()))? {
             let batch: RecordBatch = batch.with_context(|| path.display().to_string())?;
-            table.n_rows += batch.num_rows();
             for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
                 if Some(field.name().as_str()) == except {
                     take(column)?;
                     continue;
                 }
-                let index = table.index(field.name()).unwrap_or_else(|| {
-                    table.names.push(field.name().clone());
-                    table.columns.push(Vec::new());
-                    table.columns.len() - 1
+                let index = self.index(field.name()).unwrap_or_else(|| {
+                    self.names.push(field.name().clone());
+                    // A column that earlier files do not have is null there.
+                    self.columns.push(vec![Value::Null; self.n_rows]);
+                    self.columns.len() - 1
                 });
-                values(column, &mut table.columns[index]).with_context(|| format!("column {:?} of {}", field.name(), path.display()))?;
+                values(column, &mut self.columns[index]).with_context(|| format!("column {:?} of {}", field.name(), path.display()))?;
             }
+            self.n_rows += batch.num_rows();
+            let n_rows = self.n_rows;
+            self.columns.iter_mut().for_each(|column| column.resize(n_rows, Value::Null));
         }
-        Ok(table)
+        Ok(())
     }
 
     /// Rows.
@@ -123,6 +138,19 @@ impl Table {
     fn index(&self, name: &str) -> Option<usize> {
         self.names.iter().position(|known| known == name)
     }
+}
+
+/// The file, or all `.parquet` files of a folder by name: a recording.
+fn parquet_files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let entries = std::fs::read_dir(path).with_context(|| path.display().to_string())?;
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "parquet"));
+    files.sort();
+    ensure!(!files.is_empty(), "{}: no .parquet file in this folder", path.display());
+    Ok(files)
 }
 
 /// A value as a key, as `recsae` reads an entity: text, or a whole number's digits.

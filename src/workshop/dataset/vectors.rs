@@ -28,7 +28,7 @@ pub(crate) struct Vectors {
 impl Vectors {
     /// Reads the vectors and the fields that lie beside them (none in .npy).
     pub(crate) fn with_fields(path: &Path, by: Option<&str>) -> anyhow::Result<(Self, Table)> {
-        match path.extension().and_then(|extension| extension.to_str()) {
+        match path.extension().and_then(|extension| extension.to_str()).or_else(|| path.is_dir().then_some("parquet")) {
             Some("npy") => {
                 let matrix = matrix(path)?;
                 let (n_rows, width) = matrix.dim();
@@ -48,7 +48,7 @@ impl Vectors {
                 };
                 Ok((Self { values, width, rows }, table))
             }
-            _ => bail!("{}: expected .npy or .parquet", path.display()),
+            _ => bail!("{}: expected .npy, .parquet or the folder of a recording", path.display()),
         }
     }
 

@@ -50,7 +50,7 @@ impl Recipe {
             seed,
             epochs: 30,
             batch: 256,
-            learning_rate: 2e-3 * (8.0 / k.max(1) as f32).powf(2.0 / 3.0),
+            learning_rate: 2e-3 * (8.0 / k.max(1) as f32).powf(0.75),
             warm_up: 0.02,
             decay: 0.3,
             aux_weight: 1.0 / 32.0,

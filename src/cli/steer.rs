@@ -1,0 +1,299 @@
+//! `recsae steer`: plan edits of latents, measure what they do, stream steered vectors.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Context, bail, ensure};
+use clap::ValueEnum;
+
+use crate::bundle::Bundle;
+use crate::cli::dataset_args::DatasetArgs;
+use crate::cli::{Outcome, UsageError, steer_run};
+use crate::sae::latent::LatentId;
+use crate::workshop::dataset::table::Table;
+use crate::workshop::dataset::{self, Dataset, DatasetRequest};
+use crate::workshop::evaluate::ranking::{RankingColumns, cases};
+use crate::workshop::sae_file;
+use crate::workshop::steer::apply::Strength;
+use crate::workshop::steer::concepts::Tags;
+use crate::workshop::steer::dose::{Scene, World};
+use crate::workshop::steer::plan::{Action, Edit, Plan, Unit};
+use crate::workshop::steer::{SteerReport, SteerRequest, evaluate, latents_by_name, page, scene, strengths};
+
+/// Arguments of `recsae steer`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    action: SteerAction,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum SteerAction {
+    /// Write a plan of edits
+    Plan(PlanArgs),
+    /// Measure what steering by every tag of the items does: dose response, controls, cost
+    Evaluate(Box<EvaluateArgs>),
+    /// Stream steered vectors to another topic; the original is not touched
+    Run(steer_run::Args),
+}
+
+/// What an edit does.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ActionName {
+    /// No activation
+    Ablate,
+    /// Activation times the amount
+    Scale,
+    /// Activation set to the amount
+    Clamp,
+    /// The amount added
+    Add,
+}
+
+/// Arguments of `recsae steer plan`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  recsae steer plan --bundle bundles/v12 --concept 'war films' --action add --amount 0.5 --unit p99 --cap 0.3 --out plan.json
+  recsae steer plan --bundle bundles/v12 --latents 17,204 --action ablate --out plan.json")]
+struct PlanArgs {
+    /// The bundle whose SAE is steered
+    #[arg(long, value_name = "DIR")]
+    bundle: PathBuf,
+    /// A concept by its label; may be repeated
+    #[arg(long, value_name = "NAME", required_unless_present = "latents")]
+    concept: Vec<String>,
+    /// Latents by number
+    #[arg(long, value_delimiter = ',')]
+    latents: Vec<u32>,
+    /// What is done to them
+    #[arg(long, value_enum)]
+    action: ActionName,
+    /// How much, for scale, clamp and add
+    #[arg(long, allow_negative_numbers = true)]
+    amount: Option<f32>,
+    /// What the amount of clamp and add is measured in
+    #[arg(long, value_enum, default_value_t = Unit::Absolute)]
+    unit: Unit,
+    /// Largest change of a vector, over its length
+    #[arg(long)]
+    cap: Option<f32>,
+    /// File to write
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+/// Arguments of `recsae steer evaluate`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  recsae steer evaluate --sae run/ --embeddings sasrec.embeddings.npy --fields sasrec.events.parquet --entity user_id \\
+      --target target_item --history history --choose split=dev --report split=test --items sasrec.item_embeddings.npy \\
+      --catalogue items.parquet --item-column item_id --tags genres --popularity n_events --html steering.html")]
+struct EvaluateArgs {
+    /// The SAE: a bundle, a run folder of `recsae train`, or .safetensors
+    #[arg(long, value_name = "PATH")]
+    sae: PathBuf,
+    #[command(flatten)]
+    data: DatasetArgs,
+    /// Rows on which doses are chosen
+    #[arg(long, value_name = "COLUMN=V,V")]
+    choose: String,
+    /// Rows on which their effect is reported
+    #[arg(long, value_name = "COLUMN=V,V")]
+    report: String,
+    /// Column that names the user
+    #[arg(long, value_name = "COLUMN")]
+    entity: String,
+    /// Column of the item chosen next
+    #[arg(long, value_name = "COLUMN")]
+    target: String,
+    /// Column of the items met before
+    #[arg(long, value_name = "COLUMN")]
+    history: Option<String>,
+    /// Vectors of the items, .npy [n, d]
+    #[arg(long, value_name = "FILE")]
+    items: PathBuf,
+    /// Row of --items that is no item
+    #[arg(long, value_name = "ROW", default_value_t = 0)]
+    padding: usize,
+    /// Table of the items (.parquet)
+    #[arg(long, value_name = "FILE")]
+    catalogue: PathBuf,
+    /// Its column with the row of --items
+    #[arg(long, value_name = "COLUMN", default_value = "item_id")]
+    item_column: String,
+    /// Its column of tags
+    #[arg(long, value_name = "COLUMN")]
+    tags: String,
+    /// Its column that says how popular an item is: popularity latents are ablated too
+    #[arg(long, value_name = "COLUMN")]
+    popularity: Option<String>,
+    /// Latents that stand for a tag, at most
+    #[arg(long, default_value_t = 8)]
+    latents: usize,
+    /// A dose may cost NDCG down to this share
+    #[arg(long, default_value_t = 0.9)]
+    keep_ndcg: f64,
+    /// Largest change of a vector, over its length
+    #[arg(long)]
+    cap: Option<f32>,
+    /// Places of a recommendation
+    #[arg(long, default_value_t = 10)]
+    top: usize,
+    /// Draws controls and resamples
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Write the report as one HTML file
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Plans, evaluates or streams.
+///
+/// # Errors
+/// A file cannot be read or does not fit, or a part failed.
+pub fn run(args: &Args) -> anyhow::Result<Outcome> {
+    let usage = |error: anyhow::Error| UsageError(format!("{error:#}"));
+    match &args.action {
+        SteerAction::Plan(args) => {
+            let plan = planned(args).map_err(usage)?;
+            std::fs::write(&args.out, serde_json::to_vec_pretty(&plan)?).with_context(|| args.out.display().to_string())?;
+            writeln!(std::io::stdout().lock(), "{}: {} edits, plan {}", args.out.display(), plan.edits.len(), plan.hash()?)?;
+        }
+        SteerAction::Evaluate(args) => {
+            let report = evaluated(args).map_err(usage)?;
+            if let Some(path) = &args.html {
+                let name = args.sae.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+                std::fs::write(path, page::steer_page(&name, &report)).with_context(|| path.display().to_string())?;
+            }
+            let mut out = std::io::stdout().lock();
+            if args.json {
+                writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
+            } else {
+                print(&mut out, &report)?;
+            }
+        }
+        SteerAction::Run(args) => return steer_run::run(args),
+    }
+    Ok(Outcome::Done)
+}
+
+fn planned(args: &PlanArgs) -> anyhow::Result<Plan> {
+    let bundle = Bundle::open(&args.bundle)?;
+    let amount = || args.amount.context("--amount: expected with scale, clamp and add");
+    let action = match args.action {
+        ActionName::Ablate => Action::Ablate,
+        ActionName::Scale => Action::Scale(amount()?),
+        ActionName::Clamp => Action::Clamp(amount()?),
+        ActionName::Add => Action::Add(amount()?),
+    };
+    let names = latents_by_name(bundle.catalogue());
+    let mut edits = Vec::new();
+    for concept in &args.concept {
+        let Some(latents) = names.get(&concept.to_lowercase()) else {
+            let mut near: Vec<&str> = names.keys().map(String::as_str).collect();
+            near.sort_by(|a, b| strsim::jaro_winkler(b, concept).total_cmp(&strsim::jaro_winkler(a, concept)));
+            bail!("no concept {concept:?} in the catalogue; nearest: {}", near.into_iter().take(3).collect::<Vec<_>>().join(", "));
+        };
+        edits.push(Edit { concept: Some(concept.clone()), latents: latents.clone(), action, unit: args.unit });
+    }
+    if !args.latents.is_empty() {
+        edits.push(Edit { concept: None, latents: args.latents.iter().copied().map(LatentId).collect(), action, unit: args.unit });
+    }
+    let plan = Plan { fingerprint: bundle.fingerprint().to_owned(), edits, cap: args.cap };
+    plan.check(bundle.spec().d_sae.get())?;
+    Ok(plan)
+}
+
+fn evaluated(args: &EvaluateArgs) -> anyhow::Result<SteerReport> {
+    ensure!(args.top > 0 && args.latents > 0, "--top and --latents: expected at least 1");
+    let sae = sae_file::open(&args.sae, None)?;
+    let items = dataset::matrix(&args.items)?;
+    let columns = RankingColumns { entity: args.entity.clone(), target: args.target.clone(), history: args.history.clone(), order: None };
+    let rows = |filter: &str| -> anyhow::Result<Scene> {
+        let (column, values) = filter.split_once('=').with_context(|| format!("{filter}: expected COLUMN=VALUE,VALUE"))?;
+        let mut request: DatasetRequest = args.data.request()?;
+        request.filters.push((column.to_owned(), values.split(',').map(str::to_owned).collect()));
+        let dataset = Dataset::open(&request)?;
+        let cases = cases(&dataset, &columns, items.nrows())?;
+        scene(&sae, &dataset, cases, &items, Some(args.padding), args.top)
+    };
+    let (choose, report) = (rows(&args.choose).context("--choose")?, rows(&args.report).context("--report")?);
+    let catalogue = Table::read(&args.catalogue)?;
+    let tags = Tags::read(&catalogue, &args.item_column, &args.tags, items.nrows())?;
+    let popularity = args.popularity.as_deref().map(|name| popularity(&catalogue, &args.item_column, name, items.nrows())).transpose()?;
+    let strength = strengths(&choose.activations, sae.spec().d_sae.get());
+    let of = |latent: LatentId| strength.get(latent.index()).copied().unwrap_or(Strength::default());
+    let world =
+        World { sae: &sae, items: &items, padding: Some(args.padding), top: args.top, strength: &of, cap: args.cap, seed: args.seed };
+    let request = SteerRequest {
+        world,
+        choose: &choose,
+        report: &report,
+        tags: &tags,
+        popularity: popularity.as_deref(),
+        latents_per_tag: args.latents,
+        keep_ndcg: args.keep_ndcg,
+    };
+    let bar = indicatif::ProgressBar::new(tags.items.len() as u64);
+    let report = evaluate(&request, &|done| bar.set_position(done as u64));
+    bar.finish_and_clear();
+    report
+}
+
+fn popularity(table: &Table, item: &str, name: &str, n_items: usize) -> anyhow::Result<Vec<f64>> {
+    let of = |name: &str| table.column(name).with_context(|| format!("no column {name:?}; there are {}", table.names().join(", ")));
+    let mut popularity = vec![0.0; n_items];
+    for (item, value) in of(item)?.iter().zip(of(name)?) {
+        let place = item.as_u64().and_then(|item| usize::try_from(item).ok()).and_then(|item| popularity.get_mut(item));
+        *place.with_context(|| format!("{item} is no item"))? =
+            value.as_f64().with_context(|| format!("{name} of item {item}: expected a number"))?;
+    }
+    Ok(popularity)
+}
+
+fn print(out: &mut impl Write, report: &SteerReport) -> std::io::Result<()> {
+    writeln!(
+        out,
+        "{:<14} {:>7} {:>5}  share before -> after [95 %]           controls (latents, random)   NDCG",
+        "tag", "latents", "dose"
+    )?;
+    for tag in &report.tags {
+        let before = tag.before.share.mean;
+        match &tag.chosen {
+            None => writeln!(
+                out,
+                "{:<14} {:>7}     -  {before:.3}   nothing to steer by, or no dose worth its cost",
+                tag.tag,
+                tag.latents.len()
+            )?,
+            Some(c) => writeln!(
+                out,
+                "{:<14} {:>7} {:>5}  {before:.3} -> {:.3} [{:.3}, {:.3}]  {}  {:.3}, {:.3}   {:.4} -> {:.4}",
+                tag.tag,
+                tag.latents.len(),
+                c.dose,
+                c.share.mean,
+                c.share.low,
+                c.share.high,
+                if tag.moved { "moved    " } else { "not moved" },
+                c.control_latents.mean,
+                c.random_direction.mean,
+                tag.before.lists.ndcg,
+                c.lists.ndcg
+            )?,
+        }
+    }
+    let moved = report.tags.iter().filter(|tag| tag.moved).count();
+    writeln!(out, "{moved} of {} tags moved beyond both controls", report.tags.len())?;
+    for row in &report.popularity {
+        writeln!(
+            out,
+            "ablating {:>3} popularity latents: coverage {:.3}, Gini {:.3}, NDCG {:.4}, overlap {:.3}",
+            row.n_latents, row.lists.coverage, row.lists.gini, row.lists.ndcg, row.lists.overlap
+        )?;
+    }
+    Ok(())
+}
