@@ -25,9 +25,6 @@ mod recount;
 mod report;
 mod simulated_world;
 mod support;
-<<<<<<< HEAD
 mod tls;
-mod workshop_labels;
-=======
 mod train;
->>>>>>> 2999f71 (Steer by latents with controls, record the topic to Parquet, follow a topic outside the monitor)
+mod workshop_labels;
