@@ -149,7 +149,7 @@ impl RowChunk {
         }
         self.squared_error += f64::from(dot(residual, residual));
         residual.iter_mut().for_each(|e| *e *= scale);
-        let at = row as u32;
+        let at = small(row);
         for (latent, value) in latents.iter().zip(values) {
             let slope = dot(residual, &w_dec[latent.index() * d..][..d]);
             self.terms.push(Term { latent: latent.0, row: at, gradient_row: at, value: *value, slope });
@@ -179,13 +179,18 @@ impl RowChunk {
         for (place, value) in places.iter().zip(values) {
             let latent = step.dead[place.index()];
             let slope = dot(residual, &w_dec[latent as usize * d..][..d]);
-            self.terms.push(Term { latent, row: row as u32, gradient_row: at as u32, value: *value, slope });
+            self.terms.push(Term { latent, row: small(row), gradient_row: small(at), value: *value, slope });
         }
     }
 
     /// Latents that fired, one entry a row and latent; without those of the auxiliary loss.
     pub fn fired(&self) -> impl Iterator<Item = u32> + '_ {
-        let n_rows = self.n_rows as u32;
+        let n_rows = small(self.n_rows);
         self.terms.iter().filter(move |term| term.gradient_row < n_rows).map(|term| term.latent)
     }
+}
+
+/// A row of a chunk, of which there are at most twice [`CHUNK_ROWS`].
+fn small(row: usize) -> u32 {
+    u32::try_from(row).unwrap_or(u32::MAX)
 }

@@ -67,7 +67,7 @@ impl Trainer {
 
     /// One step on a batch of rows, each of `d_in` values; `n_steps` is the length of the whole run.
     #[expect(clippy::cast_possible_truncation, reason = "factors of f32 gradients, and latents below 2^32")]
-    pub fn step<'a>(&mut self, rows: &[&'a [f32]], n_steps: u64) -> StepReport {
+    pub fn step(&mut self, rows: &[&[f32]], n_steps: u64) -> StepReport {
         let (recipe, state) = (&self.recipe, &mut self.state);
         let n = rows.len() as f64;
         self.dead.clear();
