@@ -22,11 +22,6 @@ impl SmallDisk {
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=6m", "none"]).arg(at).status();
         mounted.is_ok_and(|status| status.success()).then(|| Self(at.to_owned()))
     }
-
-    fn remount(&self, how: &str) {
-        let done = Command::new("mount").args(["-o", how]).arg(&self.0).status().unwrap();
-        assert!(done.success(), "remount {how}");
-    }
 }
 
 impl Drop for SmallDisk {

@@ -12,7 +12,7 @@ use crate::process_faults::consumed;
 use crate::site::{Site, plan};
 use crate::stage::Stage;
 use crate::support;
-use crate::verdict::{self, settle};
+use crate::verdict;
 use crate::world::WINDOW_MS;
 
 /// Sends payloads of a scenario's own to partition 0, and waits for the broker.
