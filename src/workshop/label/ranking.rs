@@ -85,7 +85,7 @@ mod tests {
     fn a_narrow_tag_ranks_before_a_broad_one_that_covers_as_much() {
         let narrow = log_odds(TagCount { tag: 10.0, all: 30.0 }, TagCount { tag: 0.0, all: 970.0 });
         let broad = log_odds(TagCount { tag: 10.0, all: 30.0 }, TagCount { tag: 200.0, all: 970.0 });
-        assert!(narrow > broad && broad > 0.0, "{narrow} {broad}");
+        assert!(narrow > broad && narrow > 0.0, "{narrow} {broad}");
         // As many items in the set; the broad tag's count outside is the surer one.
         let (concept, genre) = (TagCount { tag: 15.0, all: 18.0 }, TagCount { tag: 15.0, all: 18.0 });
         let (concept, genre) =
