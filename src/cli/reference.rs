@@ -35,6 +35,7 @@ pub struct Args {
 }
 
 #[derive(Debug, clap::Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "made once a process, and clap does not read a box")]
 enum ReferenceCommand {
     /// Fit a reference to judged windows of the store, or to recorded embeddings
     Build {

@@ -75,7 +75,7 @@ impl Foreign {
             Activation::Relu => Selection::Threshold(0.0),
             Activation::TopK(k) => Selection::TopK(k),
             Activation::Threshold(threshold) => Selection::Threshold(threshold.max(0.0)),
-            Activation::Thresholds(thresholds) => self.to_one_threshold(&thresholds),
+            Activation::Thresholds(thresholds) => self.fold_thresholds(&thresholds),
         };
         let (d_sae, d_in) = self.w_enc.dim();
         let size = |n: usize| NonZeroUsize::new(n).context("a matrix without values");
@@ -88,7 +88,7 @@ impl Foreign {
         Ok(SaeWeights::new(spec, self.w_enc, self.b_enc, Some(self.w_dec), self.b_dec)?)
     }
 
-    fn to_one_threshold(&mut self, thresholds: &Array1<f32>) -> Selection {
+    fn fold_thresholds(&mut self, thresholds: &Array1<f32>) -> Selection {
         if let Some(first) = thresholds.first()
             && thresholds.iter().all(|threshold| threshold == first)
         {
