@@ -2,7 +2,7 @@
 //! wants <= 150 us. Also how long a year of hourly windows takes.
 //!
 //! `cargo bench --bench judge`. Thread CPU time, because a shared machine's clock tells little.
-#![expect(clippy::print_stdout, reason = "what a benchmark is for")]
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "what a benchmark is for")]
 
 use std::sync::Arc;
 use std::time::Duration;
