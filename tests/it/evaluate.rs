@@ -8,7 +8,10 @@ use serde_json::Value;
 use crate::support;
 
 /// SAE, and what is known of it on dev + test rows: FVU and, where known, cosine; on test rows NDCG@10 before and after.
-const KNOWN: &[(&str, f64, Option<f64>, Option<(f64, f64)>)] = &[
+/// Name, FVU, cosine, NDCG@10 before and after.
+type Known = (&'static str, f64, Option<f64>, Option<(f64, f64)>);
+
+const KNOWN: &[Known] = &[
     ("sasrec.sae_k8_s16", 0.0798, Some(0.9676), Some((0.1088, 0.0994))),
     ("sasrec.sae_k32_s32", 0.0060, Some(0.9975), Some((0.1088, 0.1087))),
     ("bprmf.sae_k8_s16", 0.0493, None, None),

@@ -66,7 +66,7 @@ fn events(data: &Path) -> Events {
     }
     let column = |name: &str| {
         let column = dataset.column(name).unwrap();
-        (0..dataset.n_rows()).map(|row| column.value(row).as_f64().unwrap() as i64).collect::<Vec<i64>>()
+        (0..dataset.n_rows()).map(|row| whole(column.value(row).as_f64().unwrap())).collect::<Vec<i64>>()
     };
     Events { user: column("user_id"), seconds: column("ts"), latents, n_latents: sae.spec().d_sae.get() }
 }
@@ -200,4 +200,9 @@ fn a_reference_of_recorded_embeddings_counts_what_a_plain_count_does() {
     let differ = reference.rates.count.iter().zip(&expected).filter(|(found, expected)| found != expected).count();
     println!("{} latents, {differ} counted differently (near-ties of f32)", expected.len());
     assert!(differ <= 4, "{differ}");
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "seconds of this century and small counts, whole in the file")]
+fn whole(value: f64) -> i64 {
+    value as i64
 }

@@ -127,7 +127,7 @@ fn act(store: &mut Store, window: u64, at_ms: i64) {
     let action = |action, who: &str, why: &str, until_ms| AlertAction { action, who: who.into(), why: why.into(), at_ms, until_ms };
     match alert.actions.len() {
         0 => drop(store.act(alert.id, &action(ActionKind::Acknowledge, "ana", "looking at the campaign calendar", None)).unwrap()),
-        1 if window % 6 == 0 => {
+        1 if window.is_multiple_of(6) => {
             let mute = action(ActionKind::Mute, "bo", "known: spring campaign, ends on Monday", Some(at_ms + 48 * 3_600_000));
             drop(store.act(alert.id, &mute).unwrap());
         }
