@@ -8,7 +8,6 @@ use serde_json::Value;
 use crate::support;
 
 /// SAE, and what is known of it on dev + test rows: FVU and, where known, cosine; on test rows NDCG@10 before and after.
-/// Name, FVU, cosine, NDCG@10 before and after.
 type Known = (&'static str, f64, Option<f64>, Option<(f64, f64)>);
 
 const KNOWN: &[Known] = &[
