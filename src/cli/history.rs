@@ -91,7 +91,7 @@ enum HistoryCommand {
     Prune {
         #[command(flatten)]
         common: Common,
-        /// Windows that ended by then, RFC 3339; default: now less [store] retention
+        /// Windows that ended by then, RFC 3339; default: now less `[store] retention`
         #[arg(long)]
         before: Option<jiff::Timestamp>,
         #[command(flatten)]

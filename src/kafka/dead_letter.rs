@@ -3,7 +3,7 @@
 //! The queue is bounded; full means slower, never dropped. A position is committed only after the
 //! dead letters below it are acknowledged ([`DeadLetters::settled`]), so that a kill sends some of
 //! them twice and none of them never. The key names the record, so that readers show each once.
-//! A record that is too large for the topic is shortened until it fits ([`shorten`]).
+//! A record that is too large for the topic is shortened until it fits (`shorten`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

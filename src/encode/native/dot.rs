@@ -9,7 +9,7 @@
 //! from its row of the matrix, with the same bits as among all of them, which the screen lives on.
 //! Both vectors are padded with zeros to a multiple of 8, which changes nothing: `fma(0, 0, a) = a`.
 //!
-//! Error against exact arithmetic: each a[l] takes n = ceil(d / 8) roundings, the tree three, the bias
+//! Error against exact arithmetic: each `a[l]` takes n = ceil(d / 8) roundings, the tree three, the bias
 //! one, so `|v - (w.x + b)| <= u (n + 4) (sum |w_i x_i| + |b|) (1 + small)`, `u = 2^-24`.
 
 /// Partial sums of a dot product.

@@ -1,8 +1,8 @@
 //! The engine of our own: the same active sets and values as ONNX Runtime, below the dense product's cost.
 //!
 //! It runs where the bundle's graph is an affine map with or without a ReLU ([`crate::bundle::onnx`]
-//! says so, by meaning). Each value is computed with the dot product of [`dot`], whatever the CPU; the
-//! [`screen`] says which values need not be computed, with a proof, and `encode` gives the same bits
+//! says so, by meaning). Each value is computed with the dot product of `dot`, whatever the CPU; the
+//! `screen` says which values need not be computed, with a proof, and `encode` gives the same bits
 //! as evaluating every latent. Tests hold it to that on rows made to break the bound.
 
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The audit report: one HTML file and the same as JSON, made from the record alone.
 //!
-//! Reading order: [`content`] (what it says), [`gather`] (where that comes from), [`comparison`] with
-//! [`two_sample`], [`html`] with its figures. A report judges nothing again: it shows what was stored when it was judged.
+//! Reading order: [`content`] (what it says), [`mod@gather`] (where that comes from), [`comparison`] with
+//! [`two_sample`], [`mod@html`] with its figures. A report judges nothing again: it shows what was stored when it was judged.
 
 pub mod comparison;
 pub mod content;

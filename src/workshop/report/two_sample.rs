@@ -189,7 +189,11 @@ mod tests {
         assert!(rate_ratio(&[stratum(0.0, 5.0, 0.0, 5.0)]).is_none());
         assert!(rate_ratio(&[stratum(3.0, 5.0, 0.0, 0.0)]).is_none());
         let born = test(&[rate_ratio(&[stratum(0.0, 100.0, 30.0, 100.0), stratum(0.0, 100.0, 28.0, 100.0)]).unwrap()]);
-        assert!(born[0].ratio.is_infinite() && born[0].high.is_infinite() && born[0].low > 10.0 && born[0].p_value < 1e-9, "{born:?}");
+        // The exact conditional bound for 0 against 58 of equal exposure: no interval may be surer than that.
+        let share = 1.0 - 0.025f64.powf(1.0 / 58.0);
+        let surest = (1.0 - share) / share;
+        assert!(born[0].ratio.is_infinite() && born[0].high.is_infinite() && born[0].p_value < 1e-9, "{born:?}");
+        assert!(born[0].low > surest / 2.0 && born[0].low <= surest, "{born:?}, exact {surest}");
         let gone = test(&[rate_ratio(&[stratum(30.0, 100.0, 0.0, 100.0)]).unwrap()]);
         assert!(gone[0].ratio == 0.0 && gone[0].low == 0.0 && gone[0].high > 0.0 && gone[0].high < 0.5, "{gone:?}");
     }

@@ -70,7 +70,7 @@ impl Client {
     /// Asks, and asks again where that may help.
     ///
     /// # Errors
-    /// The server refuses for good, or did not answer in [`TRIES`] tries.
+    /// The server refuses for good, or did not answer in `TRIES` tries.
     pub fn ask(&mut self, prompt: &str) -> anyhow::Result<Answer> {
         let mut trouble = String::new();
         for attempt in 0..TRIES {
