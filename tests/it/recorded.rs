@@ -96,14 +96,17 @@ pub(crate) fn record_two_versions(path: &Path, seed: u64, concept: usize, n_wind
     store.begin_lineage("counting-hash", "two versions", &WINDOWS, START_MS).unwrap();
     for window in 0..n_windows {
         let mut records = world.window(window).records;
+        // Who is served which version changes with the window: two fixed halves of the users differ in taste, and the
+        // comparison would rightly say so.
+        let version_of = |user: u64| (user + window) % 2;
         for (idx, record) in records.iter_mut().enumerate() {
-            if record.user % 2 == 1 && idx % 7 == 0 && !record.concepts.contains(&concept) {
+            if version_of(record.user as u64) == 1 && idx % 7 == 0 && !record.concepts.contains(&concept) {
                 record.concepts.push(concept);
             }
         }
         let start_ms = world.window_start_ms(window);
         let models = [("v12", 0), ("v13", 1)].map(|(version, parity)| {
-            let counts = count(records.iter().filter(|record| record.user % 2 == parity), window, false);
+            let counts = count(records.iter().filter(|record| version_of(record.user as u64) == parity), window, false);
             let window = ClosedWindow {
                 start_ms,
                 end_ms: start_ms + WINDOW_MS,
