@@ -10,7 +10,7 @@ use crate::workshop::dataset::DatasetRequest;
 #[derive(Clone, Debug, clap::Args)]
 pub struct DatasetArgs {
     /// Vectors: .npy [n, d], or .parquet with a column `embedding` and the record's other fields
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", required = false)] // else `reference build`, which takes this group as optional, would ask for it
     pub embeddings: PathBuf,
     /// The record's other fields, row by row (.parquet)
     #[arg(long, value_name = "FILE")]
