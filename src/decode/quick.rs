@@ -17,6 +17,8 @@ const MOST_DEPTH: usize = 16;
 const MOST_DIGITS: usize = 19;
 /// Above this an f64 cannot hold every integer.
 const EXACT_INTEGERS: u64 = 1 << 53;
+/// Powers of ten by which digits are moved.
+const WHOLE_POWERS: [u64; 9] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
 /// Powers of ten that are exact in f64.
 const POWERS: [f64; 23] =
     [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22];
@@ -219,11 +221,21 @@ impl<'p> Scanner<'p> {
     /// Appends decimal digits to `value`, which wraps beyond [`MOST_DIGITS`] of them.
     #[inline]
     fn digits(&mut self, value: &mut u64) {
-        // Eight at a time where eight follow: the usual f32 has eight or nine behind the point.
-        while let Some(eight) = self.bytes[self.at..].first_chunk::<8>().and_then(|eight| eight_digits(*eight)) {
-            *value = value.wrapping_mul(100_000_000).wrapping_add(eight);
-            self.at += 8;
+        // Up to eight at once, however many follow: a loop over single digits ends where the CPU does not expect it.
+        while let Some(eight) = self.bytes[self.at..].first_chunk::<8>() {
+            let (n, digits) = leading_digits(*eight);
+            *value = value.wrapping_mul(WHOLE_POWERS[n]).wrapping_add(digits);
+            self.at += n;
+            if n < 8 {
+                return;
+            }
         }
+        self.digits_at_the_end(value);
+    }
+
+    /// The same within the last bytes of the payload, one by one.
+    #[cold]
+    fn digits_at_the_end(&mut self, value: &mut u64) {
         while let Some(digit) = self.bytes.get(self.at).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit < 10) {
             *value = value.wrapping_mul(10).wrapping_add(digit.into());
             self.at += 1;
@@ -268,21 +280,21 @@ impl Number {
     }
 }
 
-/// The value of eight ASCII digits; `None` where one of the bytes is none. All eight are looked at in one
-/// word, then pairs, fours and eights are joined by one multiplication each.
+/// How many of eight bytes are ASCII digits before the first that is none, and their value.
+///
+/// All eight are looked at in one word. Taken from `0`, a digit is at most 9; adding 0x76 to more than that
+/// sets the byte's high bit (a carry out of a byte only reaches bytes behind it, and that one is no digit).
+/// The digits are shifted to the word's end, where zeros before them change nothing; then pairs, fours and
+/// eights are joined by one multiplication each.
 #[inline]
-fn eight_digits(bytes: [u8; 8]) -> Option<u64> {
-    const ZEROS: u64 = 0x3030_3030_3030_3030;
-    let word = u64::from_le_bytes(bytes);
-    // A digit has the high half 3, and keeps it when 6 is added.
-    let high = (word & 0xf0f0_f0f0_f0f0_f0f0) | ((word.wrapping_add(0x0606_0606_0606_0606) & 0xf0f0_f0f0_f0f0_f0f0) >> 4);
-    if high != 0x3333_3333_3333_3333 {
-        return None;
-    }
-    let ones = word - ZEROS;
-    let pairs = (ones.wrapping_mul(10) + (ones >> 8)) & 0x00ff_00ff_00ff_00ff;
-    let fours = (pairs.wrapping_mul(100) + (pairs >> 16)) & 0x0000_ffff_0000_ffff;
-    Some(fours.wrapping_mul(10_000).wrapping_add(fours >> 32) & 0xffff_ffff)
+fn leading_digits(bytes: [u8; 8]) -> (usize, u64) {
+    let ones = u64::from_le_bytes(bytes) ^ 0x3030_3030_3030_3030;
+    let others = (ones.wrapping_add(0x7676_7676_7676_7676) | ones) & 0x8080_8080_8080_8080;
+    let n = others.trailing_zeros() / 8;
+    let ones = ones.checked_shl(64 - 8 * n).unwrap_or(0);
+    let pairs = (ones.wrapping_mul(10).wrapping_add(ones >> 8)) & 0x00ff_00ff_00ff_00ff;
+    let fours = (pairs.wrapping_mul(100).wrapping_add(pairs >> 16)) & 0x0000_ffff_0000_ffff;
+    (n as usize, fours.wrapping_mul(10_000).wrapping_add(fours >> 32) & 0xffff_ffff)
 }
 
 #[cfg(test)]

@@ -7,15 +7,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer, RebalanceProtocol};
+use rdkafka::consumer::{Consumer, RebalanceProtocol};
 use rdkafka::error::RDKafkaErrorCode;
-use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
+use rdkafka::{Message, Offset, TopicPartitionList};
 
 use crate::config::StartAt;
 use crate::config::settings::KafkaSettings;
 use crate::kafka::commit::Commits;
-use crate::kafka::context::{Context, Order};
+use crate::kafka::context::Order;
 use crate::kafka::error::{KafkaError, classify};
+use crate::kafka::member::Member;
 use crate::kafka::queue::{self, Fetched, Queue};
 use crate::kafka::rebalance::{Position, RebalanceEvent};
 use crate::kafka::settings;
@@ -57,7 +58,7 @@ pub struct WorkerConsumer {
     // queue of its messages lives can hang for ever.
     messages: Queue,
     commits: Commits,
-    consumer: BaseConsumer<Context>,
+    consumer: Member,
     options: ReadOptions,
     start: StartAt,
     topics: TopicMatcher,
@@ -75,7 +76,7 @@ impl WorkerConsumer {
     pub fn new(settings: &KafkaSettings, worker: usize, options: ReadOptions) -> Result<Self, KafkaError> {
         let topics = TopicMatcher::new(&settings.topics)?;
         let start = settings.start_at().map_err(|fault| KafkaError::Setting { key: fault.key, message: fault.message })?;
-        let consumer = create(&settings::consumer(settings, worker)?, &settings.brokers)?;
+        let consumer = Member::new(&settings::consumer(settings, worker)?, &settings.brokers)?;
         let native = consumer.client().native_client();
         let no_queue = || KafkaError::Fatal { message: "librdkafka gave no queue".into() };
         let messages = Queue::new(native, options.batch).ok_or_else(no_queue)?;
@@ -118,9 +119,8 @@ impl WorkerConsumer {
         Ok(outcome)
     }
 
-    /// Serves the group without reading: what a worker does while it must wait (a full dead-letter
-    /// queue, a store that cannot write). What is fetched meanwhile is bounded by
-    /// `queued.max.messages.kbytes`; nothing is lost.
+    /// Serves the group without reading: what a worker does while it must wait (a full dead-letter queue, a store that
+    /// cannot write). What is fetched meanwhile is bounded by `queued.max.messages.kbytes`; nothing is lost.
     ///
     /// # Errors
     /// As [`Self::poll`].
@@ -146,6 +146,7 @@ impl WorkerConsumer {
             }
         }
         if eager { self.consumer.assign(&list) } else { self.consumer.incremental_assign(&list) }.map_err(refused)?;
+        self.consumer.context().answered();
         self.handles.clear();
         if eager {
             self.assigned.clear();
@@ -164,6 +165,7 @@ impl WorkerConsumer {
             RebalanceProtocol::Cooperative => self.consumer.incremental_unassign(&list_of(partitions)),
             _ => self.consumer.unassign(),
         };
+        self.consumer.context().answered();
         self.handles.clear();
         self.assigned.retain(|at| !partitions.contains(at));
         released.map_err(|error| KafkaError::request("release partitions", self.consumer.context().brokers(), &error))
@@ -358,17 +360,6 @@ impl WorkerConsumer {
         let known = self.assigned.iter().find(|at| at.partition == partition && *at.topic == *topic);
         known.cloned().unwrap_or_else(|| TopicPartition { topic: Arc::from(topic), partition })
     }
-}
-
-impl Drop for WorkerConsumer {
-    fn drop(&mut self) {
-        // From here on nobody answers orders: the context does, without asking the broker.
-        self.consumer.context().close();
-    }
-}
-
-fn create(config: &ClientConfig, brokers: &str) -> Result<BaseConsumer<Context>, KafkaError> {
-    config.create_with_context(Context::new(brokers)).map_err(|error| settings::option(&error))
 }
 
 fn index_of(fetched: &Fetched<'_>, assigned: &[TopicPartition], handles: &mut Vec<(usize, i32, usize)>) -> Option<usize> {

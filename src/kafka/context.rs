@@ -1,11 +1,11 @@
 //! What librdkafka says while it is polled: kept for the worker, never handled inside the callback.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError as NativeError, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, TopicPartitionList};
@@ -22,6 +22,8 @@ pub(super) enum Order {
 pub(super) struct Context {
     brokers: String,
     orders: Mutex<VecDeque<Order>>,
+    /// Orders handed to the worker and not answered by it yet.
+    unanswered: AtomicUsize,
     faults: Mutex<Vec<KafkaError>>,
     /// Counts callbacks, so that a poll can tell "nothing there" from "one event consumed".
     seen: AtomicU64,
@@ -34,6 +36,7 @@ impl Context {
         Self {
             brokers: brokers.to_owned(),
             orders: Mutex::default(),
+            unanswered: AtomicUsize::new(0),
             faults: Mutex::default(),
             seen: AtomicU64::new(0),
             closing: AtomicBool::new(false),
@@ -44,8 +47,16 @@ impl Context {
         &self.brokers
     }
 
+    /// The oldest order; it counts as unanswered until [`Self::answered`].
     pub(super) fn next_order(&self) -> Option<Order> {
-        lock(&self.orders).pop_front()
+        let order = lock(&self.orders).pop_front()?;
+        self.unanswered.fetch_add(1, Ordering::Relaxed);
+        Some(order)
+    }
+
+    /// An order that was handed over has its answer.
+    pub(super) fn answered(&self) {
+        self.unanswered.fetch_sub(1, Ordering::Relaxed);
     }
 
     pub(super) fn take_faults(&self) -> Vec<KafkaError> {
@@ -56,8 +67,11 @@ impl Context {
         self.seen.load(Ordering::Relaxed)
     }
 
-    pub(super) fn close(&self) {
+    /// From here on the callback answers by itself; whether an order is left without an answer. A worker that failed
+    /// while it took partitions over leaves one, and the client, which waits for it, would never close.
+    pub(super) fn close(&self) -> bool {
         self.closing.store(true, Ordering::Relaxed);
+        self.unanswered.load(Ordering::Relaxed) > 0 || !lock(&self.orders).is_empty()
     }
 
     pub(super) fn fault(&self, fault: KafkaError) {
@@ -94,7 +108,12 @@ impl ConsumerContext for Context {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, what: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
         self.seen.fetch_add(1, Ordering::Relaxed);
         if self.closing.load(Ordering::Relaxed) {
-            answer_while_closing(consumer, what, partitions);
+            // Nothing else: whatever is asked of a client whose group has ended is never answered. See `kafka::member`.
+            if !consumer.closed()
+                && let Err(error) = consumer.unassign()
+            {
+                tracing::debug!(%error, "rebalance not answered while closing");
+            }
             return;
         }
         let order = if what == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
@@ -103,19 +122,6 @@ impl ConsumerContext for Context {
             Order::Revoke { partitions: partitions.clone(), lost: consumer.assignment_lost() }
         };
         lock(&self.orders).push_back(order);
-    }
-}
-
-/// An order can come while the client is dropped; asking for positions then would hang 15 s.
-fn answer_while_closing(consumer: &BaseConsumer<Context>, what: RDKafkaRespErr, partitions: &TopicPartitionList) {
-    let assigned = what == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
-    let answered = match (assigned, consumer.rebalance_protocol()) {
-        (true, RebalanceProtocol::Cooperative) => consumer.incremental_assign(&TopicPartitionList::new()),
-        (false, RebalanceProtocol::Cooperative) => consumer.incremental_unassign(partitions),
-        _ => consumer.unassign(),
-    };
-    if let Err(error) = answered {
-        tracing::debug!(%error, "rebalance while closing not answered");
     }
 }
 

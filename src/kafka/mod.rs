@@ -21,5 +21,6 @@ pub mod topics;
 
 mod commit;
 mod context;
+mod member;
 mod queue;
 mod take_over;

@@ -4,9 +4,9 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::monitor::Checked;
+use crate::monitor::{Checked, Monitor};
 use crate::process_faults::consumed;
 use crate::site::{Site, plan};
 use crate::stage::Stage;
@@ -80,20 +80,33 @@ pub(crate) fn sync_before_commit(stage: &Stage) -> Checked<String> {
     let mut site = Site::new(stage, "sync-order", plan(stage, 31, 20_000));
     site.settings.store.checkpoint_every = Duration::from_millis(20);
     let Some(strace) = support::program("strace") else { return Ok("skipped: no strace".into()) };
-    site.produce(0..20_000, Duration::ZERO)?;
     let trace = site.folder.path().join("trace");
     let (config, metrics, http) = site.write_config("traced", &site.settings);
     let filter = "trace=fdatasync,fsync,sendto,sendmsg,write,writev";
-    let arguments: Vec<&OsStr> = ["-f", "-y", "-xx", "-s", "24", "-e", filter, "-o"]
+    // `-D`: the child is the program itself, and signals reach it.
+    let arguments: Vec<&OsStr> = ["-D", "-f", "-y", "-xx", "-s", "24", "-e", filter, "-o"]
         .map(OsStr::new)
         .into_iter()
-        .chain([trace.as_os_str(), site.recsae.as_os_str(), "run".as_ref(), "-c".as_ref(), config.as_os_str(), "--until-end".as_ref()])
+        .chain([trace.as_os_str(), site.recsae.as_os_str(), "run".as_ref(), "-c".as_ref(), config.as_os_str()])
         .collect();
     let environment = [("ORT_DYLIB_PATH", site.library.as_os_str())];
     let process = crate::process::Process::start(&strace, &arguments, &environment, site.folder.path().join("traced.log"));
-    let status = crate::monitor::Monitor::over(process, metrics, http).wait(Duration::from_secs(120))?;
+    let mut monitor = Monitor::over(process, metrics, http);
+    monitor.wait_ready(Duration::from_secs(60))?;
+    // Two seconds of flow: a standing topic is read faster than commits follow each other.
+    site.produce(0..20_000, Duration::from_millis(10))?;
+    monitor.wait_for(Duration::from_secs(60), "all records", consumed(20_000.0))?;
+    let (status, _) = monitor.end(Duration::from_secs(60))?;
+    let began = Instant::now();
+    let trace = loop {
+        let text = fs::read_to_string(&trace).unwrap_or_default();
+        if text.contains("+++ exited") || began.elapsed() > Duration::from_secs(20) {
+            break text;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    };
     let (mut synced, mut syncs, mut commits) = (false, 0, 0);
-    for line in fs::read_to_string(&trace).unwrap_or_default().lines() {
+    for line in trace.lines() {
         // `-y` prints the file behind a descriptor, in hexadecimal under `-xx`: "-wal" ends it.
         let is_sync = (line.contains("fdatasync") || line.contains("fsync")) && line.ends_with("= 0");
         if is_sync {

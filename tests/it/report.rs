@@ -75,9 +75,14 @@ fn every_number_of_a_report_is_the_stores() {
     let outside = before.iter().filter(|p| p.rate < p.low || p.rate > p.high).count();
     assert!(outside <= 1 + before.len() / 4, "{outside} of {} windows before the change lie outside", before.len());
 
-    let verdicts: Vec<(&str, u64)> = report.not_watched.iter().map(|gap| (gap.verdict.as_str(), gap.windows)).collect();
-    assert_eq!(verdicts, [("warmup", 72), ("no_window", 0), ("contract_broken", 3)], "{:?}", report.not_watched);
-    assert_eq!(report.not_watched[1].to - report.not_watched[1].from, 4 * HOUR_MS);
+    // What was planted, and windows whose sessions were unlike the reference's: the world draws such now and then.
+    let (mixed, planted): (Vec<_>, Vec<_>) = report.not_watched.iter().partition(|gap| gap.verdict == "session_mix");
+    let verdicts: Vec<(&str, u64)> = planted.iter().map(|gap| (gap.verdict.as_str(), gap.windows)).collect();
+    assert_eq!(verdicts, [("warmup", 72), ("no_window", 0), ("contract_broken", 3)], "{planted:?}");
+    assert_eq!(planted[1].to - planted[1].from, 4 * HOUR_MS);
+    let everywhere = reader.summaries(&WindowQuery::default()).unwrap();
+    let stored = everywhere.iter().filter(|summary| summary.verdict == "session_mix").count() as u64;
+    assert_eq!(mixed.iter().map(|gap| gap.windows).sum::<u64>(), stored, "{mixed:?}");
     let people: Vec<&str> = report.done.iter().filter(|deed| !deed.who.is_empty()).map(|deed| deed.who.as_str()).collect();
     assert_eq!(people.len() as u64, report.summary.actions);
     assert!(people.starts_with(&["ana", "ana", "bo"]), "{people:?}");

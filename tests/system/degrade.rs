@@ -178,3 +178,44 @@ fn a_broker_that_is_away_makes_not_ready_and_nothing_is_lost_when_it_is_back() {
     assert!(log.contains("worker drained"), "{log}");
     assert_counted_once(&scene);
 }
+
+#[test]
+fn without_the_named_reference_windows_are_counted_and_it_is_taken_up_once_it_is_approved() {
+    let Some(kafka) = kafka_server::shared() else { return };
+    let Some(mut scene) = Scene::new(kafka, "") else { return };
+    std::fs::write(scene.folder().join("token"), "a-token-of-the-test").unwrap();
+    scene.settings.http.token_file = Some(scene.folder().join("token"));
+    scene.settings.drift.reference = "autumn".into();
+    scene.settings.drift.harmonics = Some(0);
+    let monitor = scene.start(&[]);
+    let why = wait_until_not_ready(&monitor, "reference: ");
+    assert!(why.contains("\"autumn\" is not in the store"), "{why}");
+    scene.produce(0..14, NO_PAUSE);
+    let judged = |n: usize| {
+        let look = || monitor.api("windows?segment=_all").filter(|windows| windows.as_array().is_some_and(|all| all.len() >= n));
+        until(Duration::from_secs(60), look, || monitor.process.printed())
+    };
+    let windows = judged(12);
+    assert!(windows.as_array().unwrap().iter().all(|window| window["verdict"] == "insufficient_reference"), "{windows:#}");
+    assert!(windows[0]["why"].as_str().unwrap().contains("\"autumn\" is not in the store"), "{}", windows[0]);
+    let recsae = |arguments: &[&str]| {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_recsae")).args(arguments).arg("-c").arg(scene.folder().join("recsae.toml")).output().unwrap();
+        let printed = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {printed}");
+        printed
+    };
+    // Through the running instance: it holds the store.
+    println!("{}", recsae(&["reference", "build", "--name", "autumn"]));
+    assert!(ready(&monitor).unwrap().1.contains("\"autumn\" is not approved"), "{:?}", ready(&monitor));
+    recsae(&["reference", "approve", "autumn", "--who", "ana", "--why", "quiet hours"]);
+    wait_until_ready(&monitor);
+    scene.produce(14..18, NO_PAUSE);
+    let windows = judged(16);
+    let verdict = &windows.as_array().unwrap().iter().map(|window| window["verdict"].as_str().unwrap()).collect::<Vec<_>>();
+    println!("{verdict:?}");
+    assert!(!["insufficient_reference", "warmup"].contains(&verdict[0]), "the newest window is judged by it: {verdict:?}");
+    let status = monitor.api("status").unwrap();
+    assert_eq!(status["models"][0]["reference"]["name"], "autumn", "{status:#}");
+    monitor.end();
+}
