@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use anyhow::bail;
 
-use crate::cli::{Outcome, UsageError};
+use crate::cli::{Outcome, UsageError, alert_words};
 use crate::clock::{Clock, SystemClock};
 use crate::config;
 use crate::config::settings::Settings;
 use crate::drift::alert::{ActionKind, Alert, AlertAction, AlertListing, utc_text};
 use crate::drift::report::{AlertState, Direction};
 use crate::http::actions::{ActionBody, TestBody};
+use crate::http::alert_view::AlertDetail;
 use crate::http::client::{self, ClientError};
 use crate::http::views;
 use crate::monitor::judge;
@@ -26,6 +27,7 @@ use crate::store::{Store, StoreError, StoreReader};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   recsae alerts list -c recsae.toml
+  recsae alerts show 3 -c recsae.toml   # everything that explains it
   recsae alerts mute 3 -c recsae.toml --for 2d --why 'spring campaign, marketing knows'
   recsae alerts test -c recsae.toml --minutes 5   # through Prometheus and Alertmanager to whoever is told")]
 pub struct Args {
@@ -42,6 +44,13 @@ enum AlertsCommand {
         /// Only those that fire; exit 1 when there are any
         #[arg(long)]
         firing: bool,
+    },
+    /// One alert with all that explains it: records before and since, who carries it, what moved with it
+    Show {
+        #[command(flatten)]
+        common: Common,
+        /// Number of the alert
+        id: i64,
     },
     /// Say that somebody is looking at it
     Acknowledge {
@@ -109,6 +118,7 @@ struct Action {
 pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     match &args.command {
         AlertsCommand::List { common, firing } => list(common, *firing),
+        AlertsCommand::Show { common, id } => show(common, *id),
         AlertsCommand::Acknowledge { common, action } => act(common, action, ActionKind::Acknowledge, None),
         AlertsCommand::Accept { common, action } => act(common, action, ActionKind::Accept, None),
         AlertsCommand::Mute { common, action, length } => act(common, action, ActionKind::Mute, Some(*length)),
@@ -128,6 +138,26 @@ fn list(common: &Common, firing: bool) -> anyhow::Result<Outcome> {
     alerts.retain(|alert| !firing || alert.state == AlertState::Firing);
     print(common, &alerts)?;
     Ok(if firing && !alerts.is_empty() { Outcome::No } else { Outcome::Done })
+}
+
+fn show(common: &Common, id: i64) -> anyhow::Result<Outcome> {
+    let settings = settings(common)?;
+    let detail: AlertDetail = match answered(client::get(&settings.http, &format!("/api/v1/alerts/{id}")))? {
+        Some(detail) => detail,
+        None => {
+            let reader = StoreReader::open(&settings.store.path).map_err(usage)?;
+            let not_found = || StoreError::NotFound { what: "alert", name: id.to_string() };
+            let alert = reader.alert(id).and_then(|alert| alert.ok_or_else(not_found)).map_err(usage)?;
+            AlertDetail::of(&Snapshot::default(), &alert, reader.explanation(id).map_err(usage)?)
+        }
+    };
+    let mut out = std::io::stdout().lock();
+    if common.json {
+        writeln!(out, "{}", serde_json::to_string(&detail)?)?;
+    } else {
+        alert_words::write(&mut out, &detail)?;
+    }
+    Ok(Outcome::Done)
 }
 
 fn act(common: &Common, action: &Action, kind: ActionKind, length: Option<Duration>) -> anyhow::Result<Outcome> {

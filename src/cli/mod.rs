@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod alert_words;
 pub mod alerts;
 pub mod backtest;
 pub mod bundle;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::drift::alert::AlertListing;
 use crate::drift::report::StreamState;
 use crate::drift::stream::StreamId;
+use crate::http::alert_view::AlertDetail;
 use crate::http::error::ApiError;
 use crate::http::state::HttpState;
 use crate::http::views::{self, ConceptFilter, ConceptView, StatusView};
@@ -104,6 +105,22 @@ pub(super) async fn windows(
 /// `/api/v1/alerts`.
 pub(super) async fn alerts(State(state): State<Arc<HttpState>>) -> Json<Vec<AlertListing>> {
     Json(views::alerts(&state.snapshots.load()))
+}
+
+/// `/api/v1/alerts/{id}`.
+pub(super) async fn alert(State(state): State<Arc<HttpState>>, Path(id): Path<String>) -> Result<Json<AlertDetail>, ApiError> {
+    Ok(Json(detail(&state, &id).await?))
+}
+
+/// An alert and its explanation, from the store.
+pub(super) async fn detail(state: &Arc<HttpState>, id: &str) -> Result<AlertDetail, ApiError> {
+    let id: i64 = id.parse().map_err(|_| ApiError::bad_request(format!("expected the number of an alert, found {id:?}")))?;
+    let reading = Arc::clone(state);
+    let read = move || reading.history.read(|reader| Ok((reader.alert(id)?, reader.explanation(id)?)));
+    let found = tokio::task::spawn_blocking(read).await;
+    let (alert, explanation) = found.map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()))??;
+    let alert = alert.ok_or_else(|| ApiError::not_found(format!("no alert {id}")))?;
+    Ok(AlertDetail::of(&state.snapshots.load(), &alert, explanation))
 }
 
 fn limit(asked: Option<usize>) -> usize {

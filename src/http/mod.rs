@@ -6,6 +6,7 @@
 
 mod action_routes;
 pub mod actions;
+pub mod alert_view;
 pub mod api;
 pub mod client;
 pub mod error;
@@ -47,6 +48,7 @@ pub fn api_router(state: Arc<HttpState>) -> Router {
         .route("/api/v1/concepts/{stream}", get(api::concept))
         .route("/api/v1/windows", get(api::windows))
         .route("/api/v1/alerts", get(api::alerts))
+        .route("/api/v1/alerts/{id}", get(api::alert))
         .route("/api/v1/alerts/test", post(action_routes::test))
         .route("/api/v1/alerts/{id}/{action}", post(action_routes::act))
         .route("/api/v1/references", post(reference_routes::build))

@@ -35,6 +35,9 @@ pub fn openapi() -> Value {
                 query("from", "RFC 3339 or ms since 1970"), query("to", "RFC 3339 or ms since 1970"), query("segment", "Only this segment"),
                 query("model_version", "Only this model version"), query("limit", "At most this many, 1000 unless asked")]}},
             "/api/v1/alerts": {"get": {"summary": "Firing alerts and the latest others, newest first", "responses": list("Alerts", "Alert")}},
+            "/api/v1/alerts/{id}": {"get": {"summary": "One alert with what explains it: examples, carriers, what is shown with it",
+                "parameters": [{"name": "id", "in": "path", "required": true, "schema": {"type": "integer"}}],
+                "responses": answer("The alert", json!({"$ref": "#/components/schemas/AlertDetail"}))}},
             "/api/v1/alerts/{id}/acknowledge": acts("Somebody is looking at it"),
             "/api/v1/alerts/{id}/accept": acts("The new level is the level from now on"),
             "/api/v1/alerts/{id}/mute": acts("Tell nobody until the given time"),
@@ -59,6 +62,8 @@ pub fn openapi() -> Value {
                     &["rate", "expected_rate", "ratio", "ratio_low", "ratio_high", "mde_ratio", "evidence_log", "threshold_log"]),
                 "Window": numbers(&["window_start", "window_end", "model_version", "segment", "verdict"],
                     &["records", "entities", "rejected", "fvu", "cosine", "norm_ratio", "l0"]),
+                "AlertDetail": {"allOf": [{"$ref": "#/components/schemas/Alert"}, object(&["names"],
+                    json!({"explanation": {"type": ["object", "null"]}, "names": {"type": "object", "additionalProperties": text()}}))]},
                 "Alert": numbers(&["state", "model_version", "segment", "stream", "concept", "verification", "direction", "began", "began_low",
                     "began_high", "alerted_at", "window_start", "window_end", "reference"],
                     &["id", "ratio", "ratio_low", "ratio_high", "evidence_log", "threshold_log", "exposure", "mde_ratio", "crossings"])

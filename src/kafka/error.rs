@@ -89,6 +89,22 @@ pub enum KafkaError {
         /// librdkafka's words.
         message: String,
     },
+    /// The log does not hold the records that are asked for.
+    #[error(
+        "{partition} holds offsets {low} to {high}, {from} to {to} are asked for: retention has deleted the others, or it is another topic of that name"
+    )]
+    Gone {
+        /// Partition.
+        partition: TopicPartition,
+        /// First offset it holds.
+        low: i64,
+        /// One past the last.
+        high: i64,
+        /// First offset asked for.
+        from: i64,
+        /// One past the last.
+        to: i64,
+    },
     /// A record could not be delivered.
     #[error("record not delivered to topic {topic:?}: {message}")]
     Delivery {
@@ -122,6 +138,7 @@ impl KafkaError {
             Self::Commit { .. } => "commit",
             Self::Fatal { .. } => "fatal",
             Self::PollTooSlow { .. } => "poll_too_slow",
+            Self::Gone { .. } => "gone",
             Self::Delivery { .. } => "delivery",
             Self::Request { .. } => "request",
         }

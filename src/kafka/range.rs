@@ -15,7 +15,8 @@ use crate::kafka::settings;
 use crate::record::{Header, RawMessage, TopicPartition};
 
 /// Hands every record of `partition` with an offset in `offsets` to `each`, in order. Offsets that no record
-/// has (transaction markers, compaction) are passed over. Stops with an error when nothing arrives for `patience`.
+/// has (transaction markers, compaction) are passed over. Ends with an error when nothing arrives for `patience`, and
+/// early without one once `stop` says so.
 ///
 /// # Errors
 /// No broker answers, the partition does not exist, or it no longer (or not yet) holds all of the stretch.
@@ -24,6 +25,7 @@ pub fn read_range(
     partition: &TopicPartition,
     offsets: std::ops::Range<i64>,
     patience: Duration,
+    stop: &dyn Fn() -> bool,
     mut each: impl FnMut(RawMessage<'_>),
 ) -> Result<(), KafkaError> {
     if offsets.is_empty() {
@@ -38,18 +40,14 @@ pub fn read_range(
     let (low, high) =
         consumer.fetch_watermarks(&partition.topic, partition.partition, patience).map_err(|error| failed("the ends", &error))?;
     if offsets.start < low || offsets.end > high {
-        let message = format!(
-            "{partition} holds offsets {low} to {high}, {} to {} are asked for: retention has deleted the others, or it is another topic of that name",
-            offsets.start, offsets.end
-        );
-        return Err(KafkaError::Unreachable { brokers: brokers.clone(), message });
+        return Err(KafkaError::Gone { partition: partition.clone(), low, high, from: offsets.start, to: offsets.end });
     }
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(&partition.topic, partition.partition, Offset::Offset(offsets.start))
         .map_err(|error| failed("reading", &error))?;
     consumer.assign(&list).map_err(|error| failed("reading", &error))?;
     let mut last = Instant::now();
-    loop {
+    while !stop() {
         match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(message)) if message.offset() >= offsets.end => return Ok(()),
             Some(Ok(message)) => {
@@ -80,4 +78,5 @@ pub fn read_range(
             }
         }
     }
+    Ok(())
 }

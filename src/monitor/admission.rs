@@ -6,6 +6,9 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use crate::config::settings::Settings;
+use crate::drift::segment::SegmentFields;
+
 /// A segment that is followed from a window on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admission {
@@ -75,6 +78,15 @@ impl AdmissionBoard {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// Names of segment fields and pairs as configured.
+#[must_use]
+pub fn segment_fields(settings: &Settings) -> SegmentFields {
+    let names: Vec<String> = settings.segments.fields.iter().map(|field| field.trim_start_matches("header:").to_owned()).collect();
+    let position = |field: &String| settings.segments.fields.iter().position(|known| known == field);
+    let pairs = settings.segments.pairs.iter().filter_map(|[a, b]| position(a).zip(position(b))).collect();
+    SegmentFields { names, pairs }
 }
 
 #[cfg(test)]

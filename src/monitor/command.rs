@@ -4,6 +4,7 @@ use std::sync::mpsc::{Sender, SyncSender};
 use std::time::Instant;
 
 use crate::drift::alert::{Alert, AlertAction};
+use crate::drift::explanation::Explanation;
 use crate::drift::partition::PartitionPosition;
 use crate::drift::reference::Reference;
 use crate::record::TopicPartition;
@@ -49,6 +50,13 @@ pub enum JudgeCommand {
         approval: Approval,
         /// Where the outcome goes.
         reply: Sender<Result<(), StoreError>>,
+    },
+    /// An alert that was asked about is explained; `None`: not now, the next start asks again.
+    Explained {
+        /// Number of the alert.
+        alert: i64,
+        /// What explains it.
+        explanation: Option<Box<Explanation>>,
     },
     /// Somebody sends a test alert: recorded, then shown.
     TestAlert {

@@ -19,6 +19,7 @@ use crate::monitor::admission::Admission;
 use crate::monitor::assemble::{MAX_SPLIT, assemble};
 use crate::monitor::command::{JudgeCommand, StepAck};
 use crate::monitor::error::MonitorError;
+use crate::monitor::questions::Questions;
 use crate::monitor::shared::Shared;
 use crate::monitor::version::Version;
 use crate::snapshot::{InstanceFacts, Snapshot, SnapshotCell};
@@ -44,6 +45,7 @@ pub struct Judge {
     min_segment_records: u64,
     max_segments: usize,
     workers: Arc<AtomicUsize>,
+    questions: Questions,
     n_judged: u64,
 }
 
@@ -67,10 +69,22 @@ impl Judge {
         facts: Arc<InstanceFacts>,
         snapshot: Arc<SnapshotCell>,
         rules: JudgeRules,
-        workers: Arc<AtomicUsize>,
+        (workers, questions): (Arc<AtomicUsize>, Questions),
     ) -> Self {
         let JudgeRules { budget_windows, min_segment_records, max_segments } = rules;
-        Self { store, versions, shared, facts, snapshot, budget_windows, min_segment_records, max_segments, workers, n_judged: 0 }
+        Self {
+            store,
+            versions,
+            shared,
+            facts,
+            snapshot,
+            budget_windows,
+            min_segment_records,
+            max_segments,
+            workers,
+            questions,
+            n_judged: 0,
+        }
     }
 
     /// Serves until every worker has ended and everything they sent is stored and judged; windows judged.
@@ -81,10 +95,13 @@ impl Judge {
         self.look_for_references()?;
         self.judge_due(shutdown)?;
         self.shared.live.set_ready("store");
+        self.questions.ask(self.store.read())?;
         loop {
             match commands.recv_timeout(Duration::from_millis(100)) {
                 Ok(command) => self.serve(command, shutdown)?,
                 Err(RecvTimeoutError::Timeout) if self.workers.load(Ordering::SeqCst) > 0 => {}
+                // A run that ends with the log has its alerts explained; a shutdown leaves that to the next start.
+                Err(RecvTimeoutError::Timeout) if self.questions.are_open() && !shutdown.is_triggered() => {}
                 Err(_) => break,
             }
         }
@@ -117,6 +134,14 @@ impl Judge {
             JudgeCommand::ApproveReference { name, approval, reply } => {
                 drop(reply.send(self.store.approve_reference(&name, &approval)));
                 self.look_for_references()?;
+            }
+            JudgeCommand::Explained { alert, explanation } => {
+                self.questions.answered();
+                if let Some(explanation) = explanation {
+                    let now_ms = self.shared.clock.now_ms();
+                    self.keep_trying(shutdown, |store| store.put_explanation(alert, &explanation, now_ms))?;
+                    self.publish()?;
+                }
             }
             JudgeCommand::TestAlert { who, why, until_ms, reply } => {
                 let outcome = self.store.record_test_alert(&who, &why, until_ms, self.shared.clock.now_ms());
@@ -200,6 +225,9 @@ impl Judge {
         self.shared.metrics.window_end.set(due.end_ms as f64 / 1e3);
         for change in judgement.models.iter().flat_map(|model| &model.report.changes) {
             self.say(change);
+            if matches!(change, AlertChange::Opened(_)) {
+                self.questions.ask(self.store.read())?;
+            }
         }
         self.shared.metrics.spent(Stage::Judge, began.elapsed());
         Ok(())

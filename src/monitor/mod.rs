@@ -5,6 +5,7 @@
 //!      | steps {next offset, watermark, closed partial windows}            (bounded: full means slower)
 //!      v
 //!  judge: one transaction a step -> merge partitions -> score -> states -> one transaction a window
+//!      |   alerts, to be explained -> explainer: reads their records again (a thread beside the flow)
 //!      v
 //!  snapshot -> /metrics, /api, page                                        (immutable, swapped)
 //! ```
@@ -25,11 +26,14 @@ pub mod assemble;
 pub mod command;
 pub mod counting;
 pub mod error;
+pub mod explained;
+pub mod explainer;
 pub mod intake;
 pub mod judge;
 pub mod models;
 pub mod options;
 pub mod progress;
+pub mod questions;
 pub mod recount;
 pub mod rejects;
 pub mod reread;
@@ -71,8 +75,14 @@ pub fn run(settings: &Settings, options: RunOptions, group: &TaskGroup) -> Resul
         let worker = setup.worker(settings, number, steps.clone())?;
         start_worker(number, worker, &running, group)?;
     }
-    drop(steps);
-    let judge: Judge = setup.judge(&running)?;
+    let (explainer, questions) = setup.explainer(settings, steps, options.until_end);
+    let shutdown = group.shutdown().clone();
+    let explain = move || -> Result<(), TaskError> {
+        explainer.run(&shutdown);
+        Ok(())
+    };
+    group.thread("explainer", explain).map_err(|error| MonitorError::Start(error.to_string()))?;
+    let judge: Judge = setup.judge(&running, questions)?;
     let judged = judge.run(&commands, group.shutdown());
 
     // Without workers nothing more can happen: listeners end too.

@@ -7,7 +7,8 @@ use crate::drift::closed::{ClosedWindow, SegmentMap};
 use crate::drift::counts::SegmentCounts;
 use crate::monitor::assemble::assemble;
 use crate::monitor::error::MonitorError;
-use crate::monitor::reread::Reread;
+use crate::monitor::models::Models;
+use crate::monitor::reread::{PATIENCE, Reread};
 
 /// What recounting found, for one model version.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -39,11 +40,11 @@ impl Recount {
 /// The broker no longer has the records, the models are not those of the configuration, or an engine failed.
 pub fn recount(settings: &Settings, salt: [u8; 16], stored: &[ClosedWindow]) -> Result<Vec<Recount>, MonitorError> {
     let Some(first) = stored.first() else { return Ok(Vec::new()) };
-    let mut reread = Reread::open(settings, salt)?;
+    let mut reread = Reread::new(Models::open(settings)?, settings, salt, PATIENCE)?;
     let mut segments: Vec<String> = stored.iter().flat_map(|window| window.segments.keys().cloned()).collect();
     segments.sort();
     segments.dedup();
-    let parts = reread.window(first.start_ms, &first.offsets, &segments, &mut |_| {})?;
+    let parts = reread.window(first.start_ms, &first.offsets, &segments)?;
     // Whether the topic is keyed by the entity was decided then; the parts' counts do not depend on it.
     let again = assemble(first.start_ms, first.end_ms, &parts, reread.labels(), false).windows;
     stored

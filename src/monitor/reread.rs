@@ -1,53 +1,35 @@
-//! A judged window's records, read again by their offsets: decoded, encoded and counted by the same code as live.
+//! Judged windows' records, read again by their offsets: decoded, encoded and counted by the same code as live.
 //!
 //! For proof (`history recount`) and for explanation (which records show an alarmed concept). What a window
 //! was counted from is known by offsets and by the segments it names; neither depends on what the
 //! monitor has learned since.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::settings::{CountingUnit, Settings};
 use crate::decode::Decoder;
 use crate::drift::closed::{ALL, OTHER, OffsetRange, PartialWindow};
+use crate::drift::counts::residual_bin;
 use crate::drift::partition::{PartitionPosition, PartitionWindows};
-use crate::drift::segment::{SegmentMask, SegmentTable};
+use crate::drift::segment::SegmentTable;
 use crate::drift::window::{CountedRow, CountingSpec, WindowSpec};
+use crate::drift::witness::Seen;
 use crate::encode::Encoder;
 use crate::kafka::range::read_range;
-use crate::monitor::admission::{Admission, AdmissionBoard};
+use crate::monitor::admission::{Admission, AdmissionBoard, segment_fields};
 use crate::monitor::counting::fit;
 use crate::monitor::error::MonitorError;
 use crate::monitor::intake::{Intake, IntakeRules, Taken};
 use crate::monitor::models::Models;
-use crate::monitor::setup::segment_fields;
-use crate::record::TopicPartition;
 use crate::sae::activation::SparseActivations;
-use crate::sae::latent::LatentId;
 
-/// Longest wait for the broker.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// Longest wait of a command for the broker.
+pub const PATIENCE: Duration = Duration::from_secs(15);
 
-/// A record of the window, as it was counted.
-#[derive(Clone, Copy, Debug)]
-pub struct SeenRow<'a> {
-    /// Where it lies.
-    pub partition: &'a TopicPartition,
-    /// Its offset.
-    pub offset: i64,
-    /// Its model version's label.
-    pub model_version: &'a str,
-    /// Its entity's salted hash.
-    pub entity: Option<u64>,
-    /// Recommended items.
-    pub items: &'a [String],
-    /// Whether a segment (by its place in the names given) holds it; `_all` is bit 0, `_other` bit 1.
-    pub segments: SegmentMask,
-    /// Active latents.
-    pub latents: &'a [LatentId],
-    /// Their values.
-    pub values: &'a [f32],
-}
+/// Sees each record of the windows asked for, with its model version's label.
+pub type Each<'a> = &'a mut dyn FnMut(&str, &Seen<'_>);
 
 /// Reads windows again.
 pub struct Reread {
@@ -57,15 +39,26 @@ pub struct Reread {
     specs: Vec<(String, CountingSpec)>,
     window: WindowSpec,
     salt: [u8; 16],
+    patience: Duration,
+}
+
+/// One partition's records being read.
+struct Reading<'a> {
+    intake: Intake,
+    windows: PartitionWindows,
+    /// Items of the rows that wait in each model's batch.
+    items: Vec<Vec<Vec<String>>>,
+    /// Starts of the windows asked for.
+    starts_ms: Range<i64>,
+    each: Each<'a>,
 }
 
 impl Reread {
-    /// With the models of the configuration; entities are hashed with `salt`.
+    /// With models that are open; entities are hashed with `salt`, the broker is waited for as long as `patience`.
     ///
     /// # Errors
-    /// A bundle or an encoder is refused.
-    pub fn open(settings: &Settings, salt: [u8; 16]) -> Result<Self, MonitorError> {
-        let models = Models::open(settings)?;
+    /// An encoder is refused.
+    pub fn new(models: Models, settings: &Settings, salt: [u8; 16], patience: Duration) -> Result<Self, MonitorError> {
         let fault = |fault| MonitorError::Config(vec![fault]);
         Ok(Self {
             encoders: models.encoders(settings)?,
@@ -78,6 +71,7 @@ impl Reread {
             models,
             settings: settings.clone(),
             salt,
+            patience,
         })
     }
 
@@ -87,71 +81,87 @@ impl Reread {
         &self.models.labels
     }
 
-    /// Reads the window that starts at `start_ms` from its offsets, with the segments it named. `each` sees every
-    /// record that was counted in it. Returns its parts, as a worker would have closed them, in the order of `offsets`.
+    /// Reads the window that starts at `start_ms` from its offsets, with the segments it named. Returns its parts, as a
+    /// worker would have closed them, in the order of `offsets`.
     ///
     /// # Errors
     /// The broker no longer has the records, or an engine failed.
-    pub fn window(
-        &mut self,
-        start_ms: i64,
-        offsets: &[OffsetRange],
-        segments: &[String],
-        each: &mut dyn FnMut(&SeenRow<'_>),
-    ) -> Result<Vec<PartialWindow>, MonitorError> {
-        offsets.iter().filter_map(|range| self.part(start_ms, range, segments, each).transpose()).collect()
+    pub fn window(&mut self, start_ms: i64, offsets: &[OffsetRange], segments: &[String]) -> Result<Vec<PartialWindow>, MonitorError> {
+        let mut parts = Vec::new();
+        for range in offsets {
+            let (mut windows, table) = self.read(start_ms..start_ms + 1, range, segments, &|| false, &mut |_, _| {})?;
+            // Closed by hand: what closed it live may lie behind its last record.
+            windows.raise_watermark(i64::MAX / 2);
+            parts.extend(windows.close_due(&self.specs, &table).into_iter().find(|part| part.start_ms == start_ms));
+        }
+        Ok(parts)
     }
 
-    fn part(
+    /// Shows every record of the windows that start in `starts_ms`, from stretches of the log that hold them. Bit `2 + i`
+    /// of a record's segments is the i-th of `segments`, `_all` and `_other` left out; those are bits 0 and 1.
+    ///
+    /// # Errors
+    /// As [`Reread::window`]. Ends early, without an error, once `stop` says so.
+    pub fn records(
         &mut self,
-        start_ms: i64,
+        starts_ms: Range<i64>,
+        offsets: &[OffsetRange],
+        segments: &[String],
+        stop: &dyn Fn() -> bool,
+        each: Each<'_>,
+    ) -> Result<(), MonitorError> {
+        for range in offsets {
+            self.read(starts_ms.clone(), range, segments, stop, each)?;
+        }
+        Ok(())
+    }
+
+    fn read(
+        &mut self,
+        starts_ms: Range<i64>,
         range: &OffsetRange,
         segments: &[String],
-        each: &mut dyn FnMut(&SeenRow<'_>),
-    ) -> Result<Option<PartialWindow>, MonitorError> {
-        let mut intake = self.intake(segments.len())?;
-        let names = segments.iter().filter(|name| *name != ALL && *name != OTHER);
-        let board = AdmissionBoard::new(names.map(|name| Admission { segment: name.clone(), from_ms: i64::MIN }).collect(), None);
-        let mut windows = PartitionWindows::resume(range.partition.clone(), self.window, PartitionPosition::starting_at(range.from));
-        let mut items: Vec<Vec<Vec<String>>> = vec![Vec::new(); self.specs.len()];
+        stop: &dyn Fn() -> bool,
+        each: Each<'_>,
+    ) -> Result<(PartitionWindows, SegmentTable), MonitorError> {
+        let board = AdmissionBoard::new(named(segments).map(|name| Admission { segment: name.clone(), from_ms: i64::MIN }).collect(), None);
+        let mut reading = Reading {
+            intake: self.intake(segments.len())?,
+            windows: PartitionWindows::resume(range.partition.clone(), self.window, PartitionPosition::starting_at(range.from)),
+            items: vec![Vec::new(); self.specs.len()],
+            starts_ms,
+            each,
+        };
         let mut failed = None;
         let batch = self.settings.encode.batch.max(1);
         let kafka = self.settings.kafka.clone();
-        read_range(&kafka, &range.partition, range.from..range.to, PATIENCE, |message| {
+        read_range(&kafka, &range.partition, range.from..range.to, self.patience, stop, |message| {
             if failed.is_some() {
                 return;
             }
-            if intake.take(&message, 0, &mut windows, &board) == Taken::Pending {
+            if reading.intake.take(&message, 0, &mut reading.windows, &board) == Taken::Pending {
                 // The batch that has grown is the record's model.
-                let grown = intake.batches.iter().zip(&items).position(|(batch, items)| batch.rows.len() > items.len());
+                let grown = reading.intake.batches.iter().zip(&reading.items).position(|(batch, items)| batch.rows.len() > items.len());
                 let Some(model) = grown else { return };
-                items[model].push(intake.record().items.clone());
-                if items[model].len() >= batch {
-                    failed = self.flush(&mut intake, &mut windows, &mut items, start_ms, each).err();
+                reading.items[model].push(reading.intake.record().items.clone());
+                if reading.items[model].len() >= batch {
+                    failed = self.flush(&mut reading).err();
                 }
             }
         })?;
         if let Some(error) = failed {
             return Err(error);
         }
-        self.flush(&mut intake, &mut windows, &mut items, start_ms, each)?;
-        // Closed by hand: what closed it live may lie behind its last record.
-        windows.raise_watermark(i64::MAX / 2);
-        Ok(windows.close_due(&self.specs, intake.table()).into_iter().find(|part| part.start_ms == start_ms))
+        self.flush(&mut reading)?;
+        let table = reading.intake.table().clone();
+        Ok((reading.windows, table))
     }
 
-    fn flush(
-        &mut self,
-        intake: &mut Intake,
-        windows: &mut PartitionWindows,
-        items: &mut [Vec<Vec<String>>],
-        start_ms: i64,
-        each: &mut dyn FnMut(&SeenRow<'_>),
-    ) -> Result<(), MonitorError> {
+    fn flush(&mut self, reading: &mut Reading<'_>) -> Result<(), MonitorError> {
         let mut activations = SparseActivations::default();
         let mut reconstruction = Vec::new();
-        let partition = windows.partition().clone();
-        for (model, batch) in intake.batches.iter_mut().enumerate().filter(|(_, batch)| !batch.rows.is_empty()) {
+        let partition = reading.windows.partition().clone();
+        for (model, batch) in reading.intake.batches.iter_mut().enumerate().filter(|(_, batch)| !batch.rows.is_empty()) {
             self.encoders[model].encode(&batch.embeddings, &mut activations)?;
             let bundle = Arc::clone(&self.models.bundles[model]);
             let (label, spec) = &self.specs[model];
@@ -160,23 +170,17 @@ impl Reread {
                 let embedding = batch.embeddings.row(i);
                 let fit = bundle.decoder().map(|decoder| fit(decoder.row_error(embedding, latents, values, &mut reconstruction)));
                 let counted = CountedRow { entity: row.entity, segments: row.segments, embedding, latents, values, fit };
-                windows.count(row.window_start_ms, row.offset, model, spec, &counted);
-                if row.window_start_ms == start_ms {
-                    each(&SeenRow {
-                        partition: &partition,
-                        offset: row.offset,
-                        model_version: label,
-                        entity: row.entity,
-                        items: items[model].get(i).map_or(&[], Vec::as_slice),
-                        segments: row.segments,
-                        latents,
-                        values,
-                    });
+                reading.windows.count(row.window_start_ms, row.offset, model, spec, &counted);
+                if reading.starts_ms.contains(&row.window_start_ms) {
+                    let items = reading.items[model].get(i).map_or(&[][..], Vec::as_slice);
+                    let residual_bin = fit.map(|fit| residual_bin(fit.squared_error / fit.squared_norm));
+                    let (offset, entity, segments) = (row.offset, row.entity, row.segments);
+                    (reading.each)(label, &Seen { partition: &partition, offset, entity, items, segments, latents, values, residual_bin });
                 }
             }
             batch.embeddings.clear();
             batch.rows.clear();
-            items[model].clear();
+            reading.items[model].clear();
         }
         Ok(())
     }
@@ -191,4 +195,18 @@ impl Reread {
         let table = SegmentTable::new(segment_fields(settings), settings.segments.max.max(n_segments + 2));
         Ok(Intake::new(decoder, rules, self.models.index.clone(), table, &self.models.widths()))
     }
+}
+
+/// Position of a segment in the records' masks; `None` where it is none of `segments`.
+#[must_use]
+pub fn position_of(segment: &str, segments: &[String]) -> Option<usize> {
+    match segment {
+        ALL => Some(0),
+        OTHER => Some(1),
+        _ => named(segments).position(|name| name == segment).map(|position| position + 2),
+    }
+}
+
+fn named(segments: &[String]) -> impl Iterator<Item = &String> {
+    segments.iter().filter(|name| *name != ALL && *name != OTHER)
 }

@@ -4,27 +4,30 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use crate::config::settings::{CountingUnit, Settings};
 use crate::config::{config_hash, counting_hash};
 use crate::decode::Decoder;
 use crate::drift::partition::PartitionPosition;
-use crate::drift::segment::{SegmentFields, SegmentTable, segment_name};
+use crate::drift::segment::{SegmentTable, segment_name};
 use crate::drift::window::WindowSpec;
 use crate::kafka::admin::{committed, preflight};
 use crate::kafka::consumer::{ReadOptions, WorkerConsumer};
 use crate::kafka::dead_letter::DeadLetters;
 use crate::kafka::producer::ReliableProducer;
 use crate::metrics::registry::ProcessMetrics;
-use crate::monitor::admission::{Admission, AdmissionBoard};
+use crate::monitor::admission::{Admission, AdmissionBoard, segment_fields};
 use crate::monitor::command::Commands;
 use crate::monitor::error::MonitorError;
+use crate::monitor::explainer::Explainer;
 use crate::monitor::intake::{Intake, IntakeRules};
 use crate::monitor::judge::{Judge, JudgeRules};
 use crate::monitor::models::Models;
 use crate::monitor::options::{Opened, RunOptions};
 use crate::monitor::progress::Progress;
+use crate::monitor::questions::{QUESTIONS_WAITING, Questions};
 use crate::monitor::resume;
 use crate::monitor::shared::{Shared, StoredPositions, WorkerRules};
 use crate::monitor::version::Version;
@@ -189,31 +192,32 @@ impl Setup {
         })
     }
 
+    /// What explains alerts, and the judge's way to ask it.
+    #[must_use]
+    pub fn explainer(&self, settings: &Settings, commands: Commands, until_end: bool) -> (Explainer, Questions) {
+        let (ask, asked) = sync_channel(QUESTIONS_WAITING);
+        let alive = Arc::new(());
+        let questions = Questions::new(ask, Arc::downgrade(&alive));
+        let (settings, models, salt) = (settings.clone(), self.models.clone(), self.salt);
+        (Explainer { settings, models, salt, until_end, asked, commands, alive }, questions)
+    }
+
     /// The judge; once.
     ///
     /// # Errors
     /// It was taken before.
-    pub fn judge(&mut self, workers: &Arc<AtomicUsize>) -> Result<Judge, MonitorError> {
+    pub fn judge(&mut self, workers: &Arc<AtomicUsize>, questions: Questions) -> Result<Judge, MonitorError> {
         let (store, versions) = self.judge_parts.take().ok_or_else(|| MonitorError::Start("there is one judge".into()))?;
         let rules =
             JudgeRules { budget_windows: self.budget_windows, min_segment_records: MIN_SEGMENT_RECORDS, max_segments: self.max_segments };
         let (shared, facts, snapshot) = (Arc::clone(&self.shared), Arc::clone(&self.facts), Arc::clone(&self.snapshot));
-        Ok(Judge::new(store, versions, shared, facts, snapshot, rules, Arc::clone(workers)))
+        Ok(Judge::new(store, versions, shared, facts, snapshot, rules, (Arc::clone(workers), questions)))
     }
 }
 
 /// Records a new segment needs in one window to be followed from the next ones on. Below it its
 /// windows would hardly ever be judged, and one bot could fill the table.
 const MIN_SEGMENT_RECORDS: u64 = 20;
-
-/// Names of segment fields and pairs as configured.
-#[must_use]
-pub fn segment_fields(settings: &Settings) -> SegmentFields {
-    let names: Vec<String> = settings.segments.fields.iter().map(|field| field.trim_start_matches("header:").to_owned()).collect();
-    let position = |field: &String| settings.segments.fields.iter().position(|known| known == field);
-    let pairs = settings.segments.pairs.iter().filter_map(|[a, b]| position(a).zip(position(b))).collect();
-    SegmentFields { names, pairs }
-}
 
 /// Configured values, the reference's segments, and what the judge admitted before.
 fn admitted(settings: &Settings, versions: &[Version], store: &Store) -> Result<Vec<Admission>, MonitorError> {

@@ -6,10 +6,10 @@ use serde_json::Value;
 use crate::store::audit::{self, AuditEntry, Verification};
 use crate::store::error::{StoreError, StoreResult};
 use crate::store::reader::StoreReader;
-use crate::store::{alert_rows, codec, reference_rows};
+use crate::store::{alert_rows, codec, explanations, reference_rows};
 
 impl StoreReader {
-    /// Checks the whole chain, and every judged window, reference, alert and action against the entry that
+    /// Checks the whole chain, and every judged window, reference, alert, explanation and action against the entry that
     /// tells of it. `each` sees every entry that holds.
     ///
     /// | the table holds                       | outcome                                                    |
@@ -36,6 +36,7 @@ impl StoreReader {
                 "reference" => |reader: &Self, body: &Value, _: i64| reader.check_reference(body),
                 "alert_opened" => |reader: &Self, body: &Value, _: i64| reader.check_alert(body),
                 "action" => |reader: &Self, body: &Value, _: i64| reader.check_action(body),
+                "explained" => |reader: &Self, body: &Value, pruned: i64| reader.check_explained(body, pruned),
                 _ => return Ok(None),
             };
             let Ok(body) = body() else { return Ok(Some("its body is no JSON".into())) };
@@ -96,6 +97,22 @@ impl StoreReader {
         // Through text on both sides: the entry's numbers were printed and read once.
         let printed = serde_json::to_string(&alert.opened).ok().and_then(|text| serde_json::from_str::<Value>(&text).ok());
         Ok((printed.as_ref() != Some(&body["crossing"])).then(|| format!("alert {id} is not the one that was opened")))
+    }
+
+    fn check_explained(&self, body: &Value, pruned_before: i64) -> StoreResult<Option<String>> {
+        let id = body["alert"].as_i64().unwrap_or(0);
+        let digest = match explanations::stored(&self.connection, id) {
+            Ok(Some(bytes)) => codec::hex(&codec::digest(&bytes)),
+            Ok(None) => {
+                let opened = alert_rows::load(&self.connection, id)?.map(|alert| alert.opened.window_end_ms);
+                let pruned = opened.is_some_and(|end| end <= pruned_before);
+                return Ok((!pruned).then(|| format!("the explanation of alert {id} is missing")));
+            }
+            Err(StoreError::Damaged { .. }) => String::new(),
+            Err(error) => return Err(error),
+        };
+        Ok((Some(digest.as_str()) != body["sha256"].as_str())
+            .then(|| format!("the explanation of alert {id} is not the one that was made")))
     }
 
     fn check_action(&self, body: &Value) -> StoreResult<Option<String>> {

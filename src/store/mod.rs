@@ -20,6 +20,7 @@ pub mod check;
 mod codec;
 mod detector_state;
 pub mod error;
+mod explanations;
 mod fitted;
 pub mod judgement;
 pub mod lineage;

@@ -51,6 +51,9 @@ impl Store {
         }
         transaction.execute(&format!("DELETE FROM judged_segments AS o WHERE {old}"), [before_ms])?;
         transaction.execute(&format!("DELETE FROM judged_models AS o WHERE {old}"), [before_ms])?;
+        let explained =
+            "UPDATE explanations SET body = NULL WHERE alert IN (SELECT alert FROM crossings GROUP BY alert HAVING min(window_end) <= ?1)";
+        transaction.execute(explained, [before_ms])?;
         let body = json!({"before_ms": before_ms, "windows": n, "who": actor.who, "why": actor.why});
         audit::append(&transaction, actor.at_ms, "pruned", &body)?;
         transaction.commit()?;

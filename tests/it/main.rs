@@ -9,6 +9,7 @@ mod decode;
 mod drift_yardstick;
 mod encode_real;
 mod evaluate;
+mod explain;
 mod hostile_onnx;
 mod http;
 mod import;
