@@ -65,6 +65,7 @@ setup: setup-demo ## All that tests and benchmarks need, versions pinned, into $
 	@deploy/setup/debian.sh test
 	@deploy/setup/python.sh
 	@deploy/setup/kafka.sh
+	@deploy/setup/axe.sh
 	@deploy/setup/cargo.sh
 
 setup-demo: ## What the demo needs: ONNX Runtime's library

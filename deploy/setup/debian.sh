@@ -29,6 +29,7 @@ probe() {
     need prometheus has promtool
     need prometheus-alertmanager has prometheus-alertmanager
     need chromium has chromium
+    need npm has npm
     need faketime has faketime
     need openssl has openssl
     need systemd has systemd-analyze

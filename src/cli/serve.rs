@@ -62,6 +62,7 @@ pub fn serve(
         actions: actions(opened.commands.clone()),
         references: references(settings.clone(), opened.commands),
         token,
+        bundles: opened.bundles,
         history: History::of(settings.store.path.clone()),
     });
     let tls = tls(settings)?;

@@ -24,7 +24,6 @@ pub(super) async fn act(
     body: Result<Json<ActionBody>, JsonRejection>,
 ) -> Result<Json<AlertListing>, ApiError> {
     authorise(&state, &headers)?;
-    let id: i64 = id.parse().map_err(|_| ApiError::bad_request(format!("expected the number of an alert, found {id:?}")))?;
     let action = match action.as_str() {
         "acknowledge" => ActionKind::Acknowledge,
         "accept" => ActionKind::Accept,
@@ -32,6 +31,13 @@ pub(super) async fn act(
         other => return Err(ApiError::not_found(format!("expected acknowledge, accept or mute, found {other:?}"))),
     };
     let Json(body) = body?;
+    let alert = perform(&state, &id, action, body).await?;
+    Ok(Json(views::alert(&state.snapshots.load(), &alert)))
+}
+
+/// Has the judge do it: what the API and the page's form have in common, once the token was shown.
+pub(super) async fn perform(state: &Arc<HttpState>, id: &str, action: ActionKind, body: ActionBody) -> Result<Alert, ApiError> {
+    let id: i64 = id.parse().map_err(|_| ApiError::bad_request(format!("expected the number of an alert, found {id:?}")))?;
     let at_ms = state.clock.now_ms();
     if body.until.is_some_and(|until| until <= at_ms || action != ActionKind::Mute) {
         return Err(ApiError::bad_request("until belongs to mute, and lies in the future"));
@@ -40,9 +46,8 @@ pub(super) async fn act(
         return Err(ApiError::bad_request("a mute needs its end: \"until\": an RFC 3339 time"));
     }
     let action = AlertAction { action, who: body.who, why: body.why, at_ms, until_ms: body.until };
-    let done = send(&state, ActionRequest::Alert { id, action }).await?;
-    let alert = done.ok_or_else(|| ApiError::not_found(format!("no alert {id}")))?;
-    Ok(Json(views::alert(&state.snapshots.load(), &alert)))
+    let done = send(state, ActionRequest::Alert { id, action }).await?;
+    done.ok_or_else(|| ApiError::not_found(format!("no alert {id}")))
 }
 
 /// `POST /api/v1/alerts/test`.
@@ -70,17 +75,22 @@ async fn send(state: &Arc<HttpState>, request: ActionRequest) -> Result<Option<A
 }
 
 pub(super) fn authorise(state: &HttpState, headers: &HeaderMap) -> Result<(), ApiError> {
+    let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| value.strip_prefix("Bearer "));
+    holds_token(state, shown)
+}
+
+/// Whether what was shown is this instance's token.
+pub(super) fn holds_token(state: &HttpState, shown: Option<&str>) -> Result<(), ApiError> {
     let Some(expected) = &state.token else {
         let message = "actions are off: put a token into a file and set [http] token_file";
         return Err(ApiError::new(StatusCode::FORBIDDEN, "no_token_configured", message));
     };
-    let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| value.strip_prefix("Bearer "));
     if shown.and_then(Token::of).as_ref() == Some(expected) {
         return Ok(());
     }
     Err(ApiError::new(
         StatusCode::UNAUTHORIZED,
         "unauthorized",
-        "expected the header `Authorization: Bearer TOKEN` with this instance's token",
+        "expected the header `Authorization: Bearer TOKEN`, or in a form the token, with the content of this instance's [http] token_file",
     ))
 }

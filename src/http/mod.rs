@@ -42,7 +42,11 @@ pub fn metrics_router(state: Arc<HttpState>) -> Router {
 /// The page and `/api/v1`.
 pub fn api_router(state: Arc<HttpState>) -> Router {
     Router::new()
-        .route("/", get(page::page))
+        .route("/", get(page::overview))
+        .route("/concepts", get(page::concepts))
+        .route("/concepts/{stream}", get(page::concept))
+        .route("/alerts/{id}", get(page::alert).post(page::act))
+        .route("/reference", get(page::reference))
         .route("/api/v1/status", get(api::status))
         .route("/api/v1/concepts", get(api::concepts))
         .route("/api/v1/concepts/{stream}", get(api::concept))
@@ -60,12 +64,13 @@ pub fn api_router(state: Arc<HttpState>) -> Router {
         .with_state(state)
 }
 
-/// The page needs no script, no foreign source and no frame; so none is allowed.
+/// The pages need no script, no foreign source and no frame, and send forms only to where they come from; so
+/// nothing else is allowed.
 async fn with_security_headers(mut response: axum::response::Response) -> axum::response::Response {
     const HEADERS: [(HeaderName, &str); 4] = [
         (
             header::CONTENT_SECURITY_POLICY,
-            "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'; base-uri 'none'",
+            "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
         ),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),

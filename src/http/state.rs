@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use crate::bundle::Bundle;
 use crate::clock::Clock;
 use crate::http::actions::{ActionSender, ReferenceSender, Token};
 use crate::metrics::exposition::Exposition;
@@ -25,6 +26,8 @@ pub struct HttpState {
     pub references: ReferenceSender,
     /// What an action must show; without one actions are refused.
     pub token: Option<Token>,
+    /// Bundles by model version: what a concept's card says of names and neighbours.
+    pub bundles: Vec<(String, Arc<Bundle>)>,
     /// The store, opened for reading when first asked.
     pub history: History,
 }

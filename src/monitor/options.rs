@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::bundle::Bundle;
 use crate::clock::Clock;
 use crate::metrics::registry::ProcessMetrics;
 use crate::monitor::command::Commands;
@@ -31,4 +32,6 @@ pub struct Opened {
     pub metrics: Arc<ProcessMetrics>,
     /// Where operator actions go.
     pub commands: Commands,
+    /// Bundles by model version.
+    pub bundles: Vec<(String, Arc<Bundle>)>,
 }

@@ -162,6 +162,7 @@ impl Setup {
             live: Arc::clone(&self.shared.live),
             metrics: Arc::clone(&self.shared.metrics),
             commands,
+            bundles: self.models.labels.iter().cloned().zip(self.models.bundles.iter().cloned()).collect(),
         }
     }
 

@@ -5,6 +5,7 @@ pub mod concept;
 pub mod embedding;
 pub mod hold_out;
 pub mod latent;
+pub mod nearest;
 pub mod reconstruction;
 pub mod topk;
 #[cfg(target_arch = "x86_64")]

@@ -86,6 +86,73 @@ fn answers_carry_the_names_of_the_contract() {
 }
 
 #[test]
+fn an_alert_by_its_number_is_explained_as_the_store_has_it() {
+    let (folder, path) = temp();
+    let instance = instance(&path, Some(TOKEN));
+    let reader = recsae::store::StoreReader::open(&path).unwrap();
+    let found = get_json(instance.api, "/api/v1/alerts/2");
+    // Through text on both sides: reading a printed float may round its last bit.
+    let stored: Value = serde_json::from_str(&serde_json::to_string(&reader.explanation(2).unwrap()).unwrap()).unwrap();
+    assert_eq!(found["explanation"], stored);
+    let listed = &get_json(instance.api, "/api/v1/alerts")[0];
+    for (name, value) in listed.as_object().unwrap() {
+        assert_eq!(&found[name], value, "{name}");
+    }
+    assert_eq!(found["names"], json!({"latent:2": "Family animation?", "latent:4": "Heist films"}));
+    assert_eq!(get_json(instance.api, "/api/v1/alerts/1")["explanation"], Value::Null);
+    for (path, status) in [("/api/v1/alerts/9", 404), ("/api/v1/alerts/nine", 400)] {
+        assert_eq!(get(instance.api, path).0, status, "{path}");
+    }
+    let (code, out, errors) = recsae(folder.path(), &instance.api.to_string(), &["alerts", "show", "2"]);
+    assert_eq!(code, 0, "{errors}");
+    for words in [
+        "Anime · Space opera",
+        "entities: a crowd",
+        "one item carries",
+        "Interstellar (2014) & more",
+        "31 h old",
+        "shown with  Heist films",
+    ] {
+        assert!(out.contains(words), "{words} in {out}");
+    }
+    assert_eq!(recsae(folder.path(), &instance.api.to_string(), &["alerts", "show", "9"]).0, 2);
+}
+
+fn send_form(address: SocketAddr, path: &str, fields: &[(&str, &str)]) -> (u16, String, String) {
+    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).max_redirects(0).build().into();
+    let mut response = agent.post(format!("http://{address}{path}")).send_form(fields.iter().copied()).unwrap();
+    let location = response.headers().get("location").map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default();
+    (response.status().as_u16(), location, response.body_mut().read_to_string().unwrap())
+}
+
+#[test]
+fn a_form_acts_without_scripts_needs_the_token_and_keeps_what_was_filled_in() {
+    let (_folder, path) = temp();
+    let instance = instance(&path, Some(TOKEN));
+    let filled = |token: &'static str, action: &'static str, who: &'static str| {
+        [("who", who), ("why", "a <campaign> & more"), ("token", token), ("hours", "8"), ("action", action)]
+    };
+    let (status, _, body) = send_form(instance.api, "/alerts/2", &filled("another", "mute", "ana"));
+    assert_eq!(status, 401);
+    assert!(body.contains("role=\"alert\"") && body.contains("a &lt;campaign&gt; &amp; more") && !body.contains("another"), "{body}");
+    assert_eq!(send_form(instance.api, "/alerts/2", &filled(TOKEN, "delete", "ana")).0, 400);
+    assert_eq!(send_form(instance.api, "/alerts/2", &filled(TOKEN, "acknowledge", " ")).0, 409, "who acts is asked for");
+    assert_eq!(send_form(instance.api, "/alerts/9", &filled(TOKEN, "mute", "ana")).0, 404);
+    let (status, location, _) = send_form(instance.api, "/alerts/2", &filled(TOKEN, "mute", "ana"));
+    assert_eq!((status, location.as_str()), (303, "/alerts/2#actions"));
+    let listed = get_json(instance.api, "/api/v1/alerts/2");
+    let until = recsae::drift::alert::utc_text(NOW_MS + 8 * 3_600_000);
+    let action = &listed["actions"][0];
+    assert_eq!((&action["action"], &action["who"], &action["until"]), (&json!("mute"), &json!("ana"), &json!(until)));
+    assert!(get(instance.api, "/alerts/2").1.contains("by <strong>ana</strong>"));
+    // Without a token nothing can be sent, and the page says so instead of offering a form.
+    let (_other, path) = temp();
+    let closed = crate::picture::instance(&path, None);
+    assert!(!get(closed.api, "/alerts/2").1.contains("<form"));
+    assert_eq!(send_form(closed.api, "/alerts/2", &filled(TOKEN, "mute", "ana")).0, 403);
+}
+
+#[test]
 fn what_cannot_be_answered_says_why_as_json() {
     let (_folder, path) = temp();
     let instance = instance(&path, Some(TOKEN));
@@ -237,7 +304,7 @@ fn with_no_instance_running_alerts_and_the_record_are_read_from_the_store() {
 
     let (code, out, _) = recsae(folder.path(), &closed, &["history", "verify", "--json"]);
     let found: Value = serde_json::from_str(&out).unwrap();
-    assert_eq!((code, &found["intact"], &found["entries"]), (0, &json!(true), &json!(41)), "{found}");
+    assert_eq!((code, &found["intact"], &found["entries"]), (0, &json!(true), &json!(42)), "{found}");
     let head = found["head"].as_str().unwrap();
     assert_eq!(recsae(folder.path(), &closed, &["history", "verify", "--head", head]).0, 0);
     assert_eq!(recsae(folder.path(), &closed, &["history", "verify", "--head", "00ff"]).0, 1);

@@ -19,6 +19,7 @@ mod label;
 mod llm;
 mod onnx_forms;
 mod picture;
+mod pictured;
 mod real_weeks;
 mod record;
 mod recorded;

@@ -30,6 +30,8 @@ use recsae::store::Store;
 use recsae::store::judgement::{JudgedModel, Judgement};
 use recsae::task::{Shutdown, TaskGroup};
 
+use crate::pictured::explanation;
+
 /// First window of the made-up history: 2026-03-02T00:00:00Z.
 pub(crate) const START_MS: i64 = 1_772_409_600_000;
 const HOUR_MS: i64 = 3_600_000;
@@ -69,18 +71,25 @@ pub(crate) fn instance(path: &Path, token: Option<&str>) -> Instance {
 
 /// The same, its page and API answering as `options` say.
 pub(crate) fn instance_with(path: &Path, token: Option<&str>, options: ListenOptions) -> Instance {
+    instance_of(path, token, options, N_STREAMS)
+}
+
+/// The same with so many streams a segment.
+pub(crate) fn instance_of(path: &Path, token: Option<&str>, options: ListenOptions, n_streams: u32) -> Instance {
     let mut store = Store::open(path).unwrap();
     let hours = recsae::drift::window::WindowSpec { length_ms: HOUR_MS, origin_ms: 0, lateness_ms: 0 };
     store.begin_lineage("counting-hash", "presence, 1 h", &hours, START_MS).unwrap();
     let mut history = RateHistory::default();
     let mut last = None;
     for window in 0..N_WINDOWS {
-        let report = report(window);
+        let report = report(window, n_streams);
         history.push(&report);
         let judgement = judgement(&report);
         assert_eq!(store.commit_judgement(&judgement).unwrap(), recsae::store::judgement::JudgementOutcome::Stored);
         last = Some(report);
     }
+    // The alert that fires is explained, the one that is over is not.
+    store.put_explanation(2, &explanation(START_MS + 24 * HOUR_MS), NOW_MS).unwrap();
     let snapshot = snapshot(&store, last.unwrap(), history);
     let snapshots = Arc::new(SnapshotCell::new(snapshot));
     let live = Arc::new(Live::new(&["group", "model", "store"]));
@@ -116,6 +125,7 @@ fn serve(
         actions: judge(store, Arc::clone(&snapshots)),
         references: Arc::new(|_| Err(ActionError::Busy)),
         token: token.and_then(Token::of),
+        bundles: Vec::new(),
         history: History::of(path.to_owned()),
     });
     let open = |name, router, options| {
@@ -187,7 +197,7 @@ fn snapshot(store: &Store, report: DriftReport, history: RateHistory) -> Snapsho
 }
 
 /// Latent 0 doubles on one surface from window 24 and alarms in window 30; latent 1 fell and recovered.
-fn report(window: i64) -> DriftReport {
+fn report(window: i64, n_streams: u32) -> DriftReport {
     let end_ms = START_MS + (window + 1) * HOUR_MS;
     let mut changes = Vec::new();
     if window == 10 {
@@ -203,12 +213,12 @@ fn report(window: i64) -> DriftReport {
     if window == 33 {
         changes.push(AlertChange::CrossedAgain(crossing(window, 0, "surface=home", Direction::Up)));
     }
-    let segments = SEGMENTS.iter().map(|name| segment(name, window)).collect();
+    let segments = SEGMENTS.iter().map(|name| segment(name, window, n_streams)).collect();
     DriftReport { start_ms: end_ms - HOUR_MS, end_ms, model_version: "v12".into(), reference: Some("first:14d".into()), segments, changes }
 }
 
-fn segment(name: &str, window: i64) -> SegmentReport {
-    let streams = (0..N_STREAMS).map(|latent| stream(name, latent, window)).collect();
+fn segment(name: &str, window: i64, n_streams: u32) -> SegmentReport {
+    let streams = (0..n_streams).map(|latent| stream(name, latent, window, n_streams)).collect();
     SegmentReport {
         segment: name.into(),
         verdict: Verdict::Judged,
@@ -233,7 +243,7 @@ fn segment(name: &str, window: i64) -> SegmentReport {
     }
 }
 
-fn stream(segment: &str, latent: u32, window: i64) -> StreamReport {
+fn stream(segment: &str, latent: u32, window: i64, n_streams: u32) -> StreamReport {
     let day = (f64::from(u32::try_from(window % 24).unwrap()) / 24.0 * std::f64::consts::TAU).sin();
     let expected = (20.0 + f64::from(latent)) * (1.0 + 0.3 * day);
     let wobble = f64::from((latent * 37 + u32::try_from(window).unwrap() * 101) % 17) / 17.0 - 0.5;
@@ -251,7 +261,7 @@ fn stream(segment: &str, latent: u32, window: i64) -> StreamReport {
         _ => f64::from((latent * 7) % 23) / 6.0,
     };
     StreamReport {
-        stream: if latent == N_STREAMS - 1 { StreamId::ResidualOutlier } else { StreamId::Latent(LatentId(latent)) },
+        stream: if latent == n_streams - 1 { StreamId::ResidualOutlier } else { StreamId::Latent(LatentId(latent)) },
         state,
         evidence_log,
         threshold_log: 13.9,

@@ -17,9 +17,12 @@ mod kafka_server;
 mod moves;
 mod observers;
 mod page;
+mod page_axe;
 mod page_report;
 #[path = "../it/picture.rs"]
 mod picture;
+#[path = "../it/pictured.rs"]
+mod pictured;
 mod pipeline;
 mod produce;
 mod real_input;

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::drift::alert::{AlertListing, rfc3339};
 use crate::drift::closed::OffsetRange;
+use crate::drift::explanation::Explanation;
 use crate::drift::report::StreamState;
 use crate::drift::stream::StreamId;
 use crate::workshop::report::comparison::Comparison;
@@ -125,6 +126,8 @@ pub struct Finding {
     pub timeline: Option<Timeline>,
     /// Offsets of the window that opened it: where the records lie.
     pub offsets: Vec<OffsetRange>,
+    /// What the records around its change point say; absent where they were not read, or retention took it.
+    pub explanation: Option<Explanation>,
 }
 
 /// One stream in one segment over time.

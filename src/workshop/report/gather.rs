@@ -59,18 +59,22 @@ pub fn gather(reader: &StoreReader, request: &ReportRequest) -> anyhow::Result<R
         let same = |s: &&WindowSummary| s.window_start == alert.opened.window_start_ms && s.model_version == alert.opened.model_version;
         summaries.iter().find(same).map(|s| s.offsets.clone()).unwrap_or_default()
     };
-    let found = alerts.iter().map(|alert| Finding {
-        alert: listing(alert, request),
-        timeline: timelines.get(&place_of(alert)).cloned(),
-        offsets: offsets(alert),
-    });
+    let mut found = Vec::with_capacity(alerts.len());
+    for alert in &alerts {
+        found.push(Finding {
+            alert: listing(alert, request),
+            timeline: timelines.get(&place_of(alert)).cloned(),
+            offsets: offsets(alert),
+            explanation: reader.explanation(alert.id)?,
+        });
+    }
     Ok(Report {
         made_at: request.now_ms,
         program: format!("recsae {}", env!("CARGO_PKG_VERSION")),
         from: request.from_ms,
         to: request.to_ms,
         segment: request.segment.clone(),
-        found: found.collect(),
+        found,
         closest: closest.iter().filter_map(|place| timelines.get(place).cloned()).collect(),
         heat: tally.heat(),
         watched: tally.watched(),

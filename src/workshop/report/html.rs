@@ -6,7 +6,7 @@ use crate::drift::alert::ActionKind;
 use crate::drift::report::AlertState;
 use crate::workshop::report::content::{Finding, Report, Summary, Watched};
 use crate::workshop::report::figures::{self, SpanMs};
-use crate::workshop::report::html_parts::{comparison_section, gap_table, record_section};
+use crate::workshop::report::html_parts::{comparison_section, explained, gap_table, record_section};
 use crate::workshop::report::words::{change, counted, grouped, length, minute, percent, ratio, segment_words};
 
 const STYLE: &str = include_str!("report.css");
@@ -160,6 +160,7 @@ fn found_section(report: &Report, span: SpanMs) -> Markup {
                     figcaption { strong { "Alert " (found.alert.id) ": " (found.alert.concept) } " in " (segment_words(&found.alert.segment)) ", " (change(found.alert.ratio)) " "
                         span.quiet { "(" (found.alert.stream) ", " (found.alert.verification) ")" } }
                     (figures::timeline(timeline, Some(&found.alert), span))
+                    @if let Some(explanation) = &found.explanation { (explained(explanation)) }
                     @for action in &found.alert.actions {
                         p.action { (minute(action.at_ms)) ": " (done_word(action.action)) " by " strong { (action.who) } @if let Some(until) = action.until_ms { " until " (minute(until)) } ": " (action.why) }
                     }

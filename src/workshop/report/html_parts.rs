@@ -2,7 +2,9 @@
 
 use maud::{Markup, html};
 
+use crate::drift::carriers::Carriers;
 use crate::drift::closed::ALL;
+use crate::drift::explanation::{Explanation, Stretch};
 use crate::workshop::report::comparison::{Comparison, NAMED_AT};
 use crate::workshop::report::content::{Gap, Report};
 use crate::workshop::report::figures;
@@ -50,6 +52,50 @@ pub(super) fn comparison_section(comparison: &Comparison) -> Markup {
                 } }
             } }
             @if comparison.differences.len() > SHOWN { p.quiet { (comparison.differences.len() - SHOWN) " more in the JSON." } }
+        }
+    }
+}
+
+/// What the records around an alert's change point say.
+pub(super) fn explained(explanation: &Explanation) -> Markup {
+    let floor =
+        |value: Option<f64>, floor: Option<f64>| value.zip(floor).map(|(value, floor)| format!("{value:.3} (with no change {floor:.3})"));
+    let described = &explanation.described;
+    html! {
+        div.explained {
+            @match &explanation.records {
+                None => p { "The records were not read: " (explanation.unread.as_deref().unwrap_or("no reason was kept")) },
+                Some(records) => {
+                    p { (shown("Before", &records.before)) "; " (shown("since", &records.after)) "." }
+                    @if let Some(entities) = &records.entities { p data-carriers="users" { strong { "Users: " } (carried(entities, "user", "users")) } }
+                    @if let Some(items) = &records.items { p data-carriers="items" { strong { "Items: " } (carried(items, "item", "items")) } }
+                    @if !records.after.examples.is_empty() || !records.before.examples.is_empty() {
+                        p { "Records to look at: " @for (idx, example) in records.before.examples.iter().chain(&records.after.examples).enumerate() {
+                            @if idx > 0 { ", " } (example.partition) " " (example.offset)
+                        } }
+                    }
+                }
+            }
+            p.quiet {
+                @if let Some(reference) = &explanation.reference { "Judged against " (reference.name) ", " (reference.age_hours) " h old. " }
+                @if let Some(psi) = floor(described.psi, described.psi_noise_floor) { "PSI " (psi) ". " }
+                @if let Some(js) = floor(described.js, described.js_noise_floor) { "Jensen-Shannon divergence " (js) "." }
+            }
+        }
+    }
+}
+
+fn shown(when: &str, stretch: &Stretch) -> String {
+    let share = if stretch.records > 0 { stretch.shown as f64 / stretch.records as f64 } else { 0.0 };
+    format!("{when} it was shown in {} of {} read", percent(share), counted(stretch.records, "record", "records"))
+}
+
+/// The sentence, and who is named: at most three.
+fn carried(carriers: &Carriers, one: &str, many: &str) -> Markup {
+    html! {
+        (carriers.words(one, many)) "."
+        @for (idx, top) in carriers.top.iter().take(3).enumerate() {
+            @if idx == 0 { " Most by " } @else { ", " } code { (top.name) } " (" (grouped(top.before)) " before, " (grouped(top.after)) " since)"
         }
     }
 }
