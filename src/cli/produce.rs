@@ -98,6 +98,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         }
     }
     let (vectors, table) = read(args).map_err(|error| UsageError(format!("{error:#}")))?;
+    say_what_is_missing(&table, args);
     let order = in_event_order(&table, args).map_err(|error| UsageError(format!("{error:#}")))?;
     let settings = settings(args)?;
     admin::create_topic(&settings, &args.topic, args.partitions, BROKER).map_err(|error| UsageError(error.to_string()))?;
@@ -149,6 +150,20 @@ fn read(args: &Args) -> anyhow::Result<(Vectors, Table)> {
         table.join(Table::read(Path::new(file))?, column).with_context(|| format!("--join {join}"))?;
     }
     Ok((vectors, table))
+}
+
+/// Records without an entity cannot be counted by presence, and without a time they all fall into one window.
+fn say_what_is_missing(table: &Table, args: &Args) {
+    let names = table.names().join(", ");
+    for (flag, column, effect) in [
+        ("--entity", &args.entity, "records go without entity and key"),
+        ("--timestamp", &args.timestamp, "records get the time at which they are sent"),
+        ("--items", &args.items, "records go without items"),
+    ] {
+        if table.column(column).is_none() {
+            eprintln!("recsae: no column {column:?}: {effect}; name another with {flag} (there are: {names})");
+        }
+    }
 }
 
 /// (event time ms, row), by time; rows of one time stay in the file's order.

@@ -1,7 +1,7 @@
 //! What librdkafka says while it is polled: kept for the worker, never handled inside the callback.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rdkafka::config::RDKafkaLogLevel;
@@ -13,6 +13,7 @@ use rdkafka::{ClientContext, TopicPartitionList};
 use crate::kafka::error::{KafkaError, classify};
 
 /// A rebalance as the group's coordinator ordered it; the client waits until it is answered.
+#[derive(Clone)]
 pub(super) enum Order {
     Assign(TopicPartitionList),
     Revoke { partitions: TopicPartitionList, lost: bool },
@@ -22,8 +23,8 @@ pub(super) enum Order {
 pub(super) struct Context {
     brokers: String,
     orders: Mutex<VecDeque<Order>>,
-    /// Orders handed to the worker and not answered by it yet.
-    unanswered: AtomicUsize,
+    /// Handed to the worker and not answered by it yet, oldest first.
+    unanswered: Mutex<VecDeque<Order>>,
     faults: Mutex<Vec<KafkaError>>,
     /// Counts callbacks, so that a poll can tell "nothing there" from "one event consumed".
     seen: AtomicU64,
@@ -36,7 +37,7 @@ impl Context {
         Self {
             brokers: brokers.to_owned(),
             orders: Mutex::default(),
-            unanswered: AtomicUsize::new(0),
+            unanswered: Mutex::default(),
             faults: Mutex::default(),
             seen: AtomicU64::new(0),
             closing: AtomicBool::new(false),
@@ -50,13 +51,13 @@ impl Context {
     /// The oldest order; it counts as unanswered until [`Self::answered`].
     pub(super) fn next_order(&self) -> Option<Order> {
         let order = lock(&self.orders).pop_front()?;
-        self.unanswered.fetch_add(1, Ordering::Relaxed);
+        lock(&self.unanswered).push_back(order.clone());
         Some(order)
     }
 
-    /// An order that was handed over has its answer.
+    /// The oldest order that was handed over has its answer.
     pub(super) fn answered(&self) {
-        self.unanswered.fetch_sub(1, Ordering::Relaxed);
+        lock(&self.unanswered).pop_front();
     }
 
     pub(super) fn take_faults(&self) -> Vec<KafkaError> {
@@ -67,11 +68,13 @@ impl Context {
         self.seen.load(Ordering::Relaxed)
     }
 
-    /// From here on the callback answers by itself; whether an order is left without an answer. A worker that failed
-    /// while it took partitions over leaves one, and the client, which waits for it, would never close.
-    pub(super) fn close(&self) -> bool {
+    /// From here on the callback answers by itself; the orders that are left without an answer. A worker that failed
+    /// while it took partitions over leaves one.
+    pub(super) fn close(&self) -> VecDeque<Order> {
         self.closing.store(true, Ordering::Relaxed);
-        self.unanswered.load(Ordering::Relaxed) > 0 || !lock(&self.orders).is_empty()
+        let mut left = std::mem::take(&mut *lock(&self.unanswered));
+        left.extend(std::mem::take(&mut *lock(&self.orders)));
+        left
     }
 
     pub(super) fn fault(&self, fault: KafkaError) {
@@ -108,7 +111,7 @@ impl ConsumerContext for Context {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, what: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
         self.seen.fetch_add(1, Ordering::Relaxed);
         if self.closing.load(Ordering::Relaxed) {
-            // Nothing else: whatever is asked of a client whose group has ended is never answered. See `kafka::member`.
+            // A closing client takes any answer as "I have let go". Nothing else is asked of it: see `kafka::member`.
             if !consumer.closed()
                 && let Err(error) = consumer.unassign()
             {

@@ -9,10 +9,10 @@ use std::ops::Deref;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use rdkafka::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer, RebalanceProtocol};
+use rdkafka::{ClientConfig, TopicPartitionList};
 
-use crate::kafka::context::Context;
+use crate::kafka::context::{Context, Order};
 use crate::kafka::error::KafkaError;
 use crate::kafka::settings;
 
@@ -42,7 +42,7 @@ impl Drop for Member {
         let Some(client) = self.0.take() else { return };
         let (ended, wait) = channel();
         let leave = move || {
-            leave(&client);
+            answer_what_is_left(&client);
             drop(client);
             let _nobody_waits_any_more = ended.send(());
         };
@@ -53,18 +53,17 @@ impl Drop for Member {
     }
 }
 
-/// Begins to close, answers what the worker left unanswered, and serves what comes until the client is closed.
-fn leave(client: &BaseConsumer<Context>) {
-    let unanswered = client.context().close();
-    if let Err(error) = client.close_queue() {
-        tracing::debug!(%error, "not a member any more");
-        return;
-    }
-    // Once it closes, any answer is taken as "I have let go".
-    if unanswered && let Err(error) = client.unassign() {
-        tracing::debug!(%error, "rebalance not answered while closing");
-    }
-    while !client.closed() {
-        drop(client.poll(Duration::from_millis(100)));
+/// Answers what the worker left unanswered: a client that waits for an answer never closes. What comes while it
+/// closes is answered by the callback.
+fn answer_what_is_left(client: &BaseConsumer<Context>) {
+    for order in client.context().close() {
+        let answered = match (order, client.rebalance_protocol()) {
+            (Order::Assign(_), RebalanceProtocol::Cooperative) => client.incremental_assign(&TopicPartitionList::new()),
+            (Order::Revoke { partitions, .. }, RebalanceProtocol::Cooperative) => client.incremental_unassign(&partitions),
+            _ => client.unassign(),
+        };
+        if let Err(error) = answered {
+            tracing::debug!(%error, "rebalance not answered before closing");
+        }
     }
 }

@@ -50,35 +50,52 @@ pub(super) fn ask(
     Ok(assigned)
 }
 
-/// The group's committed positions. A broker that has just come up is no coordinator yet, or still loads: asked again.
+/// The group's committed positions.
 pub(super) fn committed_offsets(
     consumer: &BaseConsumer<Context>,
     list: &TopicPartitionList,
     timeout: Duration,
 ) -> Result<TopicPartitionList, rdkafka::error::KafkaError> {
+    patiently(timeout, |left| consumer.committed_offsets(list.clone(), left))
+}
+
+/// First offset the log still has and first it does not have yet.
+pub(super) fn watermarks(consumer: &BaseConsumer<Context>, at: &TopicPartition, timeout: Duration) -> Result<(i64, i64), KafkaError> {
+    patiently(timeout, |left| consumer.fetch_watermarks(&at.topic, at.partition, left))
+        .map_err(|error| KafkaError::request(format!("ends of {at}"), consumer.context().brokers(), &error))
+}
+
+/// Asks again while the answer passes by itself: a broker that has just come up, or comes back from a stall, is for a
+/// moment no coordinator and leads nothing.
+fn patiently<T>(
+    timeout: Duration,
+    mut ask: impl FnMut(Duration) -> Result<T, rdkafka::error::KafkaError>,
+) -> Result<T, rdkafka::error::KafkaError> {
     let deadline = Instant::now() + timeout;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let error = match consumer.committed_offsets(list.clone(), left.max(Duration::from_millis(1))) {
+        let error = match ask(left.max(Duration::from_millis(1))) {
             Ok(answer) => return Ok(answer),
             Err(error) => error,
         };
         let passes = matches!(
             error.rdkafka_error_code(),
-            Some(Code::NotCoordinator | Code::CoordinatorNotAvailable | Code::CoordinatorLoadInProgress | Code::WaitingForCoordinator)
+            Some(
+                Code::NotCoordinator
+                    | Code::CoordinatorNotAvailable
+                    | Code::CoordinatorLoadInProgress
+                    | Code::WaitingForCoordinator
+                    | Code::NotLeaderForPartition
+                    | Code::LeaderNotAvailable
+                    | Code::BrokerTransportFailure
+                    | Code::AllBrokersDown
+            )
         );
         if !passes || Instant::now() >= deadline {
             return Err(error);
         }
         std::thread::sleep(Duration::from_millis(100));
     }
-}
-
-/// First offset the log still has and first it does not have yet.
-pub(super) fn watermarks(consumer: &BaseConsumer<Context>, at: &TopicPartition, timeout: Duration) -> Result<(i64, i64), KafkaError> {
-    consumer
-        .fetch_watermarks(&at.topic, at.partition, timeout)
-        .map_err(|error| KafkaError::request(format!("ends of {at}"), consumer.context().brokers(), &error))
 }
 
 /// Where `kafka.start` begins in a partition that has no committed position.
@@ -91,7 +108,7 @@ fn first_offset(consumer: &BaseConsumer<Context>, at: &TopicPartition, start: St
             let refused = |error| KafkaError::request(format!("offset of a time in {at}"), consumer.context().brokers(), &error);
             let mut list = TopicPartitionList::with_capacity(1);
             list.add_partition_offset(&at.topic, at.partition, Offset::Offset(since_ms.max(0))).map_err(refused)?;
-            let found = consumer.offsets_for_times(list, PATIENCE).map_err(refused)?;
+            let found = patiently(PATIENCE, |left| consumer.offsets_for_times(list.clone(), left)).map_err(refused)?;
             // Later than every record: the end.
             Ok(found.elements().first().and_then(|entry| entry.offset().to_raw()).filter(|offset| *offset >= 0).unwrap_or(high))
         }

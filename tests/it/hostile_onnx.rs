@@ -113,6 +113,13 @@ fn the_unchanged_model_is_read() {
 }
 
 #[test]
+fn weights_that_are_nan_are_refused() {
+    refused("malformed", "\"W\" holds NaN, first at value 5", |model, _| {
+        graph(model).initializer[0].raw_data[20..24].copy_from_slice(&f32::NAN.to_le_bytes());
+    });
+}
+
+#[test]
 fn dimensions_beyond_the_cap_are_refused() {
     refused("too_large", "values in tensor", |model, _| graph(model).initializer[0].dims = vec![1_000_000_000_000]);
     refused("too_large", "values in tensor", |model, _| graph(model).initializer[0].dims = vec![i64::MAX, i64::MAX, i64::MAX]);

@@ -8,7 +8,7 @@ use protobuf::rt::WireType;
 use protobuf::{CodedInputStream, Enum};
 
 use crate::bundle::onnx::error::OnnxError;
-use crate::bundle::onnx::proto::{element_bytes, is_external};
+use crate::bundle::onnx::proto::{element_bytes, floats, is_external};
 
 /// Largest file read. An SAE of 768 x 16,384 with decoder is 100 MB; protobuf itself ends at 2 GiB.
 pub const MAX_FILE_BYTES: u64 = 1 << 30;
@@ -241,6 +241,18 @@ fn check_tensor(tensor: &TensorProto) -> Result<(), OnnxError> {
             tensor.raw_data.len()
         );
         return Err(OnnxError::Malformed(message));
+    }
+    Ok(())
+}
+
+/// A weight that is NaN makes its latents never active, and nothing else would show it.
+pub(super) fn refuse_nan(model: &ModelProto) -> Result<(), OnnxError> {
+    for tensor in model.graph.iter().flat_map(|graph| &graph.initializer) {
+        let nan = floats(tensor).and_then(|values| values.iter().position(|value| value.is_nan()));
+        if let Some(index) = nan {
+            let message = format!("tensor {:?} holds NaN, first at value {index}: export the SAE from a sound checkpoint", tensor.name);
+            return Err(OnnxError::Malformed(message));
+        }
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Partitions that come and go, and logs that moved on: where a worker begins, and what it says is lost.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::kafka::rebalance::{AssignedPartition, RebalanceEvent};
 use crate::monitor::error::MonitorError;
@@ -31,6 +31,10 @@ impl Worker {
                 RebalanceEvent::Revoked { partitions, lost } => {
                     if lost {
                         tracing::warn!(partitions = partitions.len(), "partitions lost: their state is dropped and nothing is committed");
+                        // A broker that hangs says nothing: the session that ended is the first sign of it.
+                        let why = "partitions were lost, the session with the broker ended; waiting to be assigned again";
+                        self.shared.live.set_not_ready("group", why.to_owned());
+                        self.broker_asked.get_or_insert_with(Instant::now);
                     } else if let Err(error) = self.drain() {
                         tracing::warn!(%error, "revoked partitions were not drained in time: their next owner reads again");
                     }
