@@ -128,7 +128,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
 
 fn list(common: &Common, firing: bool) -> anyhow::Result<Outcome> {
     let settings = settings(common)?;
-    let mut alerts: Vec<AlertListing> = match answered(client::get(&settings.http, "/api/v1/alerts"))? {
+    let mut alerts: Vec<AlertListing> = match answered(client::get(&settings, "/api/v1/alerts"))? {
         Some(alerts) => alerts,
         None => {
             let kept = StoreReader::open(&settings.store.path).and_then(|reader| reader.alerts(200)).map_err(usage)?;
@@ -142,7 +142,7 @@ fn list(common: &Common, firing: bool) -> anyhow::Result<Outcome> {
 
 fn show(common: &Common, id: i64) -> anyhow::Result<Outcome> {
     let settings = settings(common)?;
-    let detail: AlertDetail = match answered(client::get(&settings.http, &format!("/api/v1/alerts/{id}")))? {
+    let detail: AlertDetail = match answered(client::get(&settings, &format!("/api/v1/alerts/{id}")))? {
         Some(detail) => detail,
         None => {
             let reader = StoreReader::open(&settings.store.path).map_err(usage)?;
@@ -166,7 +166,7 @@ fn act(common: &Common, action: &Action, kind: ActionKind, length: Option<Durati
     let until = length.map(|length| now_ms.saturating_add(i64::try_from(length.as_millis()).unwrap_or(i64::MAX)));
     let body = ActionBody { who: action.who.clone(), why: action.why.clone(), until };
     let path = format!("/api/v1/alerts/{}/{}", action.id, kind.kind());
-    let alert: AlertListing = match answered(client::post(&settings.http, &path, &body))? {
+    let alert: AlertListing = match answered(client::post(&settings, &path, &body))? {
         Some(alert) => alert,
         None => {
             // Opened for reading first, so that a wrong path does not make an empty store.
@@ -196,7 +196,7 @@ fn versions_of(settings: &Settings, store: &Store) -> anyhow::Result<Vec<Version
 fn test(common: &Common, minutes: u32, who: &str) -> anyhow::Result<Outcome> {
     let settings = settings(common)?;
     let body = TestBody { who: who.to_owned(), why: "recsae alerts test".into(), minutes };
-    let answer: Option<serde_json::Value> = answered(client::post(&settings.http, "/api/v1/alerts/test", &body))?;
+    let answer: Option<serde_json::Value> = answered(client::post(&settings, "/api/v1/alerts/test", &body))?;
     let Some(answer) = answer else {
         let url = client::url(&settings.http);
         bail!(UsageError(format!("no instance answers at {url}: the test alert goes through a running one")));

@@ -131,7 +131,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
                 exclude: exclude.iter().map(|text| span(text)).collect::<anyhow::Result<_>>()?,
             };
             // Recorded embeddings are read here, so the store's lock is needed; judged windows are the instance's.
-            let answer = if recorded.is_none() { asked(client::post(&settings.http, "/api/v1/references", &body))? } else { None };
+            let answer = if recorded.is_none() { asked(client::post(&settings, "/api/v1/references", &body))? } else { None };
             let facts = match (answer, recorded) {
                 (Some(facts), _) => facts,
                 (None, dataset) => {
@@ -192,7 +192,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         ReferenceCommand::Approve { common, name, who, why } => {
             let settings = settings(&common.config)?;
             let body = ActionBody { who: who.clone(), why: why.clone(), until: None };
-            if asked(client::post(&settings.http, &format!("/api/v1/references/{}/approve", path_segment(name)), &body))?.is_none() {
+            if asked(client::post(&settings, &format!("/api/v1/references/{}/approve", path_segment(name)), &body))?.is_none() {
                 let approval = Approval { who: who.clone(), why: why.clone(), at_ms: SystemClock.now_ms() };
                 open_for_writing(&settings)?.approve_reference(name, &approval)?;
             }

@@ -20,7 +20,8 @@ use tokio_rustls::rustls::crypto::{WebPkiSupportedAlgorithms, ring, verify_tls12
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{self, ClientConfig, DigitallySignedStruct, SignatureScheme};
 
-use crate::config::settings::HttpSettings;
+use crate::config::settings::{HttpSettings, Settings};
+use crate::http::same_store;
 use crate::http::tls::{TlsError, certificates};
 
 /// Longest wait for an answer: above what the instance itself allows.
@@ -86,7 +87,7 @@ pub fn url(settings: &HttpSettings) -> String {
 ///
 /// # Errors
 /// The instance refuses, or what answers is not it.
-pub fn get(settings: &HttpSettings, path: &str) -> Result<Option<serde_json::Value>, ClientError> {
+pub fn get(settings: &Settings, path: &str) -> Result<Option<serde_json::Value>, ClientError> {
     send(settings, Method::GET, path, Vec::new())
 }
 
@@ -94,13 +95,18 @@ pub fn get(settings: &HttpSettings, path: &str) -> Result<Option<serde_json::Val
 ///
 /// # Errors
 /// As [`get`]; or the token file cannot be read.
-pub fn post(settings: &HttpSettings, path: &str, body: &impl serde::Serialize) -> Result<Option<serde_json::Value>, ClientError> {
-    let bytes = serde_json::to_vec(body).map_err(|error| no_answer(settings, &error))?;
+pub fn post(settings: &Settings, path: &str, body: &impl serde::Serialize) -> Result<Option<serde_json::Value>, ClientError> {
+    let bytes = serde_json::to_vec(body).map_err(|error| no_answer(&settings.http, &error))?;
     send(settings, Method::POST, path, bytes)
 }
 
-fn send(settings: &HttpSettings, method: Method, path: &str, body: Vec<u8>) -> Result<Option<serde_json::Value>, ClientError> {
+fn send(settings: &Settings, method: Method, path: &str, body: Vec<u8>) -> Result<Option<serde_json::Value>, ClientError> {
+    let store = same_store::name_of(&settings.store.path);
+    let settings = &settings.http;
     let mut request = Request::builder().method(&method).uri(path).header(header::HOST, reachable(&settings.listen));
+    if let Some(store) = store {
+        request = request.header(same_store::HEADER, store);
+    }
     if method == Method::POST {
         request = request.header(header::CONTENT_TYPE, "application/json");
         if let Some(file) = &settings.token_file {

@@ -14,6 +14,7 @@ pub mod openapi;
 pub mod page;
 pub mod probes;
 mod reference_routes;
+mod same_store;
 pub mod server;
 mod sparkline;
 pub mod state;
@@ -60,6 +61,7 @@ pub fn api_router(state: Arc<HttpState>) -> Router {
         .route("/api/v1/openapi.json", get(openapi::document))
         .fallback(error::no_such_path)
         .method_not_allowed_fallback(error::no_such_method)
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&state), same_store::check))
         .layer(axum::middleware::map_response(with_security_headers))
         .with_state(state)
 }

@@ -46,6 +46,12 @@ impl History {
         Self { path, reader: Mutex::new(None) }
     }
 
+    /// Where the store lies.
+    #[must_use]
+    pub fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+
     /// Reads with the connection; it is dropped after a failure, so that the next call opens a new one.
     ///
     /// # Errors

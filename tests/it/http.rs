@@ -291,6 +291,21 @@ fn the_alerts_command_goes_through_the_running_instance() {
 }
 
 #[test]
+fn an_instance_that_keeps_another_store_refuses_a_command() {
+    let (_folder, path) = temp();
+    let instance = instance(&path, Some(TOKEN));
+    let (elsewhere, _) = temp();
+    for arguments in [&["alerts", "list"][..], &["alerts", "mute", "2", "--who", "ana", "--why", "x", "--for", "2h"]] {
+        let (code, _, errors) = recsae(elsewhere.path(), &instance.api.to_string(), arguments);
+        assert_eq!(code, 2, "{errors}");
+        let (own, meant) = (path.display().to_string(), elsewhere.path().join("recsae.db").display().to_string());
+        assert!(errors.contains(&own) && errors.contains(&meant), "{errors}");
+    }
+    let alerts = get_json(instance.api, "/api/v1/alerts");
+    assert!(alerts.as_array().unwrap().iter().all(|alert| !alert["actions"].to_string().contains("\"ana\"")), "{alerts}");
+}
+
+#[test]
 fn with_no_instance_running_alerts_and_the_record_are_read_from_the_store() {
     let (folder, path) = temp();
     let closed = { instance(&path, None).api.to_string() };

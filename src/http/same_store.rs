@@ -1,0 +1,43 @@
+//! A command names the store that its configuration names; an instance that keeps another refuses it.
+//!
+//! Two instances on one machine, or a configuration that leaves `http.listen` at its default: without this, a mute or
+//! an accepted reference would land on whoever answers at the address.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use crate::http::error::ApiError;
+use crate::http::state::HttpState;
+
+/// Where a command says which store it means. Browsers and scripts send none and are answered.
+pub(super) const HEADER: HeaderName = HeaderName::from_static("recsae-store");
+
+/// The store at `path`, as both sides write it: absolute, in percent-encoding where it is not printable ASCII.
+pub(super) fn name_of(path: &Path) -> Option<HeaderValue> {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let byte = |byte: &u8| if (b' '..=b'~').contains(byte) { char::from(*byte).to_string() } else { format!("%{byte:02x}") };
+    let text: String = absolute.as_os_str().as_encoded_bytes().iter().map(byte).collect();
+    HeaderValue::from_str(&text).ok()
+}
+
+/// Refuses a request that means another store.
+pub(super) async fn check(State(state): State<Arc<HttpState>>, request: Request, next: Next) -> Response {
+    let own = name_of(state.history.path());
+    match request.headers().get(HEADER) {
+        Some(meant) if Some(meant) != own.as_ref() => {
+            let words = |value: Option<&HeaderValue>| value.and_then(|value| value.to_str().ok()).unwrap_or("?").to_owned();
+            let message = format!(
+                "this instance keeps {}, the command's configuration names {}: give the configuration of this instance, or mend its [http] listen",
+                words(own.as_ref()),
+                words(Some(meant))
+            );
+            ApiError::new(StatusCode::CONFLICT, "another_store", message).into_response()
+        }
+        _ => next.run(request).await,
+    }
+}
