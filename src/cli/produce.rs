@@ -16,8 +16,10 @@ use crate::kafka::producer::{Outgoing, Receipts, ReliableProducer};
 use crate::workshop::dataset::table::{Table, event_time, key_of};
 use crate::workshop::dataset::vectors::Vectors;
 
+mod as_recorded;
 mod encode;
 
+use as_recorded::Places;
 use encode::{Encoded, encode};
 
 /// Longest wait for the broker, at the start and for the last acknowledgement.
@@ -29,7 +31,8 @@ const BROKER: Duration = Duration::from_secs(60);
   recsae produce --embeddings sasrec.embeddings.npy --fields sasrec.events.parquet --join users.parquet:user_id \\
       --entity user_id --timestamp ts --items recommended --topic recommendations
   recsae produce --embeddings bprmf.user_embeddings.npy --by user_id --fields sasrec.events.parquet \\
-      --entity user_id --timestamp ts --topic recommendations --pace 86400")]
+      --entity user_id --timestamp ts --topic recommendations --pace 86400
+  recsae produce --embeddings recorded/ --as-recorded --topic replay")]
 pub struct Args {
     /// Vectors: .npy [n, d], or .parquet with a column `embedding` and the record's other fields
     #[arg(long, value_name = "FILE")]
@@ -70,6 +73,10 @@ pub struct Args {
     /// Times the recorded pace
     #[arg(long)]
     pace: Option<f64>,
+    /// Play a recording of `recsae record` back: each record to its partition, in the order it was read there, with its
+    /// Kafka timestamp; what was late or in the future then is so again
+    #[arg(long, conflicts_with_all = ["fields", "by", "partitions"])]
+    as_recorded: bool,
     /// How a record is written
     #[arg(long, value_enum, default_value_t = Format::Json)]
     format: Format,
@@ -99,11 +106,14 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     }
     let (vectors, table) = read(args).map_err(|error| UsageError(format!("{error:#}")))?;
     say_what_is_missing(&table, args);
-    let order = in_event_order(&table, args).map_err(|error| UsageError(format!("{error:#}")))?;
+    let usage = |error: anyhow::Error| UsageError(format!("{error:#}"));
+    let places = args.as_recorded.then(|| Places::of(&table)).transpose().map_err(usage)?;
+    let order = in_order(&table, args).map_err(usage)?;
     let settings = settings(args)?;
-    admin::create_topic(&settings, &args.topic, args.partitions, BROKER).map_err(|error| UsageError(error.to_string()))?;
+    let partitions = places.as_ref().map_or(args.partitions, Places::n_partitions);
+    admin::create_topic(&settings, &args.topic, partitions, BROKER).map_err(|error| UsageError(error.to_string()))?;
     let started = Instant::now();
-    let acked = produce(args, &settings, &vectors, &table, &order)?;
+    let acked = produce(args, &settings, (&vectors, &table), &order, places.as_ref())?;
     let seconds = started.elapsed().as_secs_f64();
     let mut out = std::io::stdout().lock();
     if args.json {
@@ -166,8 +176,8 @@ fn say_what_is_missing(table: &Table, args: &Args) {
     }
 }
 
-/// (event time ms, row), by time; rows of one time stay in the file's order.
-fn in_event_order(table: &Table, args: &Args) -> anyhow::Result<Vec<(i64, usize)>> {
+/// (event time ms, row), by time, or as recorded; rows of one time stay in the file's order.
+fn in_order(table: &Table, args: &Args) -> anyhow::Result<Vec<(i64, usize)>> {
     let Some(times) = table.column(&args.timestamp) else {
         ensure!(args.timestamp == "timestamp", "no column {:?} for --timestamp; there are {}", args.timestamp, table.names().join(", "));
         ensure!(args.pace.is_none(), "--pace needs event times: name their column with --timestamp");
@@ -176,13 +186,23 @@ fn in_event_order(table: &Table, args: &Args) -> anyhow::Result<Vec<(i64, usize)
     };
     let read = |(row, value)| event_time(value).map(|ms| (ms, row)).with_context(|| format!("{} in row {row}", args.timestamp));
     let mut order = times.iter().enumerate().map(|(row, value)| read((row, value))).collect::<anyhow::Result<Vec<_>>>()?;
-    order.sort();
+    if !args.as_recorded {
+        order.sort();
+    }
     Ok(order)
 }
 
-fn produce(args: &Args, settings: &KafkaSettings, vectors: &Vectors, table: &Table, order: &[(i64, usize)]) -> anyhow::Result<u64> {
+fn produce(
+    args: &Args,
+    settings: &KafkaSettings,
+    (vectors, table): (&Vectors, &Table),
+    order: &[(i64, usize)],
+    places: Option<&Places>,
+) -> anyhow::Result<u64> {
     let by = args.by.as_deref().map(|name| table.column(name).with_context(|| format!("no column {name:?} for --by"))).transpose()?;
-    let fields = table.renamed(&[(&args.entity, "entity"), (&args.timestamp, "timestamp"), (&args.items, "items")])?;
+    let mut fields = table.renamed(&[(&args.entity, "entity"), (&args.timestamp, "timestamp"), (&args.items, "items")])?;
+    // Where a record lay on its topic is no part of it.
+    fields.retain(|(name, _)| !name.starts_with("recsae."));
     let entities = fields.iter().find(|(name, _)| *name == "entity").map(|(_, column)| *column);
     let producer = ReliableProducer::new(settings)?;
     let receipts = Arc::new(Receipts::default());
@@ -202,8 +222,9 @@ fn produce(args: &Args, settings: &KafkaSettings, vectors: &Vectors, table: &Tab
         };
         encode(args.format, vector, &fields, *row, &mut record);
         let key = entities.and_then(|column| key_of(&column[*row]));
-        let outgoing =
-            Outgoing { topic: &args.topic, key: key.as_deref().map(str::as_bytes), payload: Some(&record.payload), ..Outgoing::default() };
+        let (partition, timestamp_ms) = places.map_or((None, None), |places| places.at(*row));
+        let key = key.as_deref().map(str::as_bytes);
+        let outgoing = Outgoing { topic: &args.topic, key, payload: Some(&record.payload), partition, timestamp_ms };
         let headers: Vec<(&str, &[u8])> = record.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
         producer.send(&outgoing, &headers, &receipts, BROKER)?;
         if number % 1024 == 0 {

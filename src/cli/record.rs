@@ -4,6 +4,8 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use crate::cli::{Outcome, UsageError};
+use crate::config::ConfigError;
+use crate::config::settings::Settings;
 use crate::task::{Shutdown, TaskGroup, trigger_on_signal};
 use crate::workshop::follow::follow;
 use crate::workshop::recording::{Limits, Recording};
@@ -14,7 +16,9 @@ use crate::{config, telemetry};
 #[command(after_help = "Examples:
   recsae record -c recsae.toml --out recorded/ --entities 0.1      # until stopped; goes on where it was
   recsae record -c recsae.toml --out recorded/ --until-end
-  recsae produce --embeddings recorded/ --topic replay             # plays it back")]
+  recsae produce --embeddings recorded/ --topic replay --as-recorded   # plays it back
+
+The configuration needs no [[model]] for this: recording comes before there is an SAE.")]
 pub struct Args {
     /// Configuration file: broker, topics, and where a record's parts lie
     #[arg(short, long, value_name = "FILE")]
@@ -31,7 +35,7 @@ pub struct Args {
     /// MiB of all files; beyond it the oldest are removed
     #[arg(long, default_value_t = 10_240)]
     max_mib: u64,
-    /// Consumer group [default: the configuration's with "-record" behind it]
+    /// Consumer group [default: the configuration's, "-record-" and the recording's id]
     #[arg(long)]
     group: Option<String>,
     /// Stop at the end the log has now
@@ -51,13 +55,17 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     if !(args.entities > 0.0 && args.entities <= 1.0) || args.rows == 0 {
         return Err(UsageError("--entities: expected a share above 0, at most 1; --rows: expected at least 1".into()).into());
     }
-    let settings = config::load(&args.config, std::env::vars()).map_err(|error| UsageError(error.to_string()))?;
-    let mut kafka = settings.kafka.clone();
-    kafka.group = args.group.clone().unwrap_or_else(|| format!("{}-record", kafka.group));
-    kafka.instance_id.clear();
+    let settings = read_settings(args)?;
     let limits = Limits { entities: args.entities, rows: args.rows, bytes: args.max_mib << 20 };
     let mut recording = Recording::open(&args.out, &settings.record, &settings.segments.fields, limits)
         .map_err(|error| UsageError(format!("{error:#}")))?;
+    let mut kafka = settings.kafka.clone();
+    (kafka.group, kafka.instance_id) = match &args.group {
+        // Shared with recordings into other folders: a member that anybody may replace.
+        Some(group) => (group.clone(), String::new()),
+        // Its own: a recording that was killed takes its partitions up again without waiting for a session to end.
+        None => (format!("{}-record-{}", kafka.group, recording.id()), "record".to_owned()),
+    };
     let shutdown = Shutdown::new();
     let group = TaskGroup::new(shutdown.clone());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
@@ -83,4 +91,12 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         )?;
     }
     Ok(Outcome::Done)
+}
+
+/// The configuration; only what a recording uses must be right.
+fn read_settings(args: &Args) -> anyhow::Result<Settings> {
+    let refused = |error: ConfigError| UsageError(error.to_string());
+    let (settings, mut faults) = config::load_leniently(&args.config, std::env::vars()).map_err(refused)?;
+    faults.retain(|fault| ["kafka", "record", "segments"].iter().any(|section| fault.key.starts_with(section)));
+    if faults.is_empty() { Ok(settings) } else { Err(refused(ConfigError::Faults { path: args.config.clone(), faults }).into()) }
 }

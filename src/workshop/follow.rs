@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use crate::config::settings::KafkaSettings;
 use crate::kafka::consumer::{ReadOptions, WorkerConsumer};
 use crate::kafka::error::KafkaError;
-use crate::kafka::rebalance::{Position, RebalanceEvent};
+use crate::kafka::rebalance::{AssignedPartition, Position, RebalanceEvent};
 use crate::record::{RawMessage, TopicPartition};
 
 /// Messages read together.
@@ -21,12 +21,15 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// Longest wait for the group to take a commit.
 const COMMIT: Duration = Duration::from_secs(10);
 
+/// Next offset by partition.
+pub type Positions = BTreeMap<TopicPartition, i64>;
+
 /// Where the records go.
 pub trait Sink {
     /// Whether headers are wanted.
     fn headers(&self) -> bool;
     /// Next offsets that are durable already, whatever the group remembers.
-    fn durable(&self) -> BTreeMap<TopicPartition, i64>;
+    fn durable(&self) -> Positions;
     /// Takes one record.
     ///
     /// # Errors
@@ -37,19 +40,19 @@ pub trait Sink {
     ///
     /// # Errors
     /// It cannot be made durable.
-    fn settle(&mut self, positions: &BTreeMap<TopicPartition, i64>, must: bool) -> anyhow::Result<bool>;
+    fn settle(&mut self, positions: &Positions, must: bool) -> anyhow::Result<bool>;
 }
 
-/// Follows the topics of `settings` until `stop` says so, or, with `until_end`, to the ends seen at the start.
+/// Follows the topics of `settings` until `stop` says so, or, with `until_end`, to the ends that all
+/// partitions had when they were taken up.
 ///
 /// # Errors
 /// The broker refuses, or the sink fails.
 pub fn follow(settings: &KafkaSettings, until_end: bool, stop: &dyn Fn() -> bool, sink: &mut dyn Sink) -> anyhow::Result<()> {
     let options = ReadOptions { batch: BATCH, linger: Duration::from_millis(5), headers: sink.headers() };
     let mut consumer = WorkerConsumer::new(settings, 0, options)?;
-    let mut next: BTreeMap<TopicPartition, i64> = BTreeMap::new();
-    let mut ends: BTreeMap<TopicPartition, i64> = BTreeMap::new();
-    let mut was_assigned = false;
+    let (mut next, mut ends) = (Positions::new(), Positions::new());
+    let wanted = if until_end { consumer.topic_partitions(COMMIT)? } else { Vec::new() };
     while !stop() {
         let mut failed = None;
         let outcome = consumer.poll(PATIENCE, |message| {
@@ -69,12 +72,10 @@ pub fn follow(settings: &KafkaSettings, until_end: bool, stop: &dyn Fn() -> bool
         for event in outcome.rebalances {
             match event {
                 RebalanceEvent::Assigned(partitions) => {
-                    was_assigned = true;
                     let durable = sink.durable();
                     let mut starts = Vec::new();
                     for assigned in partitions {
-                        let known = durable.get(&assigned.partition).copied().unwrap_or(assigned.start);
-                        let start = known.clamp(assigned.low, assigned.high);
+                        let start = start_of(&assigned, durable.get(&assigned.partition).copied());
                         next.insert(assigned.partition.clone(), start);
                         ends.entry(assigned.partition.clone()).or_insert(assigned.high);
                         starts.push((assigned.partition, start));
@@ -91,6 +92,12 @@ pub fn follow(settings: &KafkaSettings, until_end: bool, stop: &dyn Fn() -> bool
                 }
             }
         }
+        for partition in outcome.out_of_range {
+            let (low, high) = consumer.watermarks(&partition, COMMIT)?;
+            tracing::warn!(%partition, from = next.get(&partition), to = low, "records were deleted before they were read");
+            consumer.restart(&partition, low.min(high))?;
+            next.insert(partition, low);
+        }
         // Offsets of transaction markers and compacted records pass without a message.
         for (partition, position) in consumer.positions()? {
             next.entry(partition).and_modify(|known| *known = (*known).max(position));
@@ -98,8 +105,10 @@ pub fn follow(settings: &KafkaSettings, until_end: bool, stop: &dyn Fn() -> bool
         if sink.settle(&next, false)? {
             commit(&mut consumer, &next)?;
         }
-        let at_end = was_assigned && ends.iter().all(|(partition, end)| next.get(partition).is_none_or(|next| next >= end));
-        if until_end && at_end {
+        // A partition that was here and went to another member is that one's to finish.
+        let is_done =
+            |partition: &TopicPartition| ends.get(partition).is_some_and(|end| next.get(partition).is_none_or(|position| position >= end));
+        if until_end && wanted.iter().all(is_done) {
             break;
         }
     }
@@ -111,7 +120,19 @@ pub fn follow(settings: &KafkaSettings, until_end: bool, stop: &dyn Fn() -> bool
     Ok(())
 }
 
-fn commit(consumer: &mut WorkerConsumer, next: &BTreeMap<TopicPartition, i64>) -> anyhow::Result<()> {
+/// Where to go on: behind what is durable here, or behind what the group has had since (another member's
+/// work), whichever is further; without either, where `kafka.start` says.
+fn start_of(assigned: &AssignedPartition, durable: Option<i64>) -> i64 {
+    let committed = assigned.committed.as_ref().map(|committed| committed.offset);
+    let known = durable.max(committed).unwrap_or(assigned.start);
+    if known > assigned.high {
+        tracing::warn!(partition = %assigned.partition, position = known, end = assigned.high, "the topic was made anew: from its start");
+        return assigned.low;
+    }
+    known.max(assigned.low)
+}
+
+fn commit(consumer: &mut WorkerConsumer, next: &Positions) -> anyhow::Result<()> {
     let position =
         |(partition, offset): (&TopicPartition, &i64)| Position { partition: partition.clone(), offset: *offset, metadata: String::new() };
     let positions: Vec<Position> = next.iter().map(position).collect();

@@ -3,36 +3,31 @@
 //! Each file carries, in its metadata, the offset behind its last record of every partition. That is
 //! where a recording goes on after any end: a file is there whole or not at all, and the group's
 //! committed positions are only a help for other tools.
+//!
+//! What is kept is what the monitor would read, rejects left out. A recording has one width of vectors:
+//! that of most rows of its first file, so that one record of poison does not decide it.
 
-use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use anyhow::{Context, ensure};
-use arrow_array::builder::{ListBuilder, StringBuilder};
-use arrow_array::{
-    ArrayRef, FixedSizeListArray, Float32Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray,
-};
-use arrow_schema::{DataType, Field};
-use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::metadata::KeyValue;
-use parquet::file::properties::WriterProperties;
-use parquet::file::reader::{FileReader, SerializedFileReader};
+use anyhow::Context;
 use serde_json::Value;
 
 use crate::config::settings::{RecordFormat, RecordSettings};
 use crate::decode::Decoder;
-use crate::record::{RawMessage, Record, TopicPartition};
+use crate::record::{RawMessage, Record};
 use crate::workshop::dataset::table::key_of;
-use crate::workshop::follow::Sink;
+use crate::workshop::follow::{Positions, Sink};
+use crate::workshop::recording::about::About;
+use crate::workshop::recording::files::{files, number_of};
+use crate::workshop::recording::rows::{Row, batch, usual_width};
 
-/// Key of the positions in a file's metadata.
-const POSITIONS: &str = "recsae.positions";
+pub mod about;
+pub mod files;
+pub mod rows;
+
 /// Entities are sampled by this salt, so that every recording keeps the same ones.
 const SALT: [u8; 16] = *b"recsae recording";
-/// Times of a file's rows until it is closed although it is not full.
+/// Age of a file's first row at which it is closed although it is not full.
 const OLDEST: std::time::Duration = std::time::Duration::from_secs(300);
 
 /// Limits of a recording.
@@ -64,31 +59,18 @@ pub struct Recorded {
 /// A recording into a folder.
 pub struct Recording {
     folder: PathBuf,
+    about: About,
     limits: Limits,
     settings: RecordSettings,
-    fields: Vec<String>,
     decoder: Decoder,
     record: Record,
-    rows: Rows,
-    durable: BTreeMap<TopicPartition, i64>,
+    rows: Vec<Row>,
+    /// Values of a vector, once a file says so.
+    width: Option<usize>,
+    durable: Positions,
     next_file: u64,
     opened: std::time::Instant,
     done: Recorded,
-}
-
-/// Rows that are not in a file yet, by column.
-#[derive(Default)]
-struct Rows {
-    d_in: usize,
-    embedding: Vec<f32>,
-    entity: Vec<Option<String>>,
-    timestamp: Vec<i64>,
-    model_version: Vec<Option<String>>,
-    items: Vec<Vec<String>>,
-    fields: Vec<Vec<Option<String>>>,
-    topic: Vec<String>,
-    partition: Vec<i32>,
-    offset: Vec<i64>,
 }
 
 impl Recording {
@@ -98,27 +80,35 @@ impl Recording {
     /// A setting or the folder is refused, or a file of it is damaged.
     pub fn open(folder: &Path, settings: &RecordSettings, fields: &[String], limits: Limits) -> anyhow::Result<Self> {
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-        let mut durable: BTreeMap<TopicPartition, i64> = BTreeMap::new();
+        let (mut durable, mut width) = (Positions::new(), None);
         let files = files(folder)?;
         for file in &files {
-            for (partition, offset) in positions_in(file)? {
+            let (found, positions) = files::read(file)?;
+            width.get_or_insert(found);
+            for (partition, offset) in positions {
                 durable.entry(partition).and_modify(|known| *known = (*known).max(offset)).or_insert(offset);
             }
         }
-        let next_file = files.last().and_then(|file| number_of(file)).map_or(1, |last| last + 1);
         Ok(Self {
             folder: folder.to_owned(),
+            about: About::of(folder, limits.entities, fields)?,
             limits,
             settings: settings.clone(),
-            fields: fields.to_vec(),
             decoder: Decoder::new(settings, fields, &SALT)?,
             record: Record::default(),
-            rows: Rows::default(),
+            rows: Vec::new(),
+            width,
             durable,
-            next_file,
+            next_file: files.last().and_then(|file| number_of(file)).map_or(1, |last| last + 1),
             opened: std::time::Instant::now(),
             done: Recorded::default(),
         })
+    }
+
+    /// Name of this recording, which no other has.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.about.id
     }
 
     /// What was done so far.
@@ -127,11 +117,17 @@ impl Recording {
         self.done
     }
 
+    fn is_sampled(&self, entity: Option<u64>) -> bool {
+        #[expect(clippy::cast_precision_loss, reason = "a share, to 53 bits")]
+        let within = |hash: u64| self.limits.entities >= 1.0 || (hash as f64 / u64::MAX as f64) < self.limits.entities;
+        entity.is_none_or(within)
+    }
+
     /// The entity in words: the monitor keeps only its hash, a recording is played back.
     fn entity(&self, message: &RawMessage<'_>) -> Option<String> {
         let place = self.settings.entity.as_str();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let header = |name: &str| message.headers.iter().find(|(known, _)| *known == name).and_then(|(_, value)| value.map(text));
+        let header = |name: &str| message.headers.iter().rev().find(|(known, _)| *known == name).and_then(|(_, value)| value.map(text));
         let found = match (place, place.strip_prefix("header:")) {
             ("key", _) => None,
             (_, Some(name)) => header(name),
@@ -144,27 +140,21 @@ impl Recording {
         found.filter(|entity| !entity.is_empty()).or_else(|| message.key.filter(|key| !key.is_empty()).map(text))
     }
 
-    fn write(&mut self, positions: &BTreeMap<TopicPartition, i64>) -> anyhow::Result<()> {
-        let rows = std::mem::take(&mut self.rows);
-        let n_rows = rows.timestamp.len() as u64;
-        let batch = rows.batch(&self.fields)?;
-        let known: Vec<(&str, i32, i64)> = positions.iter().map(|(at, offset)| (&*at.topic, at.partition, *offset)).collect();
-        let metadata = vec![KeyValue::new(POSITIONS.to_owned(), serde_json::to_string(&known)?)];
-        let properties = WriterProperties::builder()
-            .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
-            .set_key_value_metadata(Some(metadata))
-            .build();
-        let path = self.folder.join(format!("part-{:08}.parquet", self.next_file));
-        let staging = path.with_extension("tmp");
-        let file = File::create(&staging).with_context(|| staging.display().to_string())?;
-        let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties))?;
-        writer.write(&batch)?;
-        writer.into_inner()?.sync_all()?;
-        std::fs::rename(&staging, &path).with_context(|| path.display().to_string())?;
+    fn write(&mut self, positions: &Positions) -> anyhow::Result<()> {
+        let mut rows = std::mem::take(&mut self.rows);
+        let Some(width) = self.width.or_else(|| usual_width(&rows)) else { return Ok(()) };
+        let n_read = rows.len();
+        rows.retain(|row| row.embedding.len() == width);
+        self.done.rejected += (n_read - rows.len()) as u64;
+        // Partitions that went to another member keep theirs: this folder's files end there.
+        let mut durable = self.durable.clone();
+        durable.extend(positions.iter().map(|(partition, offset)| (partition.clone(), *offset)));
+        files::write(&self.folder, self.next_file, &batch(&rows, width, &self.about.fields)?, &durable)?;
+        self.width = Some(width);
         self.next_file += 1;
         self.done.files += 1;
-        self.done.records += n_rows;
-        self.durable.clone_from(positions);
+        self.done.records += rows.len() as u64;
+        self.durable = durable;
         self.remove_oldest()
     }
 
@@ -192,106 +182,52 @@ impl Sink for Recording {
         self.decoder.needs_headers()
     }
 
-    fn durable(&self) -> BTreeMap<TopicPartition, i64> {
+    fn durable(&self) -> Positions {
         self.durable.clone()
     }
 
     fn take(&mut self, message: &RawMessage<'_>) -> anyhow::Result<()> {
-        if self.decoder.decode(message, &mut self.record).is_err() || self.record.embedding.iter().any(|value| !value.is_finite()) {
+        let is_row = self.decoder.decode(message, &mut self.record).is_ok()
+            && !self.record.embedding.is_empty()
+            && self.record.embedding.iter().all(|value| value.is_finite())
+            && self.width.is_none_or(|width| width == self.record.embedding.len());
+        if !is_row {
             self.done.rejected += 1;
             return Ok(());
         }
-        #[expect(clippy::cast_precision_loss, reason = "a share, to 53 bits")]
-        let sampled = self.record.entity.is_none_or(|hash| (hash as f64 / u64::MAX as f64) < self.limits.entities);
-        if !sampled {
+        if !self.is_sampled(self.record.entity) {
             self.done.not_sampled += 1;
             return Ok(());
         }
-        let rows = &mut self.rows;
-        if rows.timestamp.is_empty() {
+        if self.rows.is_empty() {
             self.opened = std::time::Instant::now();
-            rows.d_in = self.record.embedding.len();
-            rows.fields = vec![Vec::new(); self.fields.len()];
         }
-        if self.record.embedding.len() != rows.d_in || rows.d_in == 0 {
-            self.done.rejected += 1;
-            return Ok(());
-        }
-        let entity = self.entity(message);
-        let (rows, record) = (&mut self.rows, &self.record);
         let present = |text: &String| (!text.is_empty()).then(|| text.clone());
-        rows.embedding.extend_from_slice(&record.embedding);
-        rows.entity.push(entity);
-        rows.timestamp.push(record.event_time_ms);
-        rows.model_version.push(present(&record.model_version));
-        rows.items.push(record.items.clone());
-        rows.fields.iter_mut().zip(&record.fields).for_each(|(column, value)| column.push(present(value)));
-        rows.topic.push(message.partition.topic.to_string());
-        rows.partition.push(message.partition.partition);
-        rows.offset.push(message.offset);
+        let row = Row {
+            embedding: self.record.embedding.clone(),
+            entity: self.entity(message),
+            timestamp_ms: self.record.event_time_ms,
+            model_version: present(&self.record.model_version),
+            items: self.record.items.clone(),
+            fields: self.record.fields.iter().map(present).collect(),
+            topic: message.partition.topic.clone(),
+            partition: message.partition.partition,
+            offset: message.offset,
+            kafka_ms: message.timestamp_ms,
+        };
+        self.rows.push(row);
         Ok(())
     }
 
-    fn settle(&mut self, positions: &BTreeMap<TopicPartition, i64>, must: bool) -> anyhow::Result<bool> {
-        let n_rows = self.rows.timestamp.len();
-        if n_rows == 0 {
+    fn settle(&mut self, positions: &Positions, must: bool) -> anyhow::Result<bool> {
+        if self.rows.is_empty() {
             // Nothing is waiting: what was read was not to be kept.
             return Ok(must);
         }
-        if must || n_rows >= self.limits.rows || self.opened.elapsed() >= OLDEST {
+        if must || self.rows.len() >= self.limits.rows || self.opened.elapsed() >= OLDEST {
             self.write(positions)?;
             return Ok(true);
         }
         Ok(false)
     }
-}
-
-impl Rows {
-    fn batch(self, names: &[String]) -> anyhow::Result<RecordBatch> {
-        let width = i32::try_from(self.d_in)?;
-        let value = Arc::new(Field::new("item", DataType::Float32, false));
-        let embedding = FixedSizeListArray::try_new(value, width, Arc::new(Float32Array::from(self.embedding)), None)?;
-        let mut items = ListBuilder::new(StringBuilder::new());
-        for row in &self.items {
-            row.iter().for_each(|item| items.values().append_value(item));
-            items.append(true);
-        }
-        let mut columns: Vec<(String, ArrayRef)> = vec![
-            ("embedding".into(), Arc::new(embedding)),
-            ("entity".into(), Arc::new(StringArray::from(self.entity))),
-            ("timestamp".into(), Arc::new(TimestampMillisecondArray::from(self.timestamp).with_timezone("UTC"))),
-            ("model_version".into(), Arc::new(StringArray::from(self.model_version))),
-            ("items".into(), Arc::new(items.finish())),
-        ];
-        for (name, column) in names.iter().zip(self.fields) {
-            columns.push((name.clone(), Arc::new(StringArray::from(column))));
-        }
-        columns.push(("recsae.topic".into(), Arc::new(StringArray::from(self.topic))));
-        columns.push(("recsae.partition".into(), Arc::new(Int32Array::from(self.partition))));
-        columns.push(("recsae.offset".into(), Arc::new(Int64Array::from(self.offset))));
-        Ok(RecordBatch::try_from_iter(columns)?)
-    }
-}
-
-/// The files of a recording, oldest first.
-fn files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let entries = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
-    let mut files: Vec<PathBuf> = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
-    files.retain(|path| number_of(path).is_some());
-    files.sort();
-    Ok(files)
-}
-
-fn number_of(path: &Path) -> Option<u64> {
-    path.file_name()?.to_str()?.strip_prefix("part-")?.strip_suffix(".parquet")?.parse().ok()
-}
-
-fn positions_in(path: &Path) -> anyhow::Result<Vec<(TopicPartition, i64)>> {
-    let damaged = || format!("{} is no file of a recording: move it away", path.display());
-    let reader = SerializedFileReader::new(File::open(path)?).with_context(damaged)?;
-    let metadata = reader.metadata().file_metadata().key_value_metadata();
-    let text = metadata.and_then(|all| all.iter().find(|entry| entry.key == POSITIONS)).and_then(|entry| entry.value.clone());
-    let known: Vec<(String, i32, i64)> = serde_json::from_str(&text.with_context(damaged)?).with_context(damaged)?;
-    ensure!(known.iter().all(|(_, _, offset)| *offset >= 0), damaged());
-    Ok(known.into_iter().map(|(topic, partition, offset)| (TopicPartition { topic: topic.into(), partition }, offset)).collect())
 }

@@ -28,6 +28,7 @@ mod produce;
 mod real_input;
 #[path = "../it/recorded.rs"]
 mod recorded;
+mod recording;
 mod refused;
 mod reload;
 mod rules;
