@@ -34,6 +34,7 @@ pub mod run;
 pub mod serve;
 mod setup_cache;
 pub mod steer;
+pub mod steer_plan;
 pub mod steer_run;
 pub mod train;
 pub mod verify;

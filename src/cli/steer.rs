@@ -3,22 +3,19 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::{Context, bail, ensure};
-use clap::ValueEnum;
+use anyhow::{Context, ensure};
 
-use crate::bundle::Bundle;
 use crate::cli::dataset_args::DatasetArgs;
-use crate::cli::{Outcome, UsageError, steer_run};
+use crate::cli::{Outcome, UsageError, steer_plan, steer_run};
 use crate::sae::latent::LatentId;
 use crate::workshop::dataset::table::Table;
 use crate::workshop::dataset::{self, Dataset, DatasetRequest};
 use crate::workshop::evaluate::ranking::{RankingColumns, cases};
 use crate::workshop::sae_file;
-use crate::workshop::steer::apply::Strength;
 use crate::workshop::steer::concepts::Tags;
 use crate::workshop::steer::dose::{Scene, World};
-use crate::workshop::steer::plan::{Action, Edit, Plan, Unit};
-use crate::workshop::steer::{SteerReport, SteerRequest, evaluate, latents_by_name, page, scene, strengths};
+use crate::workshop::steer::strength::Strength;
+use crate::workshop::steer::{SteerReport, SteerRequest, evaluate, page, scene, strengths};
 
 /// Arguments of `recsae steer`.
 #[derive(Debug, clap::Args)]
@@ -30,56 +27,11 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum SteerAction {
     /// Write a plan of edits
-    Plan(PlanArgs),
+    Plan(Box<steer_plan::Args>),
     /// Measure what steering by every tag of the items does: dose response, controls, cost
     Evaluate(Box<EvaluateArgs>),
     /// Stream steered vectors to another topic; the original is not touched
     Run(steer_run::Args),
-}
-
-/// What an edit does.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum ActionName {
-    /// No activation
-    Ablate,
-    /// Activation times the amount
-    Scale,
-    /// Activation set to the amount
-    Clamp,
-    /// The amount added
-    Add,
-}
-
-/// Arguments of `recsae steer plan`.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:
-  recsae steer plan --bundle bundles/v12 --concept 'war films' --action add --amount 0.5 --unit p99 --cap 0.3 --out plan.json
-  recsae steer plan --bundle bundles/v12 --latents 17,204 --action ablate --out plan.json")]
-struct PlanArgs {
-    /// The bundle whose SAE is steered
-    #[arg(long, value_name = "DIR")]
-    bundle: PathBuf,
-    /// A concept by its label; may be repeated
-    #[arg(long, value_name = "NAME", required_unless_present = "latents")]
-    concept: Vec<String>,
-    /// Latents by number
-    #[arg(long, value_delimiter = ',')]
-    latents: Vec<u32>,
-    /// What is done to them
-    #[arg(long, value_enum)]
-    action: ActionName,
-    /// How much, for scale, clamp and add
-    #[arg(long, allow_negative_numbers = true)]
-    amount: Option<f32>,
-    /// What the amount of clamp and add is measured in
-    #[arg(long, value_enum, default_value_t = Unit::Absolute)]
-    unit: Unit,
-    /// Largest change of a vector, over its length
-    #[arg(long)]
-    cap: Option<f32>,
-    /// File to write
-    #[arg(long, value_name = "FILE")]
-    out: PathBuf,
 }
 
 /// Arguments of `recsae steer evaluate`.
@@ -157,11 +109,7 @@ struct EvaluateArgs {
 pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let usage = |error: anyhow::Error| UsageError(format!("{error:#}"));
     match &args.action {
-        SteerAction::Plan(args) => {
-            let plan = planned(args).map_err(usage)?;
-            std::fs::write(&args.out, serde_json::to_vec_pretty(&plan)?).with_context(|| args.out.display().to_string())?;
-            writeln!(std::io::stdout().lock(), "{}: {} edits, plan {}", args.out.display(), plan.edits.len(), plan.hash()?)?;
-        }
+        SteerAction::Plan(args) => return steer_plan::run(args),
         SteerAction::Evaluate(args) => {
             let report = evaluated(args).map_err(usage)?;
             if let Some(path) = &args.html {
@@ -178,33 +126,6 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         SteerAction::Run(args) => return steer_run::run(args),
     }
     Ok(Outcome::Done)
-}
-
-fn planned(args: &PlanArgs) -> anyhow::Result<Plan> {
-    let bundle = Bundle::open(&args.bundle)?;
-    let amount = || args.amount.context("--amount: expected with scale, clamp and add");
-    let action = match args.action {
-        ActionName::Ablate => Action::Ablate,
-        ActionName::Scale => Action::Scale(amount()?),
-        ActionName::Clamp => Action::Clamp(amount()?),
-        ActionName::Add => Action::Add(amount()?),
-    };
-    let names = latents_by_name(bundle.catalogue());
-    let mut edits = Vec::new();
-    for concept in &args.concept {
-        let Some(latents) = names.get(&concept.to_lowercase()) else {
-            let mut near: Vec<&str> = names.keys().map(String::as_str).collect();
-            near.sort_by(|a, b| strsim::jaro_winkler(b, concept).total_cmp(&strsim::jaro_winkler(a, concept)));
-            bail!("no concept {concept:?} in the catalogue; nearest: {}", near.into_iter().take(3).collect::<Vec<_>>().join(", "));
-        };
-        edits.push(Edit { concept: Some(concept.clone()), latents: latents.clone(), action, unit: args.unit });
-    }
-    if !args.latents.is_empty() {
-        edits.push(Edit { concept: None, latents: args.latents.iter().copied().map(LatentId).collect(), action, unit: args.unit });
-    }
-    let plan = Plan { fingerprint: bundle.fingerprint().to_owned(), edits, cap: args.cap };
-    plan.check(bundle.spec().d_sae.get())?;
-    Ok(plan)
 }
 
 fn evaluated(args: &EvaluateArgs) -> anyhow::Result<SteerReport> {

@@ -36,3 +36,4 @@ mod scene;
 mod secured;
 mod service_unit;
 mod setup;
+mod steering;

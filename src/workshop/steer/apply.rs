@@ -8,34 +8,7 @@ use std::collections::BTreeMap;
 use crate::sae::latent::LatentId;
 use crate::sae::weights::SaeWeights;
 use crate::workshop::steer::plan::{Action, Plan, Unit};
-
-/// How strong a latent is where it is active: what amounts are measured in.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Strength {
-    /// Rows it was active in.
-    pub n: usize,
-    /// 99th percentile of its values there; 0 for a latent that was never active.
-    pub p99: f32,
-    /// Standard deviation of its values there.
-    pub sd: f32,
-}
-
-impl Strength {
-    /// Of the values of a latent where it was active.
-    #[must_use]
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a place among n values; strengths are f32")]
-    pub fn of(mut values: Vec<f32>) -> Self {
-        let n = values.len();
-        if n == 0 {
-            return Self::default();
-        }
-        values.sort_by(f32::total_cmp);
-        let mean = values.iter().map(|v| f64::from(*v)).sum::<f64>() / n as f64;
-        let variance = values.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / n as f64;
-        let at = ((n - 1) as f64 * 0.99).round() as usize;
-        Self { n, p99: values[at], sd: variance.sqrt() as f32 }
-    }
-}
+use crate::workshop::steer::strength::Strength;
 
 /// A plan made ready: amounts in the latents' own units resolved.
 #[derive(Clone, Debug)]
@@ -53,17 +26,8 @@ impl Steerer {
     pub fn new(sae: &SaeWeights, plan: &Plan, strength: &dyn Fn(LatentId) -> Strength) -> Option<Self> {
         let edits = plan.edits.iter().flat_map(|edit| {
             edit.latents.iter().map(move |latent| {
-                let one = match edit.unit {
-                    Unit::Absolute => 1.0,
-                    Unit::P99 => strength(*latent).p99,
-                    Unit::Sd => strength(*latent).sd,
-                };
-                let action = match edit.action {
-                    Action::Clamp(amount) => Action::Clamp(amount * one),
-                    Action::Add(amount) => Action::Add(amount * one),
-                    other => other,
-                };
-                (*latent, action)
+                let of = if edit.unit == Unit::Absolute { Strength::default() } else { strength(*latent) };
+                (*latent, edit.action.absolute(edit.unit, of))
             })
         });
         let w_dec = sae.w_dec()?.clone();
@@ -96,11 +60,16 @@ impl Steerer {
     }
 }
 
-/// `x += delta`, shortened to `cap ||x||`; returns the length of what was added over that of `x`, 0 where `x` is zero.
+/// `x += delta`, shortened to `cap ||x||`; returns the length of what was added over that of `x`. A zero vector stays
+/// as it is, whatever the cap: it has no length to be moved by. Sums that f32 cannot hold give a result that is
+/// not finite.
 pub fn add_capped(x: &mut [f32], delta: &[f32], cap: Option<f32>) -> f32 {
     let norm = |v: &[f32]| v.iter().map(|value| value * value).sum::<f32>().sqrt();
     let (length, own) = (norm(delta), norm(x));
-    let ratio = if own > 0.0 { length / own } else { 0.0 };
+    if own == 0.0 {
+        return 0.0;
+    }
+    let ratio = length / own;
     let factor = cap.filter(|cap| ratio > *cap).map_or(1.0, |cap| cap / ratio);
     x.iter_mut().zip(delta).for_each(|(x, d)| *x += factor * d);
     ratio * factor
@@ -186,6 +155,15 @@ mod tests {
     }
 
     #[test]
+    fn a_zero_vector_stays_and_overflow_is_not_hidden() {
+        for cap in [None, Some(0.1)] {
+            let mut zero = [0.0; 3];
+            assert_eq!((add_capped(&mut zero, &[1.0, 2.0, 3.0], cap), zero), (0.0, [0.0; 3]));
+        }
+        assert!(!add_capped(&mut [1.0, 0.0], &[3e38, 3e38], None).is_finite());
+    }
+
+    #[test]
     fn plans_that_cannot_be_meant_are_refused_and_a_hash_names_a_plan() {
         let good = plan(Action::Add(1.0), &[3], Some(0.5));
         let json = serde_json::to_vec(&good).unwrap();
@@ -196,6 +174,8 @@ mod tests {
         assert!(plan(Action::Scale(f32::NAN), &[3], None).check(10).is_err());
         assert!(plan(Action::Clamp(-1.0), &[3], None).check(10).is_err());
         assert!(plan(Action::Ablate, &[3], Some(0.0)).check(10).is_err());
+        assert!(plan(Action::Ablate, &[], None).check(10).unwrap_err().to_string().contains("no latent"));
+        assert!(plan(Action::Add(1.0), &[3, 4, 3], None).check(10).unwrap_err().to_string().contains("twice"));
         assert_ne!(good.hash().unwrap(), plan(Action::Add(1.0), &[3], Some(0.4)).hash().unwrap());
     }
 }

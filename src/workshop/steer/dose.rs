@@ -17,10 +17,11 @@ use crate::sae::activation::SparseActivations;
 use crate::sae::latent::LatentId;
 use crate::sae::weights::SaeWeights;
 use crate::workshop::evaluate::ranking::Case;
-use crate::workshop::steer::apply::{Steerer, Strength, add_capped};
+use crate::workshop::steer::apply::{Steerer, add_capped};
 use crate::workshop::steer::bootstrap::{Interval, interval};
 use crate::workshop::steer::lists::{ListReport, Lists, recommend, report, tag_shares};
 use crate::workshop::steer::plan::{Action, Edit, Plan, Unit};
+use crate::workshop::steer::strength::Strength;
 
 /// Doses tried, in 99th percentiles of the latents' activation.
 pub const DOSES: [f32; 6] = [0.0, 0.1, 0.2, 0.4, 0.8, 1.6];

@@ -20,13 +20,15 @@ pub mod concepts;
 pub mod dose;
 pub mod lists;
 pub mod page;
+pub mod payload;
 pub mod plan;
+pub mod strength;
 
-use apply::Strength;
 use concepts::{TagLatent, Tags, cohens_d, latents_of};
 use dose::{DOSES, Dose, Scene, World, steer, try_dose};
 use lists::{ListReport, recommend, report, tag_shares};
 use plan::{Action, Edit, Plan, Unit};
+use strength::Strength;
 
 /// Popularity latents ablated together.
 const ABLATED: [usize; 5] = [0, 5, 10, 20, 40];

@@ -3,11 +3,14 @@
 //! A plan belongs to one SAE (its fingerprint) and has a hash: what a steered vector carries, so that
 //! it can always be told what was done to it.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::sae::latent::LatentId;
+use crate::workshop::steer::strength::Strength;
 
 /// What is done to a latent's activation `z >= 0`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,6 +24,23 @@ pub enum Action {
     Clamp(f32),
     /// `z' = max(0, z + amount)`
     Add(f32),
+}
+
+impl Action {
+    /// The same with its amount, given in `unit`, as an absolute one.
+    #[must_use]
+    pub fn absolute(self, unit: Unit, of: Strength) -> Self {
+        let one = match unit {
+            Unit::Absolute => 1.0,
+            Unit::P99 => of.p99,
+            Unit::Sd => of.sd,
+        };
+        match self {
+            Self::Clamp(amount) => Self::Clamp(amount * one),
+            Self::Add(amount) => Self::Add(amount * one),
+            other => other,
+        }
+    }
 }
 
 /// What an amount of `Clamp` and `Add` is measured in.
@@ -86,8 +106,11 @@ impl Plan {
             ensure!(cap.is_finite() && cap > 0.0, "cap {cap}: expected a number above zero");
         }
         for edit in &self.edits {
+            ensure!(!edit.latents.is_empty(), "an edit names no latent");
+            let mut named = BTreeSet::new();
             for latent in &edit.latents {
                 ensure!(latent.index() < d_sae, "{latent}: this SAE has {d_sae}");
+                ensure!(named.insert(*latent), "{latent} is named twice in one edit");
             }
             let (amount, least) = match edit.action {
                 Action::Ablate => (0.0, 0.0),
@@ -107,4 +130,25 @@ impl Plan {
     pub fn hash(&self) -> anyhow::Result<String> {
         Ok(Sha256::digest(serde_json::to_vec(self)?).iter().map(|byte| format!("{byte:02x}")).collect())
     }
+}
+
+/// Writes amounts that are in the latents' own units out as absolute ones, an edit a latent: what a live run needs.
+///
+/// # Errors
+/// A latent was active in none of the rows behind `strength`: its unit is not known.
+pub fn written_out(plan: &Plan, strength: &dyn Fn(LatentId) -> Strength) -> anyhow::Result<Plan> {
+    let mut edits = Vec::new();
+    for edit in &plan.edits {
+        let has_amount = matches!(edit.action, Action::Clamp(_) | Action::Add(_));
+        if edit.unit == Unit::Absolute || !has_amount {
+            edits.push(Edit { unit: Unit::Absolute, ..edit.clone() });
+            continue;
+        }
+        for latent in &edit.latents {
+            let of = strength(*latent);
+            ensure!(of.n > 0, "{latent} was active in none of the rows: what its {:?} is cannot be known from them", edit.unit);
+            edits.push(Edit { latents: vec![*latent], action: edit.action.absolute(edit.unit, of), unit: Unit::Absolute, ..edit.clone() });
+        }
+    }
+    Ok(Plan { edits, ..plan.clone() })
 }
