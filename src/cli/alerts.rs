@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 
+use crate::bundle::Bundle;
 use crate::cli::{Outcome, UsageError, alert_words};
 use crate::clock::{Clock, SystemClock};
 use crate::config;
@@ -19,8 +20,8 @@ use crate::http::client::{self, ClientError};
 use crate::http::views;
 use crate::monitor::judge;
 use crate::monitor::models::Models;
-use crate::monitor::version::Version;
-use crate::snapshot::Snapshot;
+use crate::monitor::version::{self, Version};
+use crate::snapshot::{ModelPicture, Snapshot};
 use crate::store::{Store, StoreError, StoreReader};
 
 /// Arguments of `recsae alerts`.
@@ -132,7 +133,8 @@ fn list(common: &Common, firing: bool) -> anyhow::Result<Outcome> {
         Some(alerts) => alerts,
         None => {
             let kept = StoreReader::open(&settings.store.path).and_then(|reader| reader.alerts(200)).map_err(usage)?;
-            kept.iter().map(|alert| views::alert(&Snapshot::default(), alert)).collect()
+            let named = named(&settings);
+            kept.iter().map(|alert| views::alert(&named, alert)).collect()
         }
     };
     alerts.retain(|alert| !firing || alert.state == AlertState::Firing);
@@ -172,11 +174,23 @@ fn act(common: &Common, action: &Action, kind: ActionKind, length: Option<Durati
             // Opened for reading first, so that a wrong path does not make an empty store.
             StoreReader::open(&settings.store.path).map_err(usage)?;
             let done = AlertAction { action: kind, who: body.who, why: body.why, at_ms: now_ms, until_ms: until };
-            views::alert(&Snapshot::default(), &act_on_store(&settings, action.id, &done)?)
+            views::alert(&named(&settings), &act_on_store(&settings, action.id, &done)?)
         }
     };
     print(common, &[alert])?;
     Ok(Outcome::Done)
+}
+
+/// With no instance running: the names that the configured bundles give. Without a bundle alerts are told by stream.
+fn named(settings: &Settings) -> Snapshot {
+    let models = Models::open(settings).inspect_err(|error| eprintln!("recsae: concepts have no names here: {error}"));
+    let pictures = models.iter().flat_map(|models| models.labels.iter().zip(&models.bundles));
+    let picture = |(label, bundle): (&String, &Arc<Bundle>)| ModelPicture {
+        model_version: label.clone(),
+        names: Arc::new(version::names(bundle)),
+        ..ModelPicture::default()
+    };
+    Snapshot { models: pictures.map(picture).collect(), ..Snapshot::default() }
 }
 
 /// With no instance running: takes the store's lock. Accepting changes the detectors, so the models are read too.

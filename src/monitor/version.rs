@@ -307,7 +307,8 @@ fn facts_of(reference: &Reference, created_ms: i64) -> ReferenceFacts {
 }
 
 /// Names of all streams of a bundle.
-fn names(bundle: &Bundle) -> BTreeMap<StreamId, ConceptName> {
+#[must_use]
+pub fn names(bundle: &Bundle) -> BTreeMap<StreamId, ConceptName> {
     let catalogue = bundle.catalogue();
     let family_of: BTreeMap<LatentId, u32> =
         catalogue.families.iter().flat_map(|family| family.latents.iter().map(|latent| (*latent, family.id))).collect();

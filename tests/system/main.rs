@@ -7,6 +7,7 @@ mod support;
 
 mod alerting;
 mod background;
+mod chain;
 mod consume;
 mod contract;
 mod dead_letters;

@@ -1,0 +1,146 @@
+//! RecSAE whole, on MovieLens-100k and Apache Kafka: what the topic holds is recorded, an SAE trained on it,
+//! its latents named and tested, and the monitor then tells a real drift by a name that stood the test.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::kafka_server::{self, unique};
+use crate::support;
+
+struct Chain {
+    folder: tempfile::TempDir,
+    library: PathBuf,
+    data: PathBuf,
+    config: String,
+}
+
+impl Chain {
+    /// A command that succeeds: what it printed, as JSON or null.
+    fn run(&self, arguments: &[&str]) -> Value {
+        let output = Command::new(env!("CARGO_BIN_EXE_recsae")).args(arguments).env("ORT_DYLIB_PATH", &self.library).output().unwrap();
+        assert!(output.status.success(), "recsae {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
+    }
+
+    fn given(&self, name: &str) -> String {
+        self.data.join(name).display().to_string()
+    }
+
+    /// The configuration as an operator has it before there is an SAE, and after.
+    fn configure(&self, brokers: &str, topic: &str, with_model: bool) {
+        let model = if with_model { format!("[[model]]\nbundle = {:?}\n", self.path("bundle")) } else { String::new() };
+        let text = format!(
+            r#"
+            [kafka]
+            brokers = "{brokers}"
+            topics = ["{topic}"]
+            group = "{topic}"
+            {model}
+            [window]
+            length = "7d"
+            origin = "1997-09-20T00:00:00Z"
+            [drift]
+            false_alarm_budget = "1 per 52 windows"
+            reference = "autumn"
+            harmonics = 0
+            weekend = false
+            min_entities = 1
+            pseudo_streams = false
+            [store]
+            path = "{}"
+            [metrics]
+            listen = "127.0.0.1:0"
+            [http]
+            listen = "127.0.0.1:0"
+            "#,
+            self.path("recsae.db"),
+        );
+        std::fs::write(Path::new(&self.config), text).unwrap();
+    }
+}
+
+#[test]
+fn from_the_topic_to_an_alert_that_names_a_verified_concept() {
+    let (Some(kafka), Some(data), Some(library)) = (kafka_server::shared(), support::data(), support::onnxruntime()) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("recsae.toml").display().to_string();
+    let chain = Chain { folder, library, data: data.join("ml100k"), config };
+    let (topic, config) = (unique("chain"), chain.config.as_str());
+    let (vectors, events, items) =
+        (chain.given("sasrec.embeddings.npy"), chain.given("sasrec.events.parquet"), chain.given("items.parquet"));
+    let produce = ["produce", "--embeddings", &vectors, "--fields", &events, "--entity", "user_id", "--timestamp", "ts"];
+    chain.run(&[&produce[..], &["--items", "recommended", "--topic", &topic, "--brokers", &kafka.brokers]].concat());
+
+    // Record: there is no SAE yet.
+    chain.configure(&kafka.brokers, &topic, false);
+    let recorded = chain.path("recorded");
+    let done = chain.run(&["record", "-c", config, "--out", &recorded, "--until-end", "--json"]);
+    assert_eq!(done["records"], 53_475, "{done}");
+
+    // Train, twice: what both seeds find is no accident of one. Ten passes, which a debug build does in seconds; the
+    // default recipe has more.
+    let runs = chain.path("runs");
+    let (run, other) = (format!("{runs}/k8_d1024_seed1"), format!("{runs}/k8_d1024_seed2"));
+    let train = ["train", "--embeddings", &recorded, "--entity", "entity", "--items", "items", "--k", "8", "--scale", "16"];
+    let report = chain.run(&[&train[..], &["--epochs", "10", "--seed", "1,2", "--out", &runs, "--json"]].concat());
+    let fvu = report[0]["run"]["held_out_entities"]["fvu"].as_f64().unwrap();
+
+    // Evaluate: the given SAE of this size, trained elsewhere, leaves .0798.
+    let evaluated = chain.run(&["evaluate", "--sae", &run, "--embeddings", &recorded, "--json"]);
+    println!("FVU {} over all, {fvu} of users never seen", evaluated["quality"]["fvu"]);
+    assert!(fvu < 0.0798 && evaluated["quality"]["fvu"].as_f64().unwrap() < 0.0798);
+
+    // Label, and test the labels on users and items they were not made from.
+    let concepts = chain.path("concepts.json");
+    let named = ["--sae", &run, "--concepts", &concepts, "--embeddings", &recorded, "--items", &items, "--json"];
+    let labels = chain.run(&[&["label", "--shuffles", "1"], &named[..]].concat());
+    assert_eq!(labels["shuffled"][0], 0, "no label by chance: {}", labels["shuffled"]);
+    let tested = chain.run(&[&["verify", "--other-sae", &other], &named[..]].concat());
+    println!("{} of {} latents named, tested: {}", labels["n_named"], labels["n_latents"], tested["by_status"]);
+    println!("latents that the other seed has too: {}", tested["stable"]);
+    assert!(tested["tests"].as_array().unwrap().iter().all(|test| test["stability"].is_f64()), "each label says how stable its latent is");
+    assert!(labels["n_named"].as_u64() >= Some(100) && tested["by_status"]["verified"].as_u64() >= Some(20));
+
+    // Bundle, reference, monitor.
+    let (bundle, onnx, weights) = (chain.path("bundle"), format!("{run}/sae.onnx"), format!("{run}/weights.safetensors"));
+    let build = ["bundle", "build", "--onnx", &onnx, "--weights", &weights, "--concepts", &concepts, "--model-version", "sasrec"];
+    chain.run(&[&build[..], &["--out", &bundle, "--json"]].concat());
+    chain.configure(&kafka.brokers, &topic, true);
+    let reference = ["reference", "build", "-c", config, "--name", "autumn", "--embeddings", &recorded, "--json"];
+    let reference = chain.run(&[&reference[..], &["--from", "1997-09-20", "--to", "1997-11-15"]].concat());
+    assert_eq!(reference["windows"], 8, "{reference}");
+    chain.run(&["reference", "approve", "-c", config, "autumn", "--who", "ana", "--why", "eight quiet weeks"]);
+    chain.run(&["run", "-c", config, "--until-end"]);
+
+    // The drift is real: films of late 1997 come into the lists from December on. It is told by concepts whose names,
+    // years and genres of the films shown, held on users and films that the names were not made from.
+    let alerts = chain.run(&["alerts", "list", "-c", config, "--json"]);
+    let alerts = alerts.as_array().unwrap();
+    for alert in alerts {
+        println!(
+            "{} {} {} x{:.1}, began {}, {}",
+            alert["stream"],
+            alert["concept"],
+            alert["direction"],
+            alert["ratio"].as_f64().unwrap_or(f64::NAN),
+            alert["began"],
+            alert["verification"]
+        );
+    }
+    let catalogue: Value = serde_json::from_slice(&std::fs::read(&concepts).unwrap()).unwrap();
+    let verified: Vec<&Value> = alerts.iter().filter(|alert| alert["verification"] == "verified").collect();
+    assert!(!verified.is_empty(), "no alert has a verified name");
+    for alert in &verified {
+        let latent = alert["stream"].as_str().unwrap().trim_start_matches("latent:");
+        let label = catalogue["concepts"][latent]["label"].as_str().unwrap();
+        assert!(alert["concept"].as_str().unwrap().starts_with(label), "{alert}");
+    }
+    let risen = |alert: &&&Value| alert["direction"] == "up" && alert["concept"].as_str().unwrap().contains("1997");
+    assert!(verified.iter().any(|alert| risen(&alert)), "the films of 1997 rose");
+}
