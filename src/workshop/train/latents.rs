@@ -59,6 +59,8 @@ pub struct LatentChunk<'a> {
     w_enc: (&'a mut [f32], &'a mut [f32]),
     b_enc: (&'a mut [f32], &'a mut [f32]),
     w_dec: (&'a mut [f32], &'a mut [f32]),
+    /// Step in which each latent last moved.
+    moved_at: &'a mut [u64],
     /// What the chunk adds to the gradient of `b_dec` through the centring, `[d_in]`.
     centring: &'a mut [f32],
 }
@@ -67,25 +69,32 @@ pub struct LatentChunk<'a> {
 pub fn chunks<'a>(state: &'a mut TrainingState, d_in: usize, centring: &'a mut [f32]) -> impl Iterator<Item = LatentChunk<'a>> {
     let rows = CHUNK_LATENTS * d_in;
     let parts = cut(&mut state.w_enc, rows).zip(cut(&mut state.b_enc, CHUNK_LATENTS)).zip(cut(&mut state.w_dec, rows));
-    parts.zip(centring.chunks_mut(d_in)).enumerate().map(|(i, (((w_enc, b_enc), w_dec), centring))| LatentChunk {
+    let parts = parts.zip(state.moved_at.chunks_mut(CHUNK_LATENTS)).zip(centring.chunks_mut(d_in));
+    parts.enumerate().map(|(i, ((((w_enc, b_enc), w_dec), moved_at), centring))| LatentChunk {
         first: i * CHUNK_LATENTS,
         w_enc,
         b_enc,
         w_dec,
+        moved_at,
         centring,
     })
 }
 
 impl LatentChunk<'_> {
-    /// Sums the gradients and takes one step of Adam.
+    /// Sums the gradients of the latents that any row used, and takes step `step >= 1` of Adam with them.
     #[inline(always)]
-    pub fn run(&mut self, adam: AdamStep, terms: &ByLatent, centred: &[f32], gradients: &[f32], scratch: &mut Vec<f32>) {
+    pub fn run(&mut self, (step, adam): (u64, AdamStep), terms: &ByLatent, centred: &[f32], gradients: &[f32], scratch: &mut Vec<f32>) {
         let d = self.centring.len();
         self.centring.fill(0.0);
         scratch.resize(d, 0.0);
         for at in 0..self.b_enc.0.len() {
             let range = terms.range(self.first + at);
+            if range.is_empty() {
+                continue;
+            }
             let row = at * d..(at + 1) * d;
+            let idle = step - std::mem::replace(&mut self.moved_at[at], step) - 1;
+            adam.fade(idle, [&mut self.w_enc.1[row.clone()], &mut self.b_enc.1[at..=at], &mut self.w_dec.1[row.clone()]]);
             let slope: f32 = terms.centred[range.clone()].iter().map(|(_, slope)| slope).sum();
             add_scaled(self.centring, -slope, &self.w_enc.0[row.clone()]);
             weighted_sum(scratch, terms.centred[range.clone()].iter().copied(), centred);

@@ -14,8 +14,10 @@ use crate::workshop::dataset::table::key_of;
 
 /// Rows behind the geometric median.
 const MEDIAN_ROWS: usize = 20_000;
-/// Steps of Weiszfeld's iteration: each shrinks what is left by far more than half on real vectors.
+/// Most steps of Weiszfeld's iteration: each shrinks what is left by far more than half on real vectors.
 const MEDIAN_STEPS: usize = 40;
+/// A step shorter than this share of the rows' mean distance is the last: far below what f32 and a gradient step tell apart.
+const MEDIAN_PRECISION: f64 = 1e-7;
 
 /// How rows are held out.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
@@ -138,11 +140,10 @@ pub fn geometric_median(values: &[f32], d: usize) -> Vec<f32> {
     let n = values.len() / d.max(1);
     let stride = n.div_ceil(MEDIAN_ROWS).max(1);
     let rows = || values.chunks_exact(d).step_by(stride);
+    let n_used = n.div_ceil(stride) as f64;
     let mut centre = vec![0f64; d];
-    let mut weights = 0.0;
     for step in 0..=MEDIAN_STEPS {
-        let mut next = vec![0f64; d];
-        weights = 0.0;
+        let (mut next, mut weights) = (vec![0f64; d], 0.0);
         for row in rows() {
             let distance = row.iter().zip(&centre).map(|(x, c)| (f64::from(*x) - c).powi(2)).sum::<f64>().sqrt();
             // The first step is the mean. A row at the centre itself has no direction.
@@ -151,9 +152,13 @@ pub fn geometric_median(values: &[f32], d: usize) -> Vec<f32> {
             next.iter_mut().zip(row).for_each(|(sum, x)| *sum += weight * f64::from(*x));
         }
         next.iter_mut().for_each(|sum| *sum /= weights);
+        let moved = next.iter().zip(&centre).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt();
         centre = next;
+        // `n_used / weights` is the harmonic mean of the distances.
+        if step > 0 && moved < MEDIAN_PRECISION * n_used / weights {
+            break;
+        }
     }
-    debug_assert!(weights > 0.0);
     centre.into_iter().map(|value| value as f32).collect()
 }
 

@@ -17,8 +17,9 @@ use crate::workshop::train::linear::{add_scaled, dot};
 use crate::workshop::train::recipe::Recipe;
 use crate::workshop::train::state::TrainingState;
 
-/// Rows of a chunk. The unit of work of a thread: the same whatever their number, so that the bits are.
-pub const CHUNK_ROWS: usize = 64;
+/// Rows of a chunk. The unit of work of a thread: the same whatever their number, so that the bits are. Fewer pack
+/// the encoder's weights for the product more often; more push a chunk's values out of the second cache.
+pub const CHUNK_ROWS: usize = 128;
 
 /// One active latent of one row.
 #[derive(Clone, Copy, Debug, PartialEq)]

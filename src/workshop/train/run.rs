@@ -154,7 +154,12 @@ pub fn train(
 pub fn hash(rows: &Rows) -> String {
     let mut hasher = Sha256::new();
     hasher.update(rows.scale.to_le_bytes());
-    rows.values.iter().for_each(|value| hasher.update(value.to_le_bytes()));
+    let mut bytes = Vec::new();
+    for values in rows.values.chunks(4096) {
+        bytes.clear();
+        bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+        hasher.update(&bytes);
+    }
     hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -41,6 +41,8 @@ pub struct TrainingState {
     pub b_dec: Parameter,
     /// Rows seen when the latent last fired, `[d_sae]`.
     pub fired_at: Vec<u64>,
+    /// Step in which the latent last moved, `[d_sae]`: its memory in Adam is as of then.
+    pub moved_at: Vec<u64>,
 }
 
 impl TrainingState {
@@ -62,6 +64,7 @@ impl TrainingState {
             w_dec: Parameter::new(w_dec),
             b_dec: Parameter::new(centre.to_vec()),
             fired_at: vec![0; recipe.d_sae],
+            moved_at: vec![0; recipe.d_sae],
         }
     }
 }

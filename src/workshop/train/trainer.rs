@@ -107,10 +107,11 @@ impl Trainer {
         for chunk in chunks.iter() {
             chunk.fired().for_each(|latent| state.fired_at[latent as usize] = state.rows);
         }
-        let adam = AdamStep::new(state.step + 1, recipe.learning_rate_at(state.step, n_steps), recipe.beta2);
+        let step = state.step + 1;
+        let adam = AdamStep::new(step, recipe.learning_rate_at(state.step, n_steps), recipe.beta2);
         let (terms, centred, gradients) = (&self.terms, &self.centred, &self.gradients);
         on_threads(self.threads, latents::chunks(state, self.d_in, &mut self.centring), |mut chunk| {
-            wide.run(|| chunk.run(adam, terms, centred, gradients, &mut Vec::new()));
+            wide.run(|| chunk.run((step, adam), terms, centred, gradients, &mut Vec::new()));
         });
         self.move_centre(adam, used);
         self.state.step += 1;
@@ -265,7 +266,7 @@ mod tests {
         let seed: u64 = rand::random();
         println!("seed {seed}");
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        // 70 values: a block of 64 and a rest. 150 rows: two chunks and a rest.
+        // 70 values: a block of 64 and a rest. 150 rows: a chunk and a rest.
         let (d, m, n) = (70, 90, 150);
         let mut recipe = Recipe { batch: n, k_aux: 6, aux_every: 2, warm_up: 0.0, learning_rate: 1e-4, ..Recipe::new(d, m, 4, seed) };
         for dead_after in [1, u64::MAX] {
