@@ -9,7 +9,7 @@ export RECSAE_PYTHON ?= $(RECSAE_CACHE)/python/bin/python
 onnxruntime_version := $(shell sed -n 's/^onnxruntime==//p' deploy/setup/requirements.txt)
 export ORT_DYLIB_PATH ?= $(RECSAE_CACHE)/onnxruntime-$(onnxruntime_version)/libonnxruntime.so.$(onnxruntime_version)
 
-.PHONY: help fixtures demo test chaos chaos-long check fmt build bench bench-topk bench-encode bench-judge bench-drift setup setup-demo
+.PHONY: help fixtures demo test chaos chaos-long check fmt build bench bench-topk bench-encode bench-judge bench-drift bench-train train-quality setup setup-demo
 
 help: ## What can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -56,6 +56,14 @@ bench-judge: ## One step of the judge: CPU a window of 1,025 streams
 bench-drift: setup ## Drift found and false alarms in simulated worlds, ours beside the bar (SEEDS=1,2 to repeat)
 	cargo build --quiet --release --locked
 	"$(RECSAE_PYTHON)" benches/drift.py --recsae target/release/recsae --tools ../shared/tools --seeds "$(SEEDS)" $(ARGS)
+
+bench-train: setup ## Training: CPU seconds of whole runs beside JAX on one thread, same rows and recipe (ARGS="--seeds 1")
+	cargo build --quiet --release --locked
+	benches/train/run.sh target/release/recsae --data "$${RECSAE_DATA:-$(CURDIR)/../shared/data}" $(ARGS)
+
+train-quality: setup ## The default recipe on three models, two sizes, three seeds, beside the given SAEs (ARGS=--choose: the recipe's choice)
+	cargo build --quiet --release --locked
+	"$(RECSAE_PYTHON)" benches/train/quality.py --recsae target/release/recsae --data "$${RECSAE_DATA:-$(CURDIR)/../shared/data}" $(ARGS)
 
 fixtures: ## Checkpoints that tests import, written anew by the libraries they are of (some GB), and our exports loaded by those
 	cargo build --quiet --locked
