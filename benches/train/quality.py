@@ -95,7 +95,7 @@ def choose(workshop, seeds, folder, rates, sizes):
             out = folder / f"{k}-{rate}"
             runs = workshop.train(out, "sasrec", events, "inner=fit", k, scale, seeds, "--learning-rate", rate, "--hold-out", 0.05)
             found = [workshop.evaluate(run["folder"], "sasrec", events, "inner=held") for run in runs]
-            print(f"sasrec    {k:>4}/{scale:<2} {rate:>8.1e} {max(f[0] for f in found):>10.4f} {100 * max(f[2] for f in found):>9.1f}%", flush=True)
+            print(f"sasrec    {k:>4}/{scale:<2} {float(rate):>8.1e} {max(f[0] for f in found):>10.4f} {100 * max(f[2] for f in found):>9.1f}%", flush=True)
 
 
 def main():
