@@ -20,6 +20,7 @@ use crate::monitor::assemble::{MAX_SPLIT, assemble};
 use crate::monitor::command::{JudgeCommand, StepAck};
 use crate::monitor::error::MonitorError;
 use crate::monitor::questions::Questions;
+use crate::monitor::retention::Retention;
 use crate::monitor::shared::Shared;
 use crate::monitor::version::Version;
 use crate::snapshot::{InstanceFacts, Snapshot, SnapshotCell};
@@ -46,6 +47,7 @@ pub struct Judge {
     max_segments: usize,
     workers: Arc<AtomicUsize>,
     questions: Questions,
+    retention: Retention,
     n_judged: u64,
 }
 
@@ -57,6 +59,8 @@ pub struct JudgeRules {
     pub min_segment_records: u64,
     /// Most segments.
     pub max_segments: usize,
+    /// How long windows are kept.
+    pub retention: Retention,
 }
 
 impl Judge {
@@ -71,7 +75,7 @@ impl Judge {
         rules: JudgeRules,
         (workers, questions): (Arc<AtomicUsize>, Questions),
     ) -> Self {
-        let JudgeRules { budget_windows, min_segment_records, max_segments } = rules;
+        let JudgeRules { budget_windows, min_segment_records, max_segments, retention } = rules;
         Self {
             store,
             versions,
@@ -83,6 +87,7 @@ impl Judge {
             max_segments,
             workers,
             questions,
+            retention,
             n_judged: 0,
         }
     }
@@ -214,6 +219,10 @@ impl Judge {
         tracing::debug!(?outcome, window = due.start_ms, "window judged");
         for version in &mut self.versions {
             version.fit_first(&mut self.store, now_ms)?;
+        }
+        if let Some((before_ms, actor)) = self.retention.due(due.end_ms, now_ms) {
+            let n = self.keep_trying(shutdown, |store| store.prune(before_ms, &actor))?;
+            tracing::info!(windows = n, before_ms, "windows beyond [store] retention deleted; the chain keeps their digests");
         }
         self.n_judged += 1;
         self.shared.metrics.windows_judged.inc();

@@ -38,6 +38,7 @@ pub mod recount;
 pub mod rejects;
 pub mod reread;
 pub mod resume;
+pub mod retention;
 pub mod setup;
 pub mod shared;
 pub mod tracked;

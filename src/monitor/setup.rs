@@ -29,6 +29,7 @@ use crate::monitor::options::{Opened, RunOptions};
 use crate::monitor::progress::Progress;
 use crate::monitor::questions::{QUESTIONS_WAITING, Questions};
 use crate::monitor::resume;
+use crate::monitor::retention::Retention;
 use crate::monitor::shared::{Shared, StoredPositions, WorkerRules};
 use crate::monitor::version::Version;
 use crate::monitor::worker::Worker;
@@ -49,6 +50,7 @@ pub struct Setup {
     producer: Option<Arc<ReliableProducer>>,
     budget_windows: f64,
     max_segments: usize,
+    retention: Duration,
     salt: [u8; 16],
     judge_parts: Option<(Store, Vec<Version>)>,
 }
@@ -142,6 +144,7 @@ impl Setup {
             producer,
             budget_windows,
             max_segments: settings.segments.max,
+            retention: settings.store.retention,
             salt,
             judge_parts: Some((store, versions)),
         })
@@ -209,8 +212,12 @@ impl Setup {
     /// It was taken before.
     pub fn judge(&mut self, workers: &Arc<AtomicUsize>, questions: Questions) -> Result<Judge, MonitorError> {
         let (store, versions) = self.judge_parts.take().ok_or_else(|| MonitorError::Start("there is one judge".into()))?;
-        let rules =
-            JudgeRules { budget_windows: self.budget_windows, min_segment_records: MIN_SEGMENT_RECORDS, max_segments: self.max_segments };
+        let rules = JudgeRules {
+            budget_windows: self.budget_windows,
+            min_segment_records: MIN_SEGMENT_RECORDS,
+            max_segments: self.max_segments,
+            retention: Retention::new(self.retention),
+        };
         let (shared, facts, snapshot) = (Arc::clone(&self.shared), Arc::clone(&self.facts), Arc::clone(&self.snapshot));
         Ok(Judge::new(store, versions, shared, facts, snapshot, rules, (Arc::clone(workers), questions)))
     }

@@ -9,6 +9,7 @@ use recsae::store::retention::Actor;
 use recsae::store::{Store, StoreReader};
 use serde_json::Value;
 
+use crate::pictured::explanation;
 use crate::recorded::{N_WINDOWS, START_MS, record};
 use crate::support;
 
@@ -138,6 +139,43 @@ fn what_was_pruned_is_told_from_what_is_missing_and_the_chain_holds() {
         let (code, said, _) = history(folder.path(), &["verify"]);
         assert!(code == 1 && said["message"].as_str().unwrap().contains("is missing"), "{said}");
     }
+}
+
+#[test]
+fn an_explanation_is_proved_by_the_chain_and_goes_with_its_windows() {
+    let (folder, path, mut store) = recorded();
+    let alerts = store.read().alerts(usize::MAX).unwrap();
+    let (id, opened) = (alerts[0].id, alerts[0].opened.clone());
+    assert!(store.read().unexplained().unwrap().contains(&id));
+    let first = explanation(opened.began_ms);
+    store.put_explanation(id, &first, START_MS).unwrap();
+    let head = store.read().audit_head().unwrap();
+    store.put_explanation(id, &explanation(opened.began_ms + HOUR_MS), START_MS).unwrap();
+    assert_eq!(store.read().explanation(id).unwrap(), Some(first), "the first one is kept");
+    assert_eq!((store.read().audit_head().unwrap(), store.read().unexplained().unwrap().contains(&id)), (head, false));
+    assert_eq!(store.put_explanation(9_999, &explanation(0), START_MS).unwrap_err().kind(), "not_found");
+    let whole = {
+        drop(store);
+        std::fs::read(&path).unwrap()
+    };
+    if support::python().is_some() {
+        for sql in ["DELETE FROM explanations", "UPDATE explanations SET body = NULL", "UPDATE explanations SET body = x'00'"] {
+            std::fs::write(&path, &whole).unwrap();
+            change(&path, sql);
+            let (code, said, _) = history(folder.path(), &["verify"]);
+            assert!(code == 1 && said["message"].as_str().unwrap().contains(&format!("explanation of alert {id}")), "{sql}: {said}");
+        }
+    }
+    std::fs::write(&path, &whole).unwrap();
+    let mut store = Store::open(&path).unwrap();
+    store.prune(opened.window_end_ms - 1, &actor()).unwrap();
+    assert!(store.read().explanation(id).unwrap().is_some(), "its window is kept still");
+    assert_eq!(store.prune(opened.window_end_ms, &actor()).unwrap(), 1);
+    assert_eq!(store.read().explanation(id).unwrap(), None);
+    assert!(!store.read().unexplained().unwrap().contains(&id), "it is not asked for again");
+    drop(store);
+    let (code, said, _) = history(folder.path(), &["verify"]);
+    assert_eq!(code, 0, "{said}");
 }
 
 #[test]
