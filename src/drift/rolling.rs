@@ -10,6 +10,8 @@ use std::collections::VecDeque;
 use crate::drift::closed::ALL;
 use crate::drift::report::{DriftReport, StreamState, Verdict};
 
+/// How the name of a reference begins that goes on with the evidence of the one before.
+pub const ROLLING_PREFIX: &str = "rolling-";
 /// A reference of n windows is fitted anew each n/14 windows: daily, where it is of 14 days.
 const PARTS: usize = 14;
 

@@ -2,9 +2,10 @@
 //!
 //! Detectors gather evidence from window to window, so the judge is taken back to where its reference was
 //! first used, with no evidence, and given every stored window since, and every level that was accepted on
-//! the way. A rolling reference goes on with the evidence of the one before: only the stretch of its first
-//! reference comes out.
+//! the way. A rolling reference goes on with the evidence of the one before, so the judge is taken back to where the
+//! first of them was used, and changes references where the live one did.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
@@ -12,7 +13,9 @@ use serde::Serialize;
 
 use crate::drift::closed::ClosedWindow;
 use crate::drift::judge::ModelJudge;
+use crate::drift::reference::Reference;
 use crate::drift::report::{DriftReport, Verdict};
+use crate::drift::rolling::ROLLING_PREFIX;
 use crate::drift::settings::JudgeSettings;
 use crate::drift::stream::StreamId;
 use crate::store::reader::WindowQuery;
@@ -41,11 +44,10 @@ pub struct Rejudged {
 pub fn rejudge(reader: &StoreReader, model_version: &str, start_ms: i64, settings: &JudgeSettings) -> anyhow::Result<Rejudged> {
     let stored = the_report(reader, model_version, start_ms)?;
     let name = stored.reference.clone().context("the window was not judged against a reference: there is no evidence to reproduce")?;
-    let from_ms = first_use(reader, model_version, start_ms, &name)?;
-    let (_, reference) = reader.fitted(&name)?.with_context(|| format!("reference {name:?} is not in the store"))?;
-    let mut judge = ModelJudge::new(Arc::new(reference), settings.clone())?;
+    let uses = uses(reader, model_version, start_ms, &name)?;
+    let mut judge: Option<ModelJudge> = None;
     let query = WindowQuery {
-        from_ms: Some(from_ms),
+        from_ms: uses.keys().next().copied(),
         to_ms: Some(start_ms + 1),
         model_version: Some(model_version.to_owned()),
         ..WindowQuery::default()
@@ -54,10 +56,17 @@ pub fn rejudge(reader: &StoreReader, model_version: &str, start_ms: i64, setting
     let (mut n_windows, mut last) = (0, None);
     reader.for_each_window(&query, |window: ClosedWindow| -> anyhow::Result<()> {
         n_windows += 1;
-        last = Some(judge.judge(&window));
+        let mut now = match (judge.take(), uses.get(&window.start_ms)) {
+            (Some(judge), None) => judge,
+            (None, None) => bail!("the first window on the way has no report"),
+            (None, Some(name)) => ModelJudge::new(fitted(reader, name)?, settings.clone())?,
+            (Some(judge), Some(name)) => judge.renewed(fitted(reader, name)?)?,
+        };
+        last = Some(now.judge(&window));
         for (_, segment, stream) in accepted.iter().filter(|(after, _, _)| *after == window.start_ms) {
-            judge.accept(segment, *stream)?;
+            now.accept(segment, *stream)?;
         }
+        judge = Some(now);
         Ok(())
     })?;
     let again = last.context("no stored counts")?;
@@ -100,21 +109,41 @@ fn the_report(reader: &StoreReader, model_version: &str, start_ms: i64) -> anyho
     found.context("no judged window starts then in the current lineage, or it was pruned")
 }
 
-/// Start of the first window of the stretch judged against that reference without another in between.
-fn first_use(reader: &StoreReader, model_version: &str, start_ms: i64, name: &str) -> anyhow::Result<i64> {
+fn fitted(reader: &StoreReader, name: &str) -> anyhow::Result<Arc<Reference>> {
+    let (_, reference) = reader.fitted(name)?.with_context(|| format!("reference {name:?} is not in the store"))?;
+    Ok(Arc::new(reference))
+}
+
+/// The windows that were the first of a reference's stretch, and its name: from where evidence was empty on, up to
+/// the window that starts at `start_ms`.
+fn uses(reader: &StoreReader, model_version: &str, start_ms: i64, name: &str) -> anyhow::Result<BTreeMap<i64, String>> {
     let query = WindowQuery { to_ms: Some(start_ms + 1), model_version: Some(model_version.to_owned()), ..WindowQuery::default() };
-    let (mut first, mut before) = (None, false);
+    let (mut uses, mut current, mut before) = (BTreeMap::new(), None, false);
     reader.for_each_report(&query, |report| -> Result<(), StoreError> {
-        before |= first.is_none() && report.reference.as_deref() != Some(name);
-        first = if report.reference.as_deref() == Some(name) { first.or(Some(report.start_ms)) } else { None };
+        before |= report.reference.is_none();
+        if report.reference != current {
+            // Another reference than a rolling one begins with no evidence, and so does one after windows without any.
+            let goes_on = current.is_some() && report.reference.as_deref().is_some_and(|name| name.starts_with(ROLLING_PREFIX));
+            if !goes_on {
+                uses.clear();
+                before |= current.is_some();
+            }
+            uses.extend(report.reference.clone().map(|name| (report.start_ms, name)));
+            current = report.reference;
+        }
         Ok(())
     })?;
-    let first = first.context("no window was judged against the reference")?;
-    // The oldest report left being of this reference already: was it the first, or were older ones pruned?
-    if !before && reader.pruned_before()? > i64::MIN {
-        bail!("windows at the beginning of reference {name:?} were pruned: the evidence that they gave cannot be gathered again");
+    if uses.last_key_value().is_none_or(|(_, last)| last != name) {
+        bail!("no window was judged against the reference");
     }
-    Ok(first)
+    // The oldest report left being of the first reference already: was it the first of it, or were older ones pruned?
+    if !before && reader.pruned_before()? > i64::MIN {
+        bail!(
+            "windows at the beginning of reference {:?} were pruned: the evidence that they gave cannot be gathered again",
+            uses.values().next()
+        );
+    }
+    Ok(uses)
 }
 
 /// Segment by segment and stream by stream; floats by their bits.

@@ -24,7 +24,7 @@ use crate::support;
 
 const N_WINDOWS: u64 = 11;
 
-fn flow(folder: &Path, broker: &EmbeddedBroker, seed: u64, library: &Path) -> Settings {
+fn flow(folder: &Path, broker: &EmbeddedBroker, seed: u64, library: &Path, reference: &str, retention_hours: u64) -> Settings {
     let world = World::new(seed, 1_772_409_600_000).unwrap();
     let files = write_files(&world, folder).unwrap();
     let bundle = folder.join("bundle");
@@ -33,7 +33,8 @@ fn flow(folder: &Path, broker: &EmbeddedBroker, seed: u64, library: &Path) -> Se
     let mut settings = settings(&broker.brokers(), &bundle, folder);
     settings.encode.onnxruntime = Some(library.to_owned());
     // Eight windows and no season: enough for detectors to gather evidence over the rest.
-    settings.drift.reference = "first:8 windows".into();
+    settings.drift.reference = reference.into();
+    settings.store.retention = std::time::Duration::from_secs(3600 * retention_hours);
     settings.drift.harmonics = Some(0);
     settings.kafka.workers = 2;
     // The world's clock is not ours.
@@ -55,7 +56,7 @@ fn a_window_is_counted_again_from_kafka_and_judged_again_bit_for_bit() {
     println!("seed {seed}");
     let folder = tempfile::tempdir().unwrap();
     let broker = EmbeddedBroker::start().unwrap();
-    let settings = flow(folder.path(), &broker, seed, &library);
+    let settings = flow(folder.path(), &broker, seed, &library, "first:8 windows", 9_600);
     let reader = StoreReader::open(&settings.store.path).unwrap();
     let mut windows = Vec::new();
     let keep = |window| -> Result<(), StoreError> {
@@ -104,4 +105,46 @@ fn a_window_is_counted_again_from_kafka_and_judged_again_bit_for_bit() {
     );
     let warmup = rejudge(&reader, &window.model_version, windows[3].start_ms, &judging).unwrap_err();
     assert!(warmup.to_string().contains("not judged against a reference"), "{warmup}");
+}
+
+#[test]
+fn against_a_rolling_reference_and_after_old_windows_went_a_window_is_judged_again_bit_for_bit() {
+    let Some(library) = support::onnxruntime() else { return };
+    let seed = u64::try_from(SystemClock.now_ms()).unwrap() % 1_000_000;
+    println!("seed {seed}");
+    let folder = tempfile::tempdir().unwrap();
+    let broker = EmbeddedBroker::start().unwrap();
+    let settings = flow(folder.path(), &broker, seed, &library, "rolling:8 windows", 9);
+    let reader = StoreReader::open(&settings.store.path).unwrap();
+    let judging = recsae::monitor::models::Models::open(&settings).unwrap().judging(&settings).unwrap().remove(0);
+    // The newest window ended at 11 h: by rule, nobody's doing, those that ended by 2 h are gone, and the chain holds.
+    let oldest = reader.summaries(&WindowQuery::default()).unwrap().last().unwrap().window_start;
+    assert_eq!((oldest - 1_772_409_600_000) / 3_600_000, 2);
+    let mut told = Vec::new();
+    let found = reader.verify_audit(|entry| told.extend((entry.kind == "pruned").then(|| entry.body.clone()))).unwrap();
+    assert!(matches!(found, recsae::store::audit::Verification::Intact { .. }), "{found:?}");
+    assert!(
+        told.len() == 2 && told.iter().all(|body| body.contains("\"who\":\"\"") && body.contains("[store] retention = 9h")),
+        "{told:?}"
+    );
+    let (mut starts, mut references) = (Vec::new(), Vec::new());
+    reader
+        .for_each_report(&WindowQuery::default(), |report| -> Result<(), StoreError> {
+            starts.push((report.start_ms, report.model_version.clone()));
+            references.extend(report.reference);
+            Ok(())
+        })
+        .unwrap();
+    println!("{references:?}");
+    // The first one, and those it rolled on to: none is fitted while anything is in alert.
+    assert!(references.len() == 3 && references[0].starts_with("first-"), "{references:?}");
+    for (at, (start_ms, model)) in (2..).zip(&starts).skip(6) {
+        let again = rejudge(&reader, model, *start_ms, &judging).unwrap();
+        assert!(again.differences.is_empty(), "window {at}: {again:?}");
+        assert_eq!(
+            (again.reference.as_str(), again.windows),
+            (references[at - 8].as_str(), at as u64 - 7),
+            "from where evidence was empty on"
+        );
+    }
 }

@@ -7,7 +7,7 @@ use super::{Version, first_name};
 use crate::drift::alert::utc_text;
 use crate::drift::reference::Reference;
 use crate::drift::report::StreamState;
-use crate::drift::rolling::Rolling;
+use crate::drift::rolling::{ROLLING_PREFIX, Rolling};
 use crate::monitor::error::MonitorError;
 use crate::store::reader::WindowQuery;
 use crate::store::{Store, StoreError};
@@ -76,6 +76,6 @@ impl Version {
     }
 
     fn rolling_prefix(&self, lineage: i64) -> String {
-        format!("rolling-{}-to-", first_name(&self.label, self.bundle.fingerprint(), lineage).trim_start_matches("first-"))
+        format!("{ROLLING_PREFIX}{}-to-", first_name(&self.label, self.bundle.fingerprint(), lineage).trim_start_matches("first-"))
     }
 }
