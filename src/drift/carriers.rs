@@ -111,7 +111,7 @@ impl Carriers {
         match self.carried_by {
             CarriedBy::One => format!("one {one} carries {first} of the change"),
             CarriedBy::Few => format!("ten {many} carry {ten} of the change, no single one half of it"),
-            CarriedBy::Crowd => format!("a crowd: the first {one} carries {first} of the change, the first ten {many} {ten}"),
+            CarriedBy::Crowd => format!("the crowd: the first {one} carries {first} of the change, the first ten {many} {ten}"),
             CarriedBy::Unclear => "unclear: the records read show no such change beyond chance".to_owned(),
         }
     }

@@ -178,7 +178,7 @@ fn a_shift_of_the_crowd_is_explained_by_its_records_and_again_alike_after_a_rest
     let printed: Value = serde_json::from_str(&serde_json::to_string(&explanation).unwrap()).unwrap();
     assert_eq!(serde_json::from_str::<Value>(&said).unwrap()["explanation"], printed);
     let (code, said) = recsae(folder.path(), &settings, &["alerts", "show", &id]);
-    assert!(code == 0 && said.contains("entities: a crowd") && said.contains("PSI "), "{said}");
+    assert!(code == 0 && said.contains("entities: the crowd") && said.contains("PSI "), "{said}");
     assert_eq!(recsae(folder.path(), &settings, &["history", "verify"]).0, 0);
 
     // A stop before it was stored loses nothing: it is made again at the next start, to the byte.

@@ -107,7 +107,7 @@ fn an_alert_by_its_number_is_explained_as_the_store_has_it() {
     assert_eq!(code, 0, "{errors}");
     for words in [
         "Anime · Space opera",
-        "entities: a crowd",
+        "entities: the crowd",
         "one item carries",
         "Interstellar (2014) & more",
         "31 h old",

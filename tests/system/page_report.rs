@@ -8,6 +8,7 @@ use recsae::store::reader::WindowQuery;
 use recsae::workshop::report::{Names, ReportRequest, gather, html};
 
 use crate::page::{attributes, chromium};
+use crate::pictured::explanation;
 use crate::recorded::{N_WINDOWS, START_MS, VERSION, names, record};
 use crate::support;
 
@@ -19,7 +20,12 @@ fn the_report_in_a_browser_says_what_the_store_holds() {
     let seed = std::env::var("RECSAE_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| u64::try_from(SystemClock.now_ms()).unwrap() % 1_000_000);
     println!("seed {seed}");
-    drop(record(&store, seed));
+    let mut recorded = record(&store, seed);
+    let alerts = recorded.store.read().alerts(usize::MAX).unwrap();
+    for alert in &alerts {
+        recorded.store.put_explanation(alert.id, &explanation(alert.opened.began_ms), alert.alerted_at_ms).unwrap();
+    }
+    drop(recorded);
     let reader = StoreReader::open(&store).unwrap();
     let mut names_of = Names::default();
     names_of.insert(VERSION, names());
@@ -39,6 +45,10 @@ fn the_report_in_a_browser_says_what_the_store_holds() {
     assert_eq!(attributes(&dom, "<tr data-alert=", "data-stream"), text(&|alert| alert.opened.stream.to_string()));
     assert_eq!(attributes(&dom, "<tr data-alert=", "data-segment"), text(&|alert| alert.opened.segment.clone()));
     assert_eq!(attributes(&dom, "<tr data-alert=", "data-ratio"), text(&|alert| alert.last.ratio.to_string()));
+    let carried: Vec<String> = dom.split("data-carriers=\"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned()).collect();
+    assert!(!alerts.is_empty() && carried == ["users", "items"].repeat(alerts.len()), "each alert says who carries it: {carried:?}");
+    let offset = reader.explanation(alerts[0].id).unwrap().unwrap().records.unwrap().after.examples[0].offset;
+    assert!(dom.contains(&format!("recommendations[0] {offset}")), "and where to look");
     let figure = |key: &str| -> String {
         let rest = dom.split(&format!("data-figure=\"{key}\"><dt>")).nth(1).unwrap();
         rest.split("</dt>").next().unwrap().replace('\u{202f}', "")

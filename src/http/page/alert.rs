@@ -16,6 +16,9 @@ use crate::http::page::words::{
 };
 use crate::snapshot::RatePoint;
 
+/// Contributors named on the page; the API has ten.
+const NAMED: usize = 5;
+
 /// The content of an alert's page.
 pub(super) fn content(detail: &AlertDetail, points: &[RatePoint], now_ms: i64, actions_on: bool, tried: Option<&Tried>) -> Markup {
     let alert = &detail.alert;
@@ -85,8 +88,10 @@ fn explained(detail: &AlertDetail, records: &RecordEvidence) -> Markup {
     html! {
         section {
             h2 { "Who carries the change" }
-            @if let Some(entities) = &records.entities { (carriers("Users", "user", "users", entities)) }
-            @if let Some(items) = &records.items { (carriers("Items", "item", "items", items)) }
+            div.columns.tight {
+                @if let Some(entities) = &records.entities { (carriers("Users", "user", "users", entities)) }
+                @if let Some(items) = &records.items { (carriers("Items", "item", "items", items)) }
+            }
             @if records.entities.is_none() && records.items.is_none() { p.empty { "The records name neither entities nor items." } }
         }
         section {
@@ -107,16 +112,16 @@ fn explained(detail: &AlertDetail, records: &RecordEvidence) -> Markup {
 }
 
 fn carriers(title: &str, one: &str, many: &str, carriers: &Carriers) -> Markup {
-    html! {
+    html! { div {
         h3 { (title) }
-        p data-carried-by=(format!("{:?}", carriers.carried_by).to_lowercase()) data-carriers=(many) { (carriers.words(one, many)) "." }
+        p.sentence data-carried-by=(format!("{:?}", carriers.carried_by).to_lowercase()) data-carriers=(many) { (carriers.words(one, many)) "." }
         @if !carriers.top.is_empty() {
             (scroll(&format!("{title} with the largest part of the change"), &html! { table {
-                thead { tr { th scope="col" { (one) } th scope="col" { "Records before" } th scope="col" { "Records since" } } }
-                tbody { @for top in &carriers.top { tr { td { code { (top.name) } } td.number { (grouped_u64(top.before)) } td.number { (grouped_u64(top.after)) } } } }
+                thead { tr { th scope="col" { "Most by" } th scope="col" { "Records before" } th scope="col" { "Records since" } } }
+                tbody { @for top in carriers.top.iter().take(NAMED) { tr { td { code { (top.name) } } td.number { (grouped_u64(top.before)) } td.number { (grouped_u64(top.after)) } } } }
             } }))
         }
-    }
+    } }
 }
 
 fn stretch(title: &str, stretch: &Stretch) -> Markup {

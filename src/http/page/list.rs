@@ -41,12 +41,14 @@ pub(super) fn content(snapshot: &Snapshot, search: &Search) -> Markup {
     found.truncate(MOST);
     html! {
         h1 { "Concepts" }
+        section {
         (search_form(snapshot, search))
         p role="status" { (grouped_u64(total as u64)) " found" @if total > MOST { ", the first " (grouped_u64(MOST as u64)) " by evidence shown: search for a name to see others" } }
         @if !found.is_empty() { (scroll("Concepts by evidence", &html! { table.concepts {
             thead { tr { th scope="col" { "Concept" } th scope="col" { "Stream" } th scope="col" { "State" } th scope="col" { "Ratio" } th scope="col" { "Rate" } th scope="col" { "Expected" } th scope="col" { "Evidence" } } }
             tbody { @for concept in &found { (row(concept)) } }
         } })) }
+        }
     }
 }
 

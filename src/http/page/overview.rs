@@ -64,7 +64,7 @@ fn alert_section(alerts: &[AlertListing], now_ms: i64) -> Markup {
             h2 { "Alerts" }
             @if alerts.is_empty() { p.empty { "No stream has crossed its threshold." } } @else {
                 (scroll("Alerts, newest first", &html! { table.alerts {
-                    thead { tr { th scope="col" { "State" } th scope="col" { "Concept" } th scope="col" { "Segment" } th scope="col" { "Change" } th scope="col" { "Began" } th scope="col" { "Alerted" } th scope="col" { "Evidence" } th scope="col" { "Actions" } } }
+                    thead { tr { th scope="col" { "Alert" } th scope="col" { "Concept" } th scope="col" { "Segment" } th scope="col" { "Change" } th scope="col" { "Began" } th scope="col" { "Alerted" } th scope="col" { "Evidence" } th scope="col" { "Actions" } } }
                     tbody { @for alert in alerts.iter().take(N_ALERTS) { (alert_row(alert, now_ms)) } }
                 } }))
                 @if alerts.len() > N_ALERTS { p.quiet { (alerts.len() - N_ALERTS) " more in /api/v1/alerts" } }
