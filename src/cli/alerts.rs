@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::bail;
@@ -203,8 +202,7 @@ fn act_on_store(settings: &Settings, alert: i64, action: &AlertAction) -> anyhow
 fn versions_of(settings: &Settings, store: &Store) -> anyhow::Result<Vec<Version>> {
     let models = Models::open(settings)?;
     let choice = settings.drift.reference_choice().map_err(|fault| UsageError(fault.to_string()))?;
-    let each = models.labels.iter().zip(&models.bundles).zip(models.judging(settings)?);
-    each.map(|((label, bundle), judging)| Ok(Version::restore(label, Arc::clone(bundle), judging, &choice, store)?)).collect()
+    Ok(Version::all(&models, models.judging(settings)?, &choice, store)?)
 }
 
 fn test(common: &Common, minutes: u32, who: &str) -> anyhow::Result<Outcome> {

@@ -8,6 +8,7 @@ use indicatif::ProgressBar;
 use crate::cli::{Outcome, UsageError};
 use crate::config;
 use crate::config::settings::Settings;
+use crate::drift::closed::AGAINST;
 use crate::store::audit::Verification;
 use crate::store::reader::WindowQuery;
 use crate::store::{StoreError, StoreReader};
@@ -170,6 +171,9 @@ fn export(settings: &Settings, query: &WindowQuery, out: &Path, json: bool) -> a
     let mut writer = WindowsWriter::create(out, settings.counting.unit, residual_from_bin(&reader, query)?)?;
     let (mut n_windows, progress) = (0_u64, ProgressBar::new_spinner().with_message("windows"));
     reader.for_each_window(query, |window| -> anyhow::Result<()> {
+        if window.model_version.contains(AGAINST) {
+            return Ok(()); // The same counts as the version's own.
+        }
         writer.write(&window)?;
         n_windows += 1;
         progress.set_position(n_windows);

@@ -12,6 +12,15 @@ pub const ALL: &str = "_all";
 /// Values of a segment field that are not admitted.
 pub const OTHER: &str = "_other";
 
+/// What stands between a version's label and that of the version by whose reference it is judged a second time.
+pub const AGAINST: &str = " against ";
+
+/// The version whose records a window of that label holds: `v12` of `v12 against v11`, any other itself.
+#[must_use]
+pub fn counted_version(label: &str) -> &str {
+    label.split_once(AGAINST).map_or(label, |(version, _)| version)
+}
+
 /// Most entity hashes a partial window names.
 pub const ENTITY_SKETCH: usize = 256;
 

@@ -11,6 +11,7 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use crate::drift::alert::AlertListing;
+use crate::drift::closed::counted_version;
 use crate::drift::stream::StreamId;
 use crate::http::action_routes::{holds_token, perform};
 use crate::http::api::detail;
@@ -118,7 +119,7 @@ pub(super) async fn concept(
     let alerts: Vec<&AlertListing> = listed.iter().filter(|alert| alert.stream == stream && alert.model_version == model).collect();
     let numbers: Vec<i64> = alerts.iter().map(|alert| alert.id).collect();
     let explanation = read(&state, move |reader| numbers.iter().find_map(|id| reader.explanation(*id).transpose()).transpose()).await?;
-    let bundle = state.bundles.iter().find(|(label, _)| *label == model).map(|(_, bundle)| bundle);
+    let bundle = state.bundles.iter().find(|(label, _)| label == counted_version(&model)).map(|(_, bundle)| bundle);
     let weights = bundle.and_then(|bundle| bundle.weights()).and_then(|weights| weights.w_dec());
     let nearest = match (stream, weights) {
         (StreamId::Latent(latent), Some(w_dec)) => nearest(w_dec, latent, NEIGHBOURS),

@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::settings::Settings;
 use crate::drift::alert::Alert;
+use crate::drift::closed::counted_version;
 use crate::drift::explanation::Explanation;
 use crate::drift::stream::StreamId;
 use crate::drift::witness::{Side, Witness};
@@ -166,7 +167,8 @@ impl Explainer {
         let Some(first) = alerts.first() else { return Ok(Vec::new()) };
         let began = Instant::now();
         let reader = StoreReader::open(&self.settings.store.path)?;
-        let model = self.models.labels.iter().position(|label| *label == first.opened.model_version);
+        let version = counted_version(&first.opened.model_version);
+        let model = self.models.labels.iter().position(|label| label == version);
         let model =
             model.ok_or_else(|| MonitorError::Start(format!("no [[model]] is called {:?} any more", first.opened.model_version)))?;
         let window_ms = self.settings.window.length_ms();
@@ -197,7 +199,7 @@ impl Explainer {
         watched: &mut [(Spans, Witness)],
         shutdown: &Shutdown,
     ) -> Result<(), MonitorError> {
-        let version = &alerts[0].opened.model_version;
+        let version = counted_version(&alerts[0].opened.model_version);
         let sides = |(alert, (spans, _)): (&Alert, &(Spans, Witness))| {
             spans.side(window.start_ms).zip(position_of(&alert.opened.segment, &window.segments))
         };

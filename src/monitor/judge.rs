@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use crate::drift::alert::{ActionKind, Alert, AlertAction};
-use crate::drift::closed::ALL;
+use crate::drift::closed::{ALL, counted_version};
 use crate::drift::report::{AlertChange, DriftReport, Verdict};
 use crate::fault;
 use crate::metrics::registry::Stage;
@@ -193,12 +193,13 @@ impl Judge {
         let began = Instant::now();
         fault::point("judge-begun");
         let parts = self.store.read().partials_of(due.start_ms)?;
-        let labels: Vec<String> = self.versions.iter().map(|version| version.label().to_owned()).collect();
+        let labels: Vec<String> = self.versions.iter().map(|version| counted_version(version.label()).to_owned()).collect();
         let by_entity = self.shared.rules.models.iter().any(|(_, spec)| spec.by_entity);
         let assembled = assemble(due.start_ms, due.end_ms, &parts, &labels, by_entity);
         self.shared.metrics.entities_split.set(assembled.split_ratio);
         let mut models = Vec::new();
-        for (version, window) in self.versions.iter_mut().zip(assembled.windows) {
+        for (version, mut window) in self.versions.iter_mut().zip(assembled.windows) {
+            version.label().clone_into(&mut window.model_version);
             let mut report = version.judge(&window);
             if by_entity && assembled.split_ratio > MAX_SPLIT {
                 name_split(&mut report);

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::config::settings::Settings;
-use crate::drift::closed::{ClosedWindow, SegmentMap};
+use crate::drift::closed::{ClosedWindow, SegmentMap, counted_version};
 use crate::drift::counts::SegmentCounts;
 use crate::monitor::assemble::assemble;
 use crate::monitor::error::MonitorError;
@@ -50,7 +50,7 @@ pub fn recount(settings: &Settings, salt: [u8; 16], stored: &[ClosedWindow]) -> 
     stored
         .iter()
         .map(|stored| {
-            let window = again.iter().find(|window| window.model_version == stored.model_version);
+            let window = again.iter().find(|window| window.model_version == counted_version(&stored.model_version));
             let window = window.ok_or_else(|| {
                 MonitorError::Start(format!(
                     "no [[model]] is called {:?}, as this window's is (there are: {})",

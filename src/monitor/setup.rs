@@ -90,10 +90,7 @@ impl Setup {
         let salt = store.entity_salt()?;
         let choice = settings.drift.reference_choice().map_err(fault)?;
         let judging = models.judging(settings)?;
-        let parts = models.labels.iter().zip(&models.bundles).zip(judging);
-        let versions: Vec<Version> = parts
-            .map(|((label, bundle), judging)| Version::restore(label, Arc::clone(bundle), judging, &choice, &store))
-            .collect::<Result<_, _>>()?;
+        let versions = Version::all(&models, judging, &choice, &store)?;
 
         let budget_windows = settings.drift.budget_windows(settings.window.length).map_err(fault)?;
         let facts = Arc::new(InstanceFacts {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::bundle::Bundle;
 use crate::config::ReferenceChoice;
-use crate::drift::closed::ClosedWindow;
+use crate::drift::closed::{AGAINST, ClosedWindow};
 use crate::drift::judge::ModelJudge;
 use crate::drift::reference::Reference;
 use crate::drift::reference::SelfCheck;
@@ -16,6 +16,7 @@ use crate::drift::settings::JudgeSettings;
 use crate::drift::stream::StreamId;
 use crate::drift::unjudged::warmup_report;
 use crate::monitor::error::MonitorError;
+use crate::monitor::models::Models;
 use crate::sae::latent::LatentId;
 use crate::snapshot::{ConceptName, HISTORY_WINDOWS, ModelPicture, RateHistory, ReferenceFacts};
 use crate::store::alerts::AcceptedState;
@@ -47,6 +48,26 @@ pub struct Version {
 }
 
 impl Version {
+    /// Every version of the configuration. With `model:V` each but V itself is there twice: judged by its own first
+    /// windows, and as `OTHER against V` by V's, so that a canary is told both that it changed and that it differs.
+    ///
+    /// # Errors
+    /// As [`Version::restore`].
+    pub fn all(models: &Models, judging: Vec<JudgeSettings>, choice: &ReferenceChoice, store: &Store) -> Result<Vec<Self>, MonitorError> {
+        let mut versions = Vec::new();
+        for ((label, bundle), judging) in models.labels.iter().zip(&models.bundles).zip(judging) {
+            let restore = |name: &str, choice: &ReferenceChoice| Self::restore(name, Arc::clone(bundle), judging.clone(), choice, store);
+            match choice {
+                ReferenceChoice::OfModel(first) if first != label => {
+                    versions.push(restore(label, &ReferenceChoice::OfModel(label.clone()))?);
+                    versions.push(restore(&format!("{label}{AGAINST}{first}"), choice)?);
+                }
+                choice => versions.push(restore(label, choice)?),
+            }
+        }
+        Ok(versions)
+    }
+
     /// Goes on where the store says this version was.
     ///
     /// # Errors

@@ -1,7 +1,9 @@
 //! The one integration binary: what needs the repository and ONNX Runtime, no server.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests, which the lints' own exception for tests does not reach")]
 
+mod backtest_command;
 mod bundle_command;
+mod canary;
 mod check_command;
 mod counting;
 mod dashboards;

@@ -6,7 +6,7 @@ use crate::cli::history::{WindowChoice, usage};
 use crate::cli::{Outcome, UsageError};
 use crate::config::settings::Settings;
 use crate::drift::alert::utc_text;
-use crate::drift::closed::ClosedWindow;
+use crate::drift::closed::{ClosedWindow, counted_version};
 use crate::monitor::models::Models;
 use crate::monitor::recount::recount;
 use crate::store::reader::WindowQuery;
@@ -55,7 +55,7 @@ pub(super) fn rejudge_window(settings: &Settings, choice: &WindowChoice) -> anyh
     let judging = models.judging(settings).map_err(|error| UsageError(error.to_string()))?;
     let mut found = Vec::new();
     for window in windows(&reader, choice)? {
-        let at = models.labels.iter().position(|label| *label == window.model_version);
+        let at = models.labels.iter().position(|label| label == counted_version(&window.model_version));
         let at = at.ok_or_else(|| UsageError(format!("no [[model]] is called {:?}, as this window's is", window.model_version)))?;
         let rejudged = rejudge(&reader, &window.model_version, window.start_ms, &judging[at]);
         found.push(rejudged.map_err(|error| UsageError(format!("{error:#}")))?);

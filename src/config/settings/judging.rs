@@ -58,8 +58,9 @@ pub struct DriftSettings {
     /// The same when counting records. Default 200.
     pub min_records: u64,
     /// Name of an approved reference; `first:14d`, `first:8 windows`: the first windows live; `rolling:14d`: the last
-    /// windows, fitted anew each fourteenth of them and frozen while anything is in alert; `model:VERSION`: the
-    /// reference of another model version, for a canary of the same SAE. Default `first:14d`.
+    /// windows, fitted anew each fourteenth of them and frozen while anything is in alert; `model:VERSION`: each
+    /// version by its own first 14 days, and every other one by VERSION's too (`OTHER against VERSION`), for a canary
+    /// of the same SAE. Default `first:14d`.
     pub reference: String,
     /// Daily harmonics of the season; absent: as many as the window length carries, at most 3.
     pub harmonics: Option<usize>,

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::drift::alert::{Alert, AlertListing};
-use crate::drift::closed::ALL;
+use crate::drift::closed::{AGAINST, ALL};
 use crate::drift::report::{AlertState, DriftReport, SegmentReport, StreamReport, Verdict};
 use crate::drift::stream::StreamId;
 use crate::store::audit::Verification;
@@ -167,7 +167,7 @@ fn point(report: &DriftReport, segment: &SegmentReport, stream: &StreamReport) -
 /// Volume and contract of the whole (or of the one segment), oldest first.
 fn input(summaries: &[WindowSummary], segment: Option<&str>) -> Vec<InputSeries> {
     let mut series: BTreeMap<&str, Vec<InputPoint>> = BTreeMap::new();
-    for summary in summaries.iter().filter(|summary| summary.segment == segment.unwrap_or(ALL)) {
+    for summary in summaries.iter().filter(|s| s.segment == segment.unwrap_or(ALL) && !s.model_version.contains(AGAINST)) {
         let count = |n: i64| u64::try_from(n).unwrap_or(0);
         series.entry(&summary.model_version).or_default().push(InputPoint {
             start: summary.window_start,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::drift::closed::counted_version;
 use crate::drift::stream::StreamId;
 
 /// Name and verification of every stream, by model version.
@@ -17,7 +18,7 @@ impl Names {
     /// Name and verification; of a model whose bundle is not at hand, the stream's own.
     #[must_use]
     pub fn of(&self, model_version: &str, stream: StreamId) -> (String, String) {
-        let known = self.0.get(model_version).and_then(|names| names.get(&stream)).cloned();
+        let known = self.0.get(counted_version(model_version)).and_then(|names| names.get(&stream)).cloned();
         known.unwrap_or_else(|| (stream.to_string().replace([':', '_'], " "), "unnamed".to_owned()))
     }
 }
