@@ -25,6 +25,9 @@ pub fn of_weights(weights: &SaeWeights, normalisation: Normalisation) -> String 
     if let Some(w_dec) = weights.w_dec() {
         tensor("W_dec", &mut w_dec.iter());
     }
+    if let Some(thresholds) = weights.thresholds() {
+        tensor("thresholds", &mut thresholds.iter());
+    }
     hex(&hash.finalize())
 }
 

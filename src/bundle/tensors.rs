@@ -11,7 +11,11 @@ use ndarray::{Array1, Array2};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
 use crate::bundle::error::BundleError;
-use crate::sae::weights::{SaeSpec, SaeWeights, Selection};
+use crate::sae::weights::{SaeSpec, SaeWeights, Selection, ShapeError};
+
+/// Name of the thresholds of latents `[d_sae]`, where they have their own. Not the name other programs give
+/// theirs, which may mean a threshold that inference does not use.
+const THRESHOLDS: &str = "latent_thresholds";
 
 /// A parsed safetensors file.
 pub(crate) struct TensorFile<'a> {
@@ -136,7 +140,12 @@ impl<'a> TensorFile<'a> {
         let b_enc = self.vector(&["encoder.bias", "b_enc", "latent_bias"], spec.d_sae.get())?;
         let w_dec = self.per_latent(&["W_dec", "decoder.weight"], &spec)?;
         let b_dec = self.vector(&["b_dec", "pre_bias", "decoder.bias"], spec.d_in.get())?;
-        SaeWeights::new(spec, w_enc, b_enc, w_dec, b_dec).map_err(|error| BundleError::part(&self.path, error.to_string()))
+        let refused = |error: ShapeError| BundleError::part(&self.path, error.to_string());
+        let weights = SaeWeights::new(spec, w_enc, b_enc, w_dec, b_dec).map_err(refused)?;
+        match self.named(&[THRESHOLDS]) {
+            Some(name) => weights.with_thresholds(self.vector(&[&name], spec.d_sae.get())?).map_err(refused),
+            None => Ok(weights),
+        }
     }
 }
 
@@ -209,5 +218,6 @@ pub(crate) fn weights_bytes(weights: &SaeWeights, metadata: &[(&str, &str)]) -> 
         F32Tensor::vector("b_dec", weights.b_dec()),
     ];
     tensors.extend(weights.w_dec().map(|w_dec| F32Tensor::matrix("W_dec", w_dec)));
+    tensors.extend(weights.thresholds().map(|thresholds| F32Tensor::vector(THRESHOLDS, thresholds)));
     write(&tensors, None, metadata)
 }

@@ -64,6 +64,7 @@ pub struct SaeWeights {
     b_enc: Array1<f32>,
     w_dec: Option<Array2<f32>>,
     b_dec: Array1<f32>,
+    thresholds: Option<Array1<f32>>,
 }
 
 impl SaeWeights {
@@ -88,7 +89,20 @@ impl SaeWeights {
         if let Some(w_dec) = &w_dec {
             check("W_dec", &[d_sae, d_in], w_dec.shape())?;
         }
-        Ok(Self { spec, w_enc, b_enc, w_dec, b_dec })
+        Ok(Self { spec, w_enc, b_enc, w_dec, b_dec, thresholds: None })
+    }
+
+    /// The same with a threshold a latent, `[d_sae]`, beside the selection: a value that is not above its own counts
+    /// as 0 before the selection (JumpReLU, Rajamanoharan et al., arXiv 2407.14435, section 3).
+    ///
+    /// # Errors
+    /// There are more or fewer than latents.
+    pub fn with_thresholds(self, thresholds: Array1<f32>) -> Result<Self, ShapeError> {
+        if thresholds.len() != self.spec.d_sae.get() {
+            let (expected, found) = (vec![self.spec.d_sae.get()], vec![thresholds.len()]);
+            return Err(ShapeError { tensor: "thresholds", expected, found });
+        }
+        Ok(Self { thresholds: Some(thresholds), ..self })
     }
 
     /// Shape and selection.
@@ -121,6 +135,12 @@ impl SaeWeights {
         &self.b_dec
     }
 
+    /// Thresholds of the latents, `[d_sae]`, where they have their own.
+    #[must_use]
+    pub fn thresholds(&self) -> Option<&Array1<f32>> {
+        self.thresholds.as_ref()
+    }
+
     /// All values before the selection, `[d_sae]`, without the ReLU: `W_enc (x - b_dec) + b_enc`, summed in f64.
     #[must_use]
     pub fn pre_activations(&self, embedding: &[f32]) -> Vec<f64> {
@@ -133,7 +153,11 @@ impl SaeWeights {
     /// Active latents of one embedding and their values, latents ascending.
     #[must_use]
     pub fn encode(&self, embedding: &[f32]) -> Vec<(LatentId, f64)> {
-        select(&self.pre_activations(embedding), self.spec.selection)
+        let mut pre = self.pre_activations(embedding);
+        for (value, threshold) in pre.iter_mut().zip(self.thresholds.iter().flatten()) {
+            *value = if *value > f64::from(*threshold) { *value } else { 0.0 };
+        }
+        select(&pre, self.spec.selection)
     }
 
     /// Reconstruction `[d_in]` from active latents, `sum_j z_j W_dec[j] + b_dec`, summed in f64; `None` without a decoder.
@@ -189,6 +213,14 @@ mod tests {
     fn a_threshold_keeps_what_lies_above_it_and_never_a_value_that_is_not_positive() {
         assert_eq!(weights(Selection::Threshold(1.5), true).encode(&[3.0, 2.0]).len(), 2);
         assert_eq!(weights(Selection::Threshold(-5.0), false).encode(&[-3.0, -2.0]), vec![]);
+    }
+
+    #[test]
+    fn a_latent_with_a_threshold_of_its_own_is_silent_up_to_it() {
+        let sae = weights(Selection::Threshold(0.0), true).with_thresholds(array![2.0, 1.4, -1.0]).unwrap();
+        // pre = [2, 1.5, 2]: the first is not above its threshold.
+        assert_eq!(sae.encode(&[3.0, 2.0]), vec![(LatentId(1), 1.5), (LatentId(2), 2.0)]);
+        assert!(sae.with_thresholds(array![0.0]).is_err());
     }
 
     #[test]

@@ -3,8 +3,8 @@
 //! With a `TopK` over latents the dense tensor is the one that enters it, and k is the node's; what
 //! follows (`ScatterElements`, the decoder, values and indices as outputs in any order) may be there
 //! or not, as long as nothing changes the selected values. Without one, the dense tensor is the wide
-//! f32 output, or the wide `Relu` inside a graph that gives the reconstruction alone, and the user
-//! must say how many latents are active.
+//! f32 output, or the wide gate or `Relu` inside a graph that gives the reconstruction alone. A gate
+//! (thresholds of latents) says itself which latents are active; else the user must.
 
 use std::num::NonZeroUsize;
 
@@ -12,6 +12,7 @@ use onnx_protobuf::NodeProto;
 
 use crate::bundle::onnx::error::OnnxError;
 use crate::bundle::onnx::facts::{Fact, Graph};
+use crate::bundle::onnx::gate::gate;
 use crate::bundle::onnx::proto::{FLOAT, input, int};
 use crate::sae::weights::{SaeSpec, Selection};
 
@@ -138,8 +139,10 @@ fn without_top_k(graph: &Graph<'_>, asked: Option<Selection>) -> Result<(Selecte
     let wide = |name: &str| matches!(graph.fact(name), Fact::PerRow { width, element: FLOAT } if *width > graph.d_in);
     let outputs: Vec<&str> = graph.proto.output.iter().map(|output| output.name.as_str()).filter(|name| wide(name)).collect();
     let candidates = if outputs.is_empty() {
-        let relus = graph.live_nodes().filter(|node| node.op_type == "Relu");
-        relus.filter_map(|node| node.output.first().map(String::as_str)).filter(|name| wide(name)).collect()
+        let tensors = || graph.live_nodes().filter_map(|node| Some((node, node.output.first()?.as_str()))).filter(|(_, name)| wide(name));
+        let gates: Vec<&str> = tensors().map(|(_, name)| name).filter(|name| gate(graph, name).is_some()).collect();
+        let relus = || tensors().filter(|(node, _)| node.op_type == "Relu").map(|(_, name)| name);
+        if gates.is_empty() { relus().collect() } else { gates }
     } else {
         outputs
     };
@@ -153,7 +156,8 @@ fn without_top_k(graph: &Graph<'_>, asked: Option<Selection>) -> Result<(Selecte
         return Err(not_an_encoder(&expected, found, "export the SAE's encoder with its latents as an output"));
     };
     let width = per_row_width(graph, dense, "the output")?;
-    let selection = asked.ok_or(OnnxError::NoSelection { d_sae: width })?;
+    let of_gate = gate(graph, dense).map(|_| Selection::Threshold(0.0));
+    let selection = asked.or(of_gate).ok_or(OnnxError::NoSelection { d_sae: width })?;
     Ok((Selected { dense: (*dense).to_owned(), latents: Some((*dense).to_owned()) }, width, selection))
 }
 

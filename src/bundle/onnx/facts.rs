@@ -10,7 +10,7 @@ use ndarray::{Array1, Array2};
 use onnx_protobuf::{GraphProto, ModelProto, NodeProto, TensorProto};
 
 use crate::bundle::onnx::error::OnnxError;
-use crate::bundle::onnx::proto::{FLOAT, INT64, attribute, dims, input, int, integers, matrix, tensor_type, vector};
+use crate::bundle::onnx::proto::{BOOL, FLOAT, INT64, attribute, dims, floats, input, int, integers, matrix, tensor_type, vector};
 
 /// Widest embedding or dictionary accepted.
 const MAX_WIDTH: usize = 1 << 22;
@@ -138,6 +138,17 @@ impl<'a> Graph<'a> {
         vector(self.constant(name, &["Identity", "Cast"])?.0)
     }
 
+    /// A constant f32 that is the same for every row: one value, or one a column.
+    pub(super) fn broadcast(&self, name: &str) -> Option<Array1<f32>> {
+        if let Some(value) = self.producer(name).filter(|node| node.op_type == "Constant").and_then(|node| attribute(node, "value_float")) {
+            return Some(Array1::from_elem(1, value.f));
+        }
+        let (tensor, _) = self.constant(name, &["Identity", "Cast"])?;
+        let dims = dims(tensor);
+        let leading = dims.split_last().map_or(&[][..], |(_, leading)| leading);
+        leading.iter().all(|dim| *dim == 1).then(|| floats(tensor).map(Array1::from))?
+    }
+
     /// A constant integer, alone or in a tensor of one value.
     pub(super) fn integer(&self, name: &str) -> Option<i64> {
         if let Some(node) = self.producer(name).filter(|node| node.op_type == "Constant") {
@@ -215,6 +226,16 @@ impl<'a> Graph<'a> {
             ) => same,
             ("Cast", Fact::PerRow { width, .. }) => Fact::PerRow { width: *width, element: i32::try_from(int(node, "to", 0)).unwrap_or(0) },
             ("Add" | "Sub" | "Mul" | "Div" | "Pow" | "Max" | "Min" | "PRelu", _) => combine(node, inputs),
+            ("Greater" | "GreaterOrEqual" | "Less" | "LessOrEqual", _) => match combine(node, inputs) {
+                Fact::PerRow { width, .. } => Fact::PerRow { width, element: BOOL },
+                other => other,
+            },
+            // The condition is of another type than what it chooses from.
+            ("Where", _) if inputs.len() == 3 => match (combine(node, inputs), combine(node, &inputs[1..])) {
+                (Fact::PerRow { width, .. }, Fact::PerRow { element, .. }) if element != 0 => Fact::PerRow { width, element },
+                (Fact::PerRow { .. }, _) => opaque(),
+                (other, _) => other,
+            },
             ("MatMul", Fact::PerRow { element, .. }) => match inputs {
                 [_, Fact::Constant(Some(shape))] if shape.len() == 2 => Fact::PerRow { width: shape[1], element: *element },
                 _ => opaque(),

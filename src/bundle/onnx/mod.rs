@@ -15,6 +15,7 @@ mod analysis;
 mod error;
 mod external;
 mod facts;
+mod gate;
 mod guard;
 mod proto;
 mod rewrite;

@@ -10,6 +10,8 @@ pub(super) const FLOAT: i32 = 1;
 const FLOAT16: i32 = 10;
 /// ONNX's number for bfloat16.
 const BFLOAT16: i32 = 16;
+/// ONNX's number for truth values.
+pub(super) const BOOL: i32 = 9;
 /// ONNX's number for i64.
 pub(super) const INT64: i32 = 7;
 

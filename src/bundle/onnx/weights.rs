@@ -1,7 +1,7 @@
 //! Reading an SAE's weights out of its graph, where the graph has the plain form.
 //!
-//! Encoder: `Relu? (Gemm | Add? MatMul) (Sub b | Add -b)? embedding`. Decoder: `Add? MatMul | Gemm` on
-//! the latents. Anything else gives no weights and says why; the graph can still be run, only the
+//! Encoder: `(Relu | gate)* (Gemm | Add? MatMul) (Sub b | Add -b)? embedding`, at most one gate ([`gate`]).
+//! Decoder: `Add? MatMul | Gemm` on the latents. Anything else gives no weights and says why; the graph can still be run, only the
 //! reconstruction error cannot be measured. What was read is later compared with the running graph.
 
 use std::num::NonZeroUsize;
@@ -11,6 +11,7 @@ use onnx_protobuf::NodeProto;
 
 use crate::bundle::onnx::analysis::Selected;
 use crate::bundle::onnx::facts::Graph;
+use crate::bundle::onnx::gate::gate;
 use crate::bundle::onnx::proto::{float, input, int};
 use crate::sae::weights::{SaeSpec, SaeWeights, Selection};
 
@@ -25,6 +26,24 @@ pub(super) struct FoundWeights {
 /// A matrix with one row an output, and the bias where there is one.
 type Affine = (Array2<f32>, Option<Array1<f32>>);
 
+/// An encoder as it stands in a graph.
+struct Encoder {
+    source: String,
+    w: Array2<f32>,
+    b: Option<Array1<f32>>,
+    thresholds: Option<Array1<f32>>,
+}
+
+impl Encoder {
+    /// The weights with the thresholds, if there are any.
+    fn gated(weights: SaeWeights, thresholds: Option<Array1<f32>>) -> Result<SaeWeights, String> {
+        match thresholds {
+            Some(thresholds) => weights.with_thresholds(thresholds).map_err(|error| error.to_string()),
+            None => Ok(weights),
+        }
+    }
+}
+
 /// Reads encoder and, where there is one, decoder. The error says in words what is not plain.
 pub(super) fn find(
     graph: &Graph<'_>,
@@ -33,8 +52,8 @@ pub(super) fn find(
     d_sae: NonZeroUsize,
     selection: Selection,
 ) -> Result<FoundWeights, String> {
-    let (input_name, (w_enc, b_enc)) = affine_backward(graph, &selected.dense)?;
-    let centre = if input_name == graph.input { None } else { Some(centre(graph, &input_name)?) };
+    let Encoder { source, w: w_enc, b: b_enc, thresholds } = affine_backward(graph, &selected.dense)?;
+    let centre = if source == graph.input { None } else { Some(centre(graph, &source)?) };
     let mut notes = Vec::new();
     let decoder = match selected.latents.as_deref().map(|latents| decoder(graph, latents)) {
         Some(Ok(decoder)) => Some(decoder),
@@ -68,25 +87,35 @@ pub(super) fn find(
     let spec = SaeSpec { d_in, d_sae, selection, centring: centre.is_some() };
     let b_enc = b_enc.unwrap_or_else(|| Array1::zeros(d_sae.get()));
     let weights = SaeWeights::new(spec, w_enc, b_enc, w_dec, b_dec).map_err(|error| error.to_string())?;
-    Ok(FoundWeights { weights, notes })
+    Ok(FoundWeights { weights: Encoder::gated(weights, thresholds)?, notes })
 }
 
 /// The encoder that ends in `dense`, alone.
 pub(super) fn encoder(graph: &Graph<'_>, dense: &str, spec: &SaeSpec) -> Result<SaeWeights, String> {
-    let (input_name, (w_enc, b_enc)) = affine_backward(graph, dense)?;
-    let centre = if input_name == graph.input { None } else { Some(centre(graph, &input_name)?) };
+    let Encoder { source, w: w_enc, b: b_enc, thresholds } = affine_backward(graph, dense)?;
+    let centre = if source == graph.input { None } else { Some(centre(graph, &source)?) };
     let spec = SaeSpec { centring: centre.is_some(), ..*spec };
     let b_enc = b_enc.unwrap_or_else(|| Array1::zeros(spec.d_sae.get()));
     let b_dec = centre.unwrap_or_else(|| Array1::zeros(spec.d_in.get()));
-    SaeWeights::new(spec, w_enc, b_enc, None, b_dec).map_err(|error| error.to_string())
+    Encoder::gated(SaeWeights::new(spec, w_enc, b_enc, None, b_dec).map_err(|error| error.to_string())?, thresholds)
 }
 
-/// Input, matrix `[out, in]` and bias of the affine map that ends in `name`, through `Relu` and `Identity`.
-fn affine_backward(graph: &Graph<'_>, name: &str) -> Result<(String, Affine), String> {
-    let mut node = graph.producer(name).ok_or("the latents are the input itself")?;
-    while matches!(node.op_type.as_str(), "Relu" | "Identity") {
-        node = input(node, 0).and_then(|name| graph.producer(name)).ok_or("the latents are the input itself")?;
-    }
+/// Source, matrix `[out, in]` and bias of the affine map that ends in `name`, through `Relu`, `Identity` and a gate.
+fn affine_backward<'a>(graph: &Graph<'a>, name: &'a str) -> Result<Encoder, String> {
+    let (mut name, mut passed) = (name, None);
+    let node = loop {
+        let node = graph.producer(name).ok_or("the latents are the input itself")?;
+        name = match (gate(graph, name), &passed) {
+            (Some(_), Some(_)) => return Err("two thresholds one after the other".into()),
+            (Some(gate), None) => {
+                let source = gate.source;
+                passed = Some(gate);
+                source
+            }
+            (None, _) if matches!(node.op_type.as_str(), "Relu" | "Identity") => input(node, 0).ok_or("a node without input")?,
+            (None, _) => break node,
+        };
+    };
     let (node, added) = match node.op_type.as_str() {
         "Add" => {
             let (other, bias) = row_and_vector(graph, node).ok_or("an Add whose second operand is not a constant")?;
@@ -98,7 +127,10 @@ fn affine_backward(graph: &Graph<'_>, name: &str) -> Result<(String, Affine), St
     let source = input(node, 0).ok_or("a product without input")?.to_owned();
     match (added, bias) {
         (Some(_), Some(_)) => Err("two biases after one product".into()),
-        (added, bias) => Ok((source, (matrix, added.or(bias)))),
+        (added, bias) => {
+            let thresholds = passed.map(|gate| gate.of(matrix.nrows()).ok_or("thresholds of another number than latents")).transpose()?;
+            Ok(Encoder { source, w: matrix, b: added.or(bias), thresholds })
+        }
     }
 }
 

@@ -53,7 +53,7 @@ fn threshold_graph(sae: &SaeWeights, threshold: f32) -> Result<Vec<u8>, String> 
     let spec = sae.spec();
     let w_dec = sae.w_dec().ok_or("expected a decoder")?;
     let (d_in, d_sae) = (size(spec.d_in.get()), size(spec.d_sae.get()));
-    let (mut nodes, mut tensors) = encoder(sae);
+    let (mut nodes, mut tensors) = ungated(sae, "dense");
     nodes.extend([
         node("Greater", &["dense", "threshold"], &["above"]),
         node("Where", &["above", "dense", "zero"], &["latents"]),
@@ -65,7 +65,10 @@ fn threshold_graph(sae: &SaeWeights, threshold: f32) -> Result<Vec<u8>, String> 
     }
     tensors.extend([
         floats("W_dec", &[d_sae, d_in], w_dec.iter()),
-        floats("threshold", &[1], std::iter::once(&threshold)),
+        match sae.thresholds() {
+            Some(own) => floats("threshold", &[d_sae], own.mapv(|own| own.max(threshold)).iter()),
+            None => floats("threshold", &[1], std::iter::once(&threshold)),
+        },
         floats("zero", &[1], std::iter::once(&0.0)),
     ]);
     let outputs = vec![value("latents", FLOAT, d_sae), value("reconstruction", FLOAT, d_in)];
@@ -83,8 +86,19 @@ pub fn dense_graph(sae: &SaeWeights) -> Result<Vec<u8>, String> {
     bytes(nodes, tensors, vec![value("embedding", FLOAT, d_in)], vec![value("dense", FLOAT, d_sae)])
 }
 
-/// `dense = ReLU((embedding - b_dec) W_enc + b_enc)`.
+/// `dense = ReLU((embedding - b_dec) W_enc + b_enc)`, where it is above the latent's own threshold.
 fn encoder(sae: &SaeWeights) -> (Vec<NodeProto>, Vec<TensorProto>) {
+    let Some(thresholds) = sae.thresholds() else { return ungated(sae, "dense") };
+    let (mut nodes, mut tensors) = ungated(sae, "positive");
+    tensors
+        .extend([floats("thresholds", &[size(sae.spec().d_sae.get())], thresholds.iter()), floats("silence", &[1], std::iter::once(&0.0))]);
+    nodes
+        .extend([node("Greater", &["positive", "thresholds"], &["passes"]), node("Where", &["passes", "positive", "silence"], &["dense"])]);
+    (nodes, tensors)
+}
+
+/// The ReLU, as tensor `name`.
+fn ungated(sae: &SaeWeights, name: &str) -> (Vec<NodeProto>, Vec<TensorProto>) {
     let spec = sae.spec();
     let (d_in, d_sae) = (size(spec.d_in.get()), size(spec.d_sae.get()));
     let w_enc = sae.w_enc().t();
@@ -100,7 +114,7 @@ fn encoder(sae: &SaeWeights) -> (Vec<NodeProto>, Vec<TensorProto>) {
     nodes.extend([
         node("MatMul", &[input, "W_enc"], &["product"]),
         node("Add", &["product", "b_enc"], &["pre"]),
-        node("Relu", &["pre"], &["dense"]),
+        node("Relu", &["pre"], &[name]),
     ]);
     (nodes, tensors)
 }

@@ -37,10 +37,11 @@ pub fn saelens(sae: &SaeWeights) -> anyhow::Result<BTreeMap<&'static str, Vec<u8
             config["k"] = k.get().into();
             config["rescale_acts_by_decoder_norm"] = false.into();
         }
-        Selection::Threshold(threshold) if threshold <= 0.0 => config["architecture"] = "standard".into(),
+        Selection::Threshold(threshold) if threshold <= 0.0 && sae.thresholds().is_none() => config["architecture"] = "standard".into(),
         Selection::Threshold(threshold) => {
             config["architecture"] = "jumprelu".into();
-            tensors.push(Named::vector("threshold", &Array1::from_elem(spec.d_sae.get(), threshold)));
+            let own = sae.thresholds().cloned().unwrap_or_else(|| Array1::from_elem(spec.d_sae.get(), threshold));
+            tensors.push(Named::vector("threshold", &own.mapv(|own| own.max(threshold))));
         }
     }
     Ok(BTreeMap::from([("sae_weights.safetensors", bytes(&tensors)?), ("cfg.json", serde_json::to_vec_pretty(&config)?)]))
