@@ -90,20 +90,21 @@ impl Selector {
 pub(crate) struct Among(Scratch);
 
 impl Among {
-    /// Keeps the `k` largest of the values above `floor`; latents ascend. Returns the least of them, which the next
-    /// one would have to reach: `floor` where there are fewer than `k`.
-    pub(crate) fn select(&mut self, latents: &[u32], values: &[f32], k: usize, floor: f32) -> f32 {
+    /// Keeps the `k` largest of the values above `floor`; latents ascend.
+    #[inline(always)]
+    pub(crate) fn select(&mut self, latents: &[u32], values: &[f32], k: usize, floor: f32) {
         let scratch = &mut self.0;
         scratch.make_room(values.len() + 1);
+        let mut n = 0;
         for (latent, value) in latents.iter().zip(values) {
-            scratch.latents[scratch.n] = LatentId(*latent);
-            scratch.values[scratch.n] = *value;
-            scratch.n += usize::from(*value > floor);
+            scratch.latents[n] = LatentId(*latent);
+            scratch.values[n] = *value;
+            n += usize::from(*value > floor);
         }
+        scratch.n = n;
         if scratch.n > k {
             scratch.keep_largest(k);
         }
-        if scratch.n < k { floor } else { scratch.values[..scratch.n].iter().fold(f32::INFINITY, |least, value| least.min(*value)) }
     }
 
     /// Appends what was selected as a row.

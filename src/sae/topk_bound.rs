@@ -35,6 +35,7 @@ pub(super) fn bisect(maxima: &[f32], k: usize, n_reaching: impl Fn(&[f32], f32) 
 }
 
 /// How many values reach `bound`.
+#[inline(always)]
 pub(super) fn n_reaching(values: &[f32], bound: f32) -> usize {
     let (chunks, rest) = values.as_chunks::<8>();
     let mut lanes = [0u32; 8];

@@ -42,26 +42,33 @@ impl Scratch {
     }
 
     /// Keeps the `k` largest candidates; of equal ones the first. There are more than `k`.
+    #[inline(always)]
     pub(super) fn keep_largest(&mut self, k: usize) {
         let (kth, mut n_ties_left) = self.kth_largest(k);
         let mut n_kept = 0;
-        for at in 0..self.n {
-            let value = self.values[at];
+        let (latents, values) = (&mut self.latents[..self.n], &mut self.values[..self.n]);
+        for at in 0..latents.len() {
+            let value = values[at];
             let is_tie = value == kth;
             let kept = value > kth || (is_tie && n_ties_left > 0);
             n_ties_left -= usize::from(is_tie && kept);
             // Written always and counted when kept: which of few candidates falls out is a coin toss to the CPU.
-            self.latents[n_kept] = self.latents[at];
-            self.values[n_kept] = value;
+            latents[n_kept] = latents[at];
+            values[n_kept] = value;
             n_kept += usize::from(kept);
         }
         self.n = n_kept;
     }
 
     /// A value such that those above it, and the returned number of those equal to it, are the `k` largest.
+    #[inline(always)]
     fn kth_largest(&mut self, k: usize) -> (f32, usize) {
         let values = &self.values[..self.n];
-        let (mut low, mut high) = values.iter().fold((f32::INFINITY, 0.0f32), |(low, high), v| (low.min(*v), high.max(*v)));
+        let (mut low, mut high) = (f32::INFINITY, 0.0f32);
+        for value in values {
+            low = if *value < low { *value } else { low };
+            high = if *value > high { *value } else { high };
+        }
         for _ in 0..FINAL_BISECTIONS {
             let middle = low + (high - low) * 0.5;
             match n_reaching(values, middle) {

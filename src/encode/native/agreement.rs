@@ -76,7 +76,7 @@ impl Sides<'_> {
                     Ok(at) => (value - f64::from(theirs.1[at])).abs(),
                     Err(_) => {
                         near_tie = true;
-                        value - self.edge(theirs)
+                        value - self.edge(*latent, theirs)
                     }
                 };
                 if difference > tolerance {
@@ -89,8 +89,8 @@ impl Sides<'_> {
     }
 
     /// What a value had to reach to be selected.
-    fn edge(&self, (_, values): Row<'_>) -> f64 {
-        let floor = f64::from(self.model.floor());
+    fn edge(&self, latent: LatentId, (_, values): Row<'_>) -> f64 {
+        let floor = f64::from(self.model.floor_of(latent.index()));
         match self.model.spec().selection {
             Selection::TopK(k) if values.len() >= k.get() => values.iter().fold(f64::INFINITY, |least, value| least.min(f64::from(*value))),
             _ => floor,

@@ -31,7 +31,7 @@ pub(super) fn panel(_: Avx2, model: &NativeModel, panel: Range<usize>, rows: &[f
 }
 
 /// Values of some latents of one row.
-pub(super) fn some(_: Avx2, model: &NativeModel, latents: &[u32], x: &[f32], values: &mut Vec<f32>) {
+pub(super) fn some(_: Avx2, model: &NativeModel, latents: &[u32], x: &[f32], values: &mut [f32]) {
     // SAFETY: a value of `Avx2` exists only where the features were detected.
     unsafe { some_avx2(model, latents, x, values) }
 }
@@ -86,31 +86,51 @@ fn tile<const R: usize>(model: &NativeModel, latent: usize, rows: &[f32], dense:
 }
 
 #[target_feature(enable = "avx2,fma")]
-fn some_avx2(model: &NativeModel, latents: &[u32], x: &[f32], values: &mut Vec<f32>) {
+fn some_avx2(model: &NativeModel, latents: &[u32], x: &[f32], values: &mut [f32]) {
     let x = x.as_chunks::<LANES>().0;
-    for group in latents.chunks(GROUP) {
-        // A group that is not full computes its first latent several times.
-        let mut w: [&[[f32; LANES]]; GROUP] = [model.row(group[0] as usize).as_chunks().0; GROUP];
-        for (w, latent) in w.iter_mut().zip(group) {
-            *w = &model.row(*latent as usize).as_chunks().0[..x.len()];
-        }
-        let mut sums = [_mm256_setzero_ps(); GROUP];
-        for (chunk, x) in x.iter().enumerate() {
-            let x = load(x);
-            for at in 0..GROUP {
-                sums[at] = _mm256_fmadd_ps(load(&w[at][chunk]), x, sums[at]);
-            }
-        }
-        let [a, b, c, d, e, f, g, h] = sums;
-        let mut out = [0f32; GROUP];
-        let (low, high) = out.as_chunks_mut::<LATENTS>().0.split_at_mut(1);
-        store(&mut low[0], tree([a, b, c, d]));
-        store(&mut high[0], tree([e, f, g, h]));
-        for (value, latent) in out.iter_mut().zip(group) {
-            *value += model.bias()[*latent as usize];
-        }
-        values.extend_from_slice(&out[..group.len()]);
+    let (groups, rest) = latents.as_chunks::<GROUP>();
+    let mut places = values.as_chunks_mut::<LATENTS>().0.iter_mut();
+    for group in groups {
+        let (Some(low), Some(high)) = (places.next(), places.next()) else { return };
+        let [a, b, c, d, e, f, g, h] = sums_of(model, *group, x);
+        let latents = group.as_chunks().0;
+        store(low, with_bias(model, &latents[0], [a, b, c, d]));
+        store(high, with_bias(model, &latents[1], [e, f, g, h]));
     }
+    for (group, place) in rest.chunks(LATENTS).zip(places) {
+        // A group that is not full computes its first latent several times.
+        let mut latents = [group[0]; LATENTS];
+        latents[..group.len()].copy_from_slice(group);
+        store(place, with_bias(model, &latents, sums_of(model, latents, x)));
+    }
+}
+
+/// The eight sums of `N` latents.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+fn sums_of<const N: usize>(model: &NativeModel, latents: [u32; N], x: &[[f32; LANES]]) -> [__m256; N] {
+    let mut w: [&[[f32; LANES]]; N] = [&[]; N];
+    for (w, latent) in w.iter_mut().zip(latents) {
+        *w = &model.row(latent as usize).as_chunks().0[..x.len()];
+    }
+    let mut sums = [_mm256_setzero_ps(); N];
+    for (chunk, x) in x.iter().enumerate() {
+        let x = load(x);
+        for at in 0..N {
+            sums[at] = _mm256_fmadd_ps(load(&w[at][chunk]), x, sums[at]);
+        }
+    }
+    sums
+}
+
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+fn with_bias(model: &NativeModel, latents: &[u32; LATENTS], sums: [__m256; LATENTS]) -> __m128 {
+    let mut bias = [0f32; LATENTS];
+    for (bias, latent) in bias.iter_mut().zip(latents) {
+        *bias = model.bias()[*latent as usize];
+    }
+    _mm_add_ps(tree(sums), load4(&bias))
 }
 
 /// The eight sums of four latents added up as the definition says.

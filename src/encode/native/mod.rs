@@ -11,24 +11,30 @@ use crate::encode::{EncodeError, Encoder};
 use crate::sae::activation::SparseActivations;
 use crate::sae::embedding::EmbeddingBatch;
 use crate::sae::topk::Selector;
-use crate::sae::wide::Wide;
 
 mod agreement;
 mod cpu;
 mod dot;
 #[cfg(target_arch = "x86_64")]
 mod dot_avx2;
+#[cfg(target_arch = "x86_64")]
+mod dot_avx512;
 mod model;
 mod product;
 mod screen;
 #[cfg(target_arch = "x86_64")]
 mod screen_avx2;
+#[cfg(target_arch = "x86_64")]
+mod screen_avx512;
 mod screen_kernel;
 mod screen_row;
 mod screen_select;
+mod screen_steps;
+#[cfg(target_arch = "x86_64")]
+mod select_avx512;
 mod stress;
 
-use screen::{ROWS, Screen};
+use screen::{Form, Screen};
 use screen_row::Tile;
 use screen_select::{Chooser, Statistics};
 
@@ -49,7 +55,6 @@ pub struct NativeEncoder {
     model: Arc<NativeModel>,
     screen: Option<Screen>,
     kernel: Kernel,
-    wide: Wide,
     selector: Selector,
     chooser: Chooser,
     tile: Tile,
@@ -62,7 +67,11 @@ impl NativeEncoder {
     /// An encoder with the given instructions, with a screen where the shape allows one.
     #[must_use]
     pub fn new(model: Arc<NativeModel>, kernel: Kernel) -> Self {
-        let screen = Chooser::can_choose(&model).then(|| Screen::new(&model)).flatten();
+        Self::screened(model, kernel, Form::of(kernel))
+    }
+
+    fn screened(model: Arc<NativeModel>, kernel: Kernel, form: Form) -> Self {
+        let screen = Chooser::can_choose(&model).then(|| Screen::new(&model, form)).flatten();
         Self { screen, ..Self::in_full(model, kernel) }
     }
 
@@ -74,7 +83,6 @@ impl NativeEncoder {
             model,
             screen: None,
             kernel,
-            wide: if kernel == Kernel::Portable { Wide::portable() } else { Wide::detect() },
             selector: Selector::new(selection),
             chooser: Chooser::default(),
             tile: Tile::default(),
@@ -92,33 +100,33 @@ impl NativeEncoder {
 
     fn encode_in_full(&mut self, batch: &EmbeddingBatch, activations: &mut SparseActivations) {
         for block in batch.values().chunks(BLOCK * batch.d_in()) {
-            self.rows.clear();
-            block.chunks_exact(batch.d_in()).for_each(|row| self.model.centre(row, &mut self.rows));
+            self.rows.resize(block.len() / batch.d_in() * self.model.padded_in(), 0.0);
+            self.model.centre(block, &mut self.rows);
             self.dense.resize(self.rows.len() / self.model.padded_in() * self.model.padded_sae(), 0.0);
             product::dense(self.kernel, &self.model, &self.rows, &mut self.dense);
-            for row in self.dense.chunks_exact(self.model.padded_sae()) {
+            for row in self.dense.chunks_exact_mut(self.model.padded_sae()) {
+                self.model.gate(0..row.len(), row);
                 self.selector.select(row, activations);
             }
         }
     }
 
     fn encode_screened(&mut self, screen: &Screen, batch: &EmbeddingBatch, activations: &mut SparseActivations) {
-        let Self { model, kernel, wide, selector, chooser, tile, rows, mid, dense, .. } = self;
-        let d_sae = model.padded_sae();
-        mid.resize(ROWS * d_sae, 0);
-        for block in batch.values().chunks(ROWS * batch.d_in()) {
-            rows.clear();
-            wide.run(|| {
-                block.chunks_exact(batch.d_in()).for_each(|row| model.centre(row, rows));
-                rows.chunks_exact(model.padded_in()).enumerate().for_each(|(at, y)| tile.set(screen, at, y));
-            });
+        let Self { model, kernel, selector, chooser, tile, rows, mid, dense, .. } = self;
+        let (d_in, d_sae, parts) = (model.padded_in(), model.padded_sae(), (*kernel, &**model, screen));
+        let tile_rows = screen.form.rows();
+        mid.resize(tile_rows * d_sae, 0);
+        for block in batch.values().chunks(tile_rows * batch.d_in()) {
+            let n_rows = block.len() / batch.d_in();
+            rows.resize(n_rows * d_in, 0.0);
+            screen_kernel::round(parts, block, rows, tile);
             screen_kernel::estimates(*kernel, screen, tile, mid);
-            for ((y, row), mid) in rows.chunks_exact(model.padded_in()).zip(&tile.rows).zip(mid.chunks_exact(d_sae)) {
-                chooser.statistics.n_rows += 1;
-                if !chooser.choose((*kernel, model, screen), row, mid, y, activations) {
-                    chooser.statistics.n_in_full += 1;
+            chooser.look(parts, &tile.rows[..n_rows], &mid[..n_rows * d_sae], rows);
+            for (at, y) in rows.chunks_exact(d_in).enumerate() {
+                if !chooser.append(parts, (at, y), activations) {
                     dense.resize(d_sae, 0.0);
                     product::dense(*kernel, model, y, dense);
+                    model.gate(0..d_sae, dense);
                     selector.select(dense, activations);
                 }
             }

@@ -1,8 +1,9 @@
 //! The weights as the native engine reads them, made once and shared by all workers.
 
-use crate::encode::native::dot::LANES;
 use crate::sae::weights::{SaeSpec, SaeWeights, Selection};
 
+/// Dimensions a kernel takes at once, a multiple of the lanes of `native::dot`: rows are padded to a multiple of it.
+const INPUT_STEP: usize = 16;
 /// Latents a kernel takes at once: the dictionary is padded to a multiple of it.
 pub(super) const LATENT_STEP: usize = 32;
 
@@ -20,6 +21,8 @@ pub struct NativeModel {
     centre: Vec<f32>,
     /// `||w_j||` in f64, `[d_sae]`.
     norms: Vec<f64>,
+    /// What each latent must exceed, `[padded_sae]`, where they have thresholds of their own.
+    floors: Option<Vec<f32>>,
 }
 
 impl NativeModel {
@@ -27,7 +30,7 @@ impl NativeModel {
     #[must_use]
     pub fn new(weights: &SaeWeights) -> Self {
         let spec = *weights.spec();
-        let (padded_in, padded_sae) = (spec.d_in.get().next_multiple_of(LANES), spec.d_sae.get().next_multiple_of(LATENT_STEP));
+        let (padded_in, padded_sae) = (spec.d_in.get().next_multiple_of(INPUT_STEP), spec.d_sae.get().next_multiple_of(LATENT_STEP));
         let mut w = vec![0.0; padded_in * padded_sae];
         for (row, padded) in weights.w_enc().outer_iter().zip(w.chunks_exact_mut(padded_in)) {
             row.iter().zip(padded).for_each(|(value, padded)| *padded = *value);
@@ -37,7 +40,13 @@ impl NativeModel {
         let centre = if spec.centring { weights.b_dec().to_vec() } else { vec![0.0; spec.d_in.get()] };
         let norm = |row: &[f32]| row.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
         let norms = w.chunks_exact(padded_in).take(spec.d_sae.get()).map(norm).collect();
-        Self { spec, padded_in, padded_sae, w, b, centre, norms }
+        let mut model = Self { spec, padded_in, padded_sae, w, b, centre, norms, floors: None };
+        model.floors = weights.thresholds().map(|own| {
+            let mut floors: Vec<f32> = own.iter().map(|own| own.max(model.floor())).collect();
+            floors.resize(padded_sae, model.floor());
+            floors
+        });
+        model
     }
 
     /// Shape and selection.
@@ -71,11 +80,17 @@ impl NativeModel {
         &self.norms
     }
 
-    /// Appends `x - c`, padded, to `rows`.
+    /// `x - c`, padded, of rows `[n, d_in]` to `ys [n, padded_in]`.
     #[inline(always)]
-    pub(super) fn centre(&self, x: &[f32], rows: &mut Vec<f32>) {
-        rows.extend(x.iter().zip(&self.centre).map(|(x, c)| x - c));
-        rows.resize(rows.len() + self.padded_in - x.len(), 0.0);
+    pub(super) fn centre(&self, xs: &[f32], ys: &mut [f32]) {
+        let d_in = self.spec.d_in.get();
+        for (x, y) in xs.chunks_exact(d_in).zip(ys.chunks_exact_mut(self.padded_in)) {
+            let (y, padding) = y.split_at_mut(d_in);
+            for ((y, x), c) in y.iter_mut().zip(x).zip(&self.centre) {
+                *y = x - c;
+            }
+            padding.fill(0.0);
+        }
     }
 
     /// What is subtracted from a row.
@@ -88,7 +103,26 @@ impl NativeModel {
         x.iter().zip(&self.centre).map(|(x, c)| (f64::from(*x) - f64::from(*c)).powi(2)).sum::<f64>().sqrt()
     }
 
-    /// The smallest value that is never active: the threshold, or 0.
+    /// The largest value of a latent that is never active, whatever the others are.
+    pub(super) fn floor_of(&self, latent: usize) -> f32 {
+        self.floors.as_ref().map_or_else(|| self.floor(), |floors| floors[latent])
+    }
+
+    /// Whether latents have thresholds of their own.
+    pub(super) fn is_gated(&self) -> bool {
+        self.floors.is_some()
+    }
+
+    /// Makes values silent that do not exceed their latent's own threshold: `latents` says whose they are.
+    pub(super) fn gate(&self, latents: impl Iterator<Item = usize>, values: &mut [f32]) {
+        if let Some(floors) = &self.floors {
+            for (latent, value) in latents.zip(values) {
+                *value = if *value > floors[latent] { *value } else { 0.0 };
+            }
+        }
+    }
+
+    /// The largest value that no latent is active with: the threshold of all, or 0.
     pub(super) fn floor(&self) -> f32 {
         match self.spec.selection {
             Selection::TopK(_) => 0.0,

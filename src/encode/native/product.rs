@@ -2,12 +2,15 @@
 
 use crate::encode::native::cpu::Kernel;
 use crate::encode::native::dot::dot;
-#[cfg(target_arch = "x86_64")]
-use crate::encode::native::dot_avx2;
 use crate::encode::native::model::NativeModel;
+#[cfg(target_arch = "x86_64")]
+use crate::encode::native::{dot_avx2, dot_avx512};
 
 /// Latents whose weights stay in the first cache while a block of rows passes by.
 const PANEL: usize = 32;
+
+/// Room behind the values of [`some`] latents.
+pub(super) const ROOM: usize = 8;
 
 /// Values of all latents: `rows [n, padded_in]` to `dense [n, padded_sae]`, without the ReLU.
 pub(super) fn dense(kernel: Kernel, model: &NativeModel, rows: &[f32], dense: &mut [f32]) {
@@ -25,17 +28,24 @@ pub(super) fn dense(kernel: Kernel, model: &NativeModel, rows: &[f32], dense: &m
             }
             #[cfg(target_arch = "x86_64")]
             Kernel::Avx2(proof) => dot_avx2::panel(proof, model, panel, rows, dense),
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx512(proof) => dot_avx512::panel(proof, model, panel, rows, dense),
         }
     }
 }
 
-/// Values of the given latents of one row, appended to `values`.
-pub(super) fn some(kernel: Kernel, model: &NativeModel, latents: &[u32], x: &[f32], values: &mut Vec<f32>) {
+/// Values of the given latents of one row, to the first of `values`, which has room for [`ROOM`] more; those beyond
+/// hold anything afterwards.
+pub(super) fn some(kernel: Kernel, model: &NativeModel, latents: &[u32], x: &[f32], values: &mut [f32]) {
     match kernel {
         Kernel::Portable => {
-            values.extend(latents.iter().map(|latent| dot(model.row(*latent as usize), x) + model.bias()[*latent as usize]));
+            for (latent, value) in latents.iter().zip(values) {
+                *value = dot(model.row(*latent as usize), x) + model.bias()[*latent as usize];
+            }
         }
         #[cfg(target_arch = "x86_64")]
         Kernel::Avx2(proof) => dot_avx2::some(proof, model, latents, x, values),
+        #[cfg(target_arch = "x86_64")]
+        Kernel::Avx512(proof) => dot_avx2::some(proof.avx2(), model, latents, x, values),
     }
 }

@@ -11,36 +11,39 @@ use std::arch::x86_64::{
 };
 
 use crate::encode::native::cpu::Avx2;
-use crate::encode::native::screen::{BLOCK_PAIRS, PANEL, ROWS, Screen};
+use crate::encode::native::model::NativeModel;
+use crate::encode::native::screen::{BLOCK_PAIRS, PAIR_ROWS as ROWS, PANEL, Screen};
 use crate::encode::native::screen_row::Tile;
+use crate::encode::native::screen_steps::{self as steps, WORD, high_product, take_bits};
 
 /// Numbers of a register.
 const WIDTH: usize = 16;
-/// Latents whose comparisons are the bits of a word.
-const WORD: usize = 64;
-/// Latents of a word that are written before anybody looks how many there are: see `sae::topk_avx2`.
-const EAGER: usize = 4;
+
+/// Centres and rounds a tile's rows.
+pub(super) fn round(_: Avx2, (model, screen): (&NativeModel, &Screen), xs: &[f32], ys: &mut [f32], tile: &mut Tile) {
+    // SAFETY: a value of `Avx2` exists only where the features were detected.
+    unsafe { round_avx2(model, screen, xs, ys, tile) }
+}
 
 /// `mid_j` of all latents for the rows of a tile.
 pub(super) fn estimates(_: Avx2, screen: &Screen, tile: &Tile, mid: &mut [i16]) {
-    // SAFETY: a value of `Avx2` exists only where the features were detected.
+    // SAFETY: as above.
     unsafe { estimates_avx2(screen, tile, mid) }
 }
 
-/// `maxima[l]` = the largest of 0 and the values at `l`, `l + n`, ... of `n` lanes, a multiple of 64.
+/// `maxima[l]` = the largest of 0 and the values at `l`, `l + n`, ... of `n` lanes, a multiple of 32.
 pub(super) fn lane_maxima(_: Avx2, mid: &[i16], maxima: &mut [i16]) {
     // SAFETY: as above.
     unsafe { lane_maxima_avx2(mid, maxima) }
 }
 
-/// How many values reach `bound`; a multiple of 64 of them.
-pub(super) fn n_reaching(_: Avx2, values: &[i16], bound: i16) -> usize {
+/// For each row of `n_lanes` maxima, a multiple of 64, a number that at least `k` of them reach.
+pub(super) fn bisect(_: Avx2, maxima: &[i16], n_lanes: usize, k: usize, bounds: &mut [i16]) {
     // SAFETY: as above.
-    unsafe { n_reaching_avx2(values, bound) }
+    unsafe { bisect_avx2(maxima, n_lanes, k, bounds) }
 }
 
-/// Positions of the latents whose estimate and margin reach `bound`, ascending, into `latents`, which has room for
-/// [`EAGER`] more than all; returns how many there are.
+/// Positions of the latents whose estimate and margin reach `bound`, ascending, into `latents`; returns how many.
 pub(super) fn collect(_: Avx2, screen: &Screen, mid: &[i16], margin: i16, bound: i16, latents: &mut [u32]) -> usize {
     // SAFETY: as above.
     unsafe {
@@ -52,9 +55,15 @@ pub(super) fn collect(_: Avx2, screen: &Screen, mid: &[i16], margin: i16, bound:
     }
 }
 
+// The code is in the callee, which is inlined and so compiled for the features named here.
+#[target_feature(enable = "avx2")]
+fn round_avx2(model: &NativeModel, screen: &Screen, xs: &[f32], ys: &mut [f32], tile: &mut Tile) {
+    tile.set_all(model, screen, xs, ys);
+}
+
 #[target_feature(enable = "avx2")]
 fn estimates_avx2(screen: &Screen, tile: &Tile, mid: &mut [i16]) {
-    let (n_pairs, d_sae) = (screen.n_pairs, screen.d_sae);
+    let (n_pairs, d_sae) = (screen.n_groups, screen.d_sae);
     let panels = screen.weights.chunks_exact(n_pairs * PANEL * 2);
     for (panel, weights) in panels.enumerate() {
         let first = panel * PANEL;
@@ -96,10 +105,10 @@ fn estimates_avx2(screen: &Screen, tile: &Tile, mid: &mut [i16]) {
 #[target_feature(enable = "avx2")]
 fn lane_maxima_avx2(mid: &[i16], maxima: &mut [i16]) {
     let n_lanes = maxima.len();
-    for (block, maxima) in maxima.as_chunks_mut::<WORD>().0.iter_mut().enumerate() {
-        let mut registers = [_mm256_setzero_si256(); WORD / WIDTH];
+    for (block, maxima) in maxima.as_chunks_mut::<PANEL>().0.iter_mut().enumerate() {
+        let mut registers = [_mm256_setzero_si256(); 2];
         for stride in mid.chunks(n_lanes) {
-            let Some(values) = stride.get(block * WORD..(block + 1) * WORD) else { continue };
+            let Some(values) = stride.get(block * PANEL..(block + 1) * PANEL) else { continue };
             for (register, values) in registers.iter_mut().zip(values.as_chunks::<WIDTH>().0) {
                 *register = _mm256_max_epi16(*register, load(values));
             }
@@ -111,13 +120,17 @@ fn lane_maxima_avx2(mid: &[i16], maxima: &mut [i16]) {
 }
 
 #[target_feature(enable = "avx2,popcnt")]
-fn n_reaching_avx2(values: &[i16], bound: i16) -> usize {
-    let below = below(bound);
-    let mut n = 0;
-    for word in values.as_chunks::<WORD>().0 {
-        n += reaching(load_word(word), below).count_ones();
+fn bisect_avx2(maxima: &[i16], n_lanes: usize, k: usize, bounds: &mut [i16]) {
+    for (maxima, bound) in maxima.chunks_exact(n_lanes).zip(bounds) {
+        [*bound] = steps::bisect([maxima], k, |values, bound| {
+            let below = below(bound);
+            let mut n = 0;
+            for word in values.as_chunks::<WORD>().0 {
+                n += reaching(load_word(word), below).count_ones();
+            }
+            n as usize
+        });
     }
-    n as usize
 }
 
 #[target_feature(enable = "avx2,bmi1,popcnt")]
@@ -135,31 +148,15 @@ fn collect_avx2<const MARGINS: bool>(screen: &Screen, mid: &[i16], margin: i16, 
                 *up = _mm256_add_epi16(*up, _mm256_mulhrs_epi16(margins, scale));
             }
         }
-        let mut bits = reaching(up, below);
-        let end = n + bits.count_ones() as usize;
-        let Some(eager) = latents.get_mut(n..n + EAGER) else { return n };
-        for latent in eager {
-            // Past the last bit this writes 64, which the next word overwrites.
-            *latent = start + bits.trailing_zeros();
-            bits &= bits.wrapping_sub(1);
-        }
-        for latent in latents.get_mut(n + EAGER..end).into_iter().flatten() {
-            *latent = start + bits.trailing_zeros();
-            bits &= bits.wrapping_sub(1);
-        }
+        let Some(end) = take_bits(reaching(up, below), start, latents, n) else { return latents.len() };
         n = end;
     }
     // Half a word is left where the dictionary is an odd number of panels.
-    let (rest, mut latent) = (mid[n_words..].iter().zip(&screen.scales[n_words..]), n_words as u32);
-    for (mid, scale) in rest {
-        let product = (i32::from(margin) * i32::from(*scale) + (1 << 14)) >> 15;
-        if i32::from(*mid) + product >= i32::from(bound) {
-            latents[n] = latent;
-            n += 1;
-        }
-        latent += 1;
+    let mut bits = 0;
+    for (at, (mid, scale)) in mid[n_words..].iter().zip(&screen.scales[n_words..]).enumerate() {
+        bits |= u64::from(i32::from(*mid) + i32::from(high_product(margin, *scale)) >= i32::from(bound)) << at;
     }
-    n
+    take_bits(bits, n_words as u32, latents, n).unwrap_or(latents.len())
 }
 
 /// What the values that reach `bound` are greater than, which is what the instruction compares with.

@@ -1,9 +1,12 @@
 //! Rows rounded for the screen: the step, the whole numbers, and the margin `E` of the bound.
 
-use crate::encode::native::screen::{BLOCK_PAIRS, OFFSET, ROWS, Screen};
+use crate::encode::native::model::NativeModel;
+use crate::encode::native::screen::{BLOCK_PAIRS, Form, MOST_ROWS, OFFSET, PAIR_ROWS, QUAD_ROWS, Screen};
 
-/// Largest rounded value of a row.
+/// Largest rounded value of a row in pairs.
 const MOST: f32 = 63.0;
+/// Largest rounded value of a row in quads.
+const MOST_IN_QUADS: f32 = 127.0;
 /// Largest norm of a row's rounded values in a block times that of the weights.
 const MOST_IN_BLOCK: f64 = 32_767.0;
 /// Largest bound in units, so that 16 bits hold it.
@@ -18,18 +21,26 @@ const ROUNDER: f32 = 12_582_912.0;
 const UP: f64 = 1.000_1;
 /// Sums kept apart, so that the compiler can use vector registers.
 const LANES: usize = 8;
+/// The same for quads; rows are padded to a multiple of it.
+const WIDE_LANES: usize = 16;
+/// Dimensions whose sums of squares are taken in f32 before they go on in f64.
+const EXACT: usize = 512;
+/// Most bits a row's sums are shifted right by: beyond, biases leave nothing of its products.
+const MOST_SHIFT: u32 = 20;
 
-/// Five rows ready for the screen.
-#[derive(Clone, Debug, Default)]
+/// Rows ready for the screen, in its form.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Tile {
-    /// Two rounded values a word, offset: `[n_pairs, ROWS]`
+    /// Pairs: two rounded values a word, offset: `[n_groups, PAIR_ROWS]`
     pub(super) pairs: Vec<u16>,
+    /// Quads: four rounded values a word: `[n_groups, QUAD_ROWS]`
+    pub(super) quads: Vec<i32>,
     /// What belongs to each row.
-    pub(super) rows: [TileRow; ROWS],
+    pub(super) rows: [TileRow; MOST_ROWS],
 }
 
 /// A row's part of the bound.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct TileRow {
     /// `E`
     pub(super) margin: i16,
@@ -37,40 +48,60 @@ pub(super) struct TileRow {
     pub(super) bias_factor: i16,
     /// `u`; 0 where the row cannot be screened.
     pub(super) unit: f64,
+    /// Quads: what the sums start from, `-128 sum(p)` and half of what is shifted out.
+    pub(super) start: i32,
+    /// Quads: bits the sums are shifted right by, `h`.
+    pub(super) shift: u32,
+}
+
+/// What a first look at a row says.
+struct Size {
+    most: f32,
+    /// `||y||^2`, no less.
+    square: f64,
+    /// The largest of the blocks'.
+    block_square: f64,
 }
 
 impl Tile {
+    /// Centres rows `xs [n, d_in]`, leaves them padded in `ys [n, padded_in]`, and puts them rounded in their places.
+    #[inline(always)]
+    pub(super) fn set_all(&mut self, model: &NativeModel, screen: &Screen, xs: &[f32], ys: &mut [f32]) {
+        model.centre(xs, ys);
+        // A loop and no closure: a closure is compiled on its own, for no CPU in particular.
+        for (row, y) in ys.chunks_exact(model.padded_in()).enumerate() {
+            self.set(screen, row, y);
+        }
+    }
+
     /// Puts a centred, padded row in its place. Afterwards its `unit` is 0 where it must be computed in full.
     #[inline(always)]
-    pub(super) fn set(&mut self, screen: &Screen, row: usize, y: &[f32]) {
-        self.pairs.resize(screen.n_pairs * ROWS, 0);
-        self.rows[row] = self.rounded(screen, row, y).unwrap_or_default();
+    fn set(&mut self, screen: &Screen, row: usize, y: &[f32]) {
+        match screen.form {
+            Form::Pairs => self.pairs.resize(screen.n_groups * PAIR_ROWS, 0),
+            Form::Quads => self.quads.resize(screen.n_groups * QUAD_ROWS, 0),
+        }
+        let size = match screen.form {
+            Form::Pairs => size::<{ 2 * BLOCK_PAIRS }>(y),
+            Form::Quads => size::<EXACT>(y),
+        };
+        self.rows[row] = if !SANE.contains(&size.most) || !size.square.is_finite() {
+            TileRow::default()
+        } else {
+            match screen.form {
+                Form::Pairs => self.set_pairs(screen, row, y, &size),
+                Form::Quads => self.set_quads(screen, row, y, &size),
+            }
+            .unwrap_or_default()
+        };
     }
 
     #[inline(always)]
-    fn rounded(&mut self, screen: &Screen, row: usize, y: &[f32]) -> Option<TileRow> {
-        let (mut most, mut square, mut block_square) = (0f32, 0f64, 0f64);
-        for block in y.chunks(2 * BLOCK_PAIRS) {
-            let (mut maxima, mut squares) = ([0f32; LANES], [0f32; LANES]);
-            for eight in block.as_chunks::<LANES>().0 {
-                for lane in 0..LANES {
-                    let magnitude = eight[lane].abs();
-                    maxima[lane] = if magnitude > maxima[lane] { magnitude } else { maxima[lane] };
-                    squares[lane] += eight[lane] * eight[lane];
-                }
-            }
-            most = maxima.iter().fold(most, |most, value| if *value > most { *value } else { most });
-            let in_block = f64::from(sum(squares)) * UP;
-            square += in_block;
-            block_square = block_square.max(in_block);
-        }
-        if !SANE.contains(&most) || !square.is_finite() {
-            return None;
-        }
-        let (norm, halving) = (square.sqrt(), f64::from(1u32 << screen.shift));
-        let step = (f64::from(most) / f64::from(MOST))
-            .max(block_square.sqrt() * screen.block_norm / AIM)
-            .max((norm * screen.norm + screen.largest_bias / screen.largest_step) / (AIM * halving));
+    fn set_pairs(&mut self, screen: &Screen, row: usize, y: &[f32], size: &Size) -> Option<TileRow> {
+        let (norm, halving) = (size.square.sqrt(), halving(screen.shift));
+        let step = (f64::from(size.most) / f64::from(MOST))
+            .max(size.block_square.sqrt() * screen.block_norm / AIM)
+            .max((norm * screen.norm + screen.largest_bias / screen.largest_step) / AIM * halving);
         let (step, inverse) = (to_f32(step), to_f32(1.0 / step));
         let (mut error_square, mut p_square, mut p_block_square) = (0f64, 0f64, 0f64);
         for (block, values) in y.chunks(2 * BLOCK_PAIRS).enumerate() {
@@ -87,7 +118,7 @@ impl Tile {
                 }
                 for pair in 0..LANES / 2 {
                     let word = bits[2 * pair] | (bits[2 * pair + 1] << 8);
-                    self.pairs[(block * BLOCK_PAIRS + at * LANES / 2 + pair) * ROWS + row] = (word & 0xffff) as u16;
+                    self.pairs[(block * BLOCK_PAIRS + at * LANES / 2 + pair) * PAIR_ROWS + row] = (word & 0xffff) as u16;
                 }
             }
             error_square += f64::from(sum(errors)) * UP;
@@ -95,19 +126,123 @@ impl Tile {
             p_square += in_block;
             p_block_square = p_block_square.max(in_block);
         }
+        let fits = p_block_square.sqrt() * screen.block_norm <= MOST_IN_BLOCK;
         let step = f64::from(step);
-        let p_norm = p_square.sqrt();
-        // The error of a value is itself a rounded difference.
-        let error = error_square.sqrt() + norm * 2f64.powi(-22);
-        let margin = (error * screen.ratio_weights + step * p_norm * screen.ratio_error + screen.float_error * norm * screen.ratio_weights)
-            / (step * halving);
-        let margin = (margin * UP).ceil();
-        let unit = step * screen.largest_step * halving;
-        let bias_units = screen.largest_bias / unit;
-        let fits = p_block_square.sqrt() * screen.block_norm <= MOST_IN_BLOCK
-            && p_norm * screen.norm / halving + margin + bias_units <= MOST_UNITS;
-        fits.then(|| TileRow { margin: to_i16(margin), bias_factor: to_i16(bias_units.round()), unit })
+        let rounded = Rounded { step, inverse: 1.0 / step, norm, error_square, p_norm: p_square.sqrt(), halving, shift: screen.shift };
+        rounded.bound(screen).filter(|_| fits)
     }
+
+    #[inline(always)]
+    fn set_quads(&mut self, screen: &Screen, row: usize, y: &[f32], size: &Size) -> Option<TileRow> {
+        let norm = size.square.sqrt();
+        let step = size.most * (1.0 / MOST_IN_QUADS);
+        let wide_inverse = 1.0 / f64::from(step);
+        let inverse = to_f32(wide_inverse);
+        let (mut error_square, mut p_square, mut total) = (0f64, 0f64, 0f32);
+        let words = self.quads.as_chunks_mut::<{ WIDE_LANES / 4 * QUAD_ROWS }>().0;
+        for (values, words) in y.chunks(EXACT).zip(words.chunks_mut(EXACT / WIDE_LANES)) {
+            let (mut errors, mut squares, mut sums) = ([0f32; WIDE_LANES], [0f32; WIDE_LANES], [0f32; WIDE_LANES]);
+            for (values, words) in values.as_chunks::<WIDE_LANES>().0.iter().zip(words) {
+                let mut bytes = [0u8; WIDE_LANES];
+                for lane in 0..WIDE_LANES {
+                    let rounder = values[lane] * inverse + ROUNDER;
+                    let p = rounder - ROUNDER;
+                    let error = values[lane] - step * p;
+                    errors[lane] += error * error;
+                    squares[lane] += p * p;
+                    sums[lane] += p;
+                    bytes[lane] = (rounder.to_bits() & 0xff) as u8;
+                }
+                for (word, four) in words.iter_mut().skip(row).step_by(QUAD_ROWS).zip(bytes.as_chunks::<4>().0) {
+                    *word = i32::from_le_bytes(*four);
+                }
+            }
+            error_square += f64::from(sum(fold(errors))) * UP;
+            p_square += f64::from(sum(fold(squares))) * UP;
+            total += sum(fold(sums));
+        }
+        let p_norm = p_square.sqrt();
+        // As few bits are shifted out as let sums, margin and bias fit.
+        let step = f64::from(step);
+        let units = (p_norm * screen.norm + screen.bias_steps * wide_inverse) * (1.0 / AIM);
+        let shift = if units <= 1.0 { 0 } else { exponent(units) + 1 };
+        if shift > MOST_SHIFT {
+            return None;
+        }
+        let rounded = Rounded { step, inverse: wide_inverse, norm, error_square, p_norm, halving: halving(shift), shift };
+        // A sum of at most 2^16 whole numbers below 128 is exact in f32.
+        let start = to_i32(-128.0 * total);
+        rounded.bound(screen).map(|row| TileRow { start: start + ((1 << shift) >> 1), shift, ..row })
+    }
+}
+
+/// What rounding a row came to.
+struct Rounded {
+    /// `t`
+    step: f64,
+    /// `||y||`
+    norm: f64,
+    /// `||y - t p||^2` as f32 has it.
+    error_square: f64,
+    /// `1 / t`
+    inverse: f64,
+    /// `||p||`
+    p_norm: f64,
+    /// `2^-h`
+    halving: f64,
+    /// `h`
+    shift: u32,
+}
+
+impl Rounded {
+    /// The row's part of the bound; `None` where 16 bits do not hold it.
+    #[inline(always)]
+    fn bound(&self, screen: &Screen) -> Option<TileRow> {
+        let Self { step, inverse, norm, p_norm, halving, .. } = *self;
+        // The error of a value is itself a rounded difference.
+        let error = self.error_square.sqrt() + norm * 2f64.powi(-22);
+        let margin = (error * screen.ratio_weights + step * p_norm * screen.ratio_error + screen.float_error * norm * screen.ratio_weights)
+            * (inverse * halving);
+        let margin = (margin * UP).ceil();
+        let unit = step * screen.largest_step * f64::from(1u32 << self.shift);
+        let bias_units = screen.bias_steps * inverse * halving;
+        let fits = p_norm * screen.norm * halving + margin + bias_units <= MOST_UNITS;
+        fits.then(|| TileRow { margin: to_i16(margin), bias_factor: to_i16(bias_units.round()), unit, ..TileRow::default() })
+    }
+}
+
+#[inline(always)]
+fn size<const BLOCK: usize>(y: &[f32]) -> Size {
+    let mut size = Size { most: 0.0, square: 0.0, block_square: 0.0 };
+    let mut maxima = [0f32; WIDE_LANES];
+    for block in y.chunks(BLOCK) {
+        let mut squares = [0f32; WIDE_LANES];
+        for values in block.as_chunks::<WIDE_LANES>().0 {
+            for lane in 0..WIDE_LANES {
+                let magnitude = values[lane].abs();
+                maxima[lane] = if magnitude > maxima[lane] { magnitude } else { maxima[lane] };
+                squares[lane] += values[lane] * values[lane];
+            }
+        }
+        let in_block = f64::from(sum(fold(squares))) * UP;
+        size.square += in_block;
+        size.block_square = size.block_square.max(in_block);
+    }
+    for step in [8, 4, 2, 1] {
+        for lane in 0..step {
+            maxima[lane] = if maxima[lane + step] > maxima[lane] { maxima[lane + step] } else { maxima[lane] };
+        }
+    }
+    Size { most: maxima[0], ..size }
+}
+
+#[inline(always)]
+fn fold(lanes: [f32; WIDE_LANES]) -> [f32; LANES] {
+    let mut folded = [0f32; LANES];
+    for lane in 0..LANES {
+        folded[lane] = lanes[lane] + lanes[lane + LANES];
+    }
+    folded
 }
 
 #[inline(always)]
@@ -118,6 +253,23 @@ fn sum(lanes: [f32; LANES]) -> f32 {
 #[expect(clippy::cast_possible_truncation, reason = "a step between 1e-17 and 1e17, rounded to f32")]
 fn to_f32(value: f64) -> f32 {
     value as f32
+}
+
+/// The exponent of two of a number above 1.
+#[inline(always)]
+fn exponent(value: f64) -> u32 {
+    ((value.to_bits() >> 52) & 0x7ff) as u32 - 1023
+}
+
+/// `2^-h`
+#[inline(always)]
+fn halving(shift: u32) -> f64 {
+    f64::from_bits(u64::from(1023 - shift) << 52)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a whole number of at most 2^30")]
+fn to_i32(value: f32) -> i32 {
+    value as i32
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "at most 32,700, which was checked")]

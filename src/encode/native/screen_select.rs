@@ -1,11 +1,16 @@
 //! Which latents of a screened row are computed, and what is selected of them.
+//!
+//! Each step is taken for all rows of a tile before the next one: the CPU then works at several rows at once,
+//! where one row's steps would wait for each other.
 
 use crate::encode::native::cpu::Kernel;
 use crate::encode::native::model::NativeModel;
 use crate::encode::native::product;
 use crate::encode::native::screen::Screen;
-use crate::encode::native::screen_kernel::{collect, lane_maxima, n_reaching};
+use crate::encode::native::screen_kernel::{Parts, bisect, collect, lane_maxima};
 use crate::encode::native::screen_row::TileRow;
+#[cfg(target_arch = "x86_64")]
+use crate::encode::native::select_avx512::{self, Selected};
 use crate::sae::activation::SparseActivations;
 use crate::sae::topk::Among;
 use crate::sae::topk_bound::n_lanes;
@@ -16,10 +21,8 @@ use crate::sae::weights::Selection;
 const MOST_SHARE: usize = 8;
 /// As many as are always computed one by one.
 const FEW: usize = 128;
-/// Bisections of the bound: its distance to the k-th maximum is then below a thousandth of the range.
-const BISECTIONS: usize = 10;
-/// Room that collecting needs beyond what it finds.
-const ROOM: usize = 64;
+/// Room that collecting needs beyond what is kept: it stops behind the word of 64 latents that is one too many.
+const ROOM: usize = 128;
 
 /// What became of the rows so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,120 +38,149 @@ pub struct Statistics {
 /// Selects from screened rows; keeps its memory between them.
 #[derive(Debug, Default)]
 pub(super) struct Chooser {
+    rows: Vec<Row>,
+    /// `[rows, lanes]`
     maxima: Vec<i16>,
+    /// `[rows, room]`: what reaches the first bound, and the values of a row of it.
     promising: Vec<u32>,
+    promising_values: Vec<f32>,
+    /// `[rows, room]`: what reaches the second bound, and the values of a row of it.
     latents: Vec<u32>,
-    unknown: Vec<u32>,
     values: Vec<f32>,
-    /// Values by latent, of one row while it is chosen from; NaN elsewhere.
-    exact: Vec<f32>,
+    bounds: Vec<i16>,
+    #[cfg(target_arch = "x86_64")]
+    selected: Selected,
     among: Among,
     pub(super) statistics: Statistics,
+}
+
+/// Where a row of the tile stands.
+#[derive(Clone, Copy, Debug, Default)]
+struct Row {
+    in_full: bool,
+    /// The estimate that promising latents reach.
+    bound: i16,
+    n_promising: usize,
+    /// The least value of k of them or more, which bounds what else is selected.
+    kept: f32,
+    /// Latents whose value may reach the selection.
+    n: usize,
 }
 
 impl Chooser {
     /// Whether rows of this shape can be screened: a bound needs room below k.
     pub(super) fn can_choose(model: &NativeModel) -> bool {
         match model.spec().selection {
-            Selection::TopK(k) => n_lanes(model.padded_sae(), k.get()) > 0,
+            // What the most promising latents come to bounds the others only where none of them can be silenced.
+            Selection::TopK(k) => !model.is_gated() && n_lanes(model.padded_sae(), k.get()) > 0,
             Selection::Threshold(_) => true,
         }
     }
 
-    /// Appends the row's selection; `false`, and nothing appended, where it must be computed in full.
-    pub(super) fn choose(
-        &mut self,
-        (kernel, model, screen): Parts<'_>,
-        row: &TileRow,
-        mid: &[i16],
-        y: &[f32],
-        activations: &mut SparseActivations,
-    ) -> bool {
-        if row.unit == 0.0 {
-            return false;
+    /// Looks at the rows of a tile, `mid [n, padded_sae]` and `ys [n, padded_in]`. [`Self::append`] then gives
+    /// their selections one after the other.
+    pub(super) fn look(&mut self, parts: Parts<'_>, tile: &[TileRow], mid: &[i16], ys: &[f32]) {
+        let (kernel, model, screen) = parts;
+        let room = most(screen) + ROOM;
+        self.latents.resize(tile.len() * room, 0);
+        for values in [&mut self.values, &mut self.promising_values] {
+            values.resize(room + product::ROOM, 0.0);
         }
-        let parts = (kernel, model, screen);
-        let most = (mid.len() / MOST_SHARE).max(FEW);
-        self.latents.resize(mid.len() + ROOM, 0);
-        self.promising.resize(mid.len() + ROOM, 0);
-        self.exact.resize(mid.len(), f32::NAN);
-        let (mut k, mut n_promising, mut kept) = (model.spec().d_sae.get(), 0, model.floor());
-        if let Selection::TopK(top) = model.spec().selection {
-            k = top.get();
-            self.maxima.resize(n_lanes(mid.len(), k), 0);
-            lane_maxima(kernel, mid, &mut self.maxima);
-            // The most promising ones first: k of them or more, so that the least of their values bounds the others.
-            n_promising = collect(kernel, screen, mid, 0, bisect(kernel, &self.maxima, k), &mut self.promising);
-            if n_promising > most {
-                return false;
-            }
-            self.values.clear();
-            product::some(kernel, model, &self.promising[..n_promising], y, &mut self.values);
-            for (latent, value) in self.promising[..n_promising].iter().zip(&self.values) {
-                self.exact[*latent as usize] = *value;
-            }
-            if n_promising >= k {
-                kept = self.values.iter().fold(f32::INFINITY, |least, value| least.min(*value)).max(kept);
+        self.rows.clear();
+        let row = Row { bound: i16::MAX, kept: model.floor(), ..Row::default() };
+        self.rows.extend(tile.iter().map(|tile| Row { in_full: tile.unit == 0.0, ..row }));
+        if let Selection::TopK(k) = model.spec().selection {
+            self.promise(parts, k.get(), mid, ys);
+        }
+        let mids = mid.chunks_exact(screen.d_sae);
+        for (((row, tile), mid), latents) in self.rows.iter_mut().zip(tile).zip(mids).zip(self.latents.chunks_exact_mut(room)) {
+            if !row.in_full {
+                // Not above the first bound, so that every promising latent is met again, in its place.
+                let bound = units(row.kept, tile.unit, screen.slack).min(row.bound);
+                row.n = collect(kernel, screen, mid, tile.margin, bound, latents);
+                row.in_full = row.n > most(screen);
             }
         }
-        let n = collect(kernel, screen, mid, row.margin, units(kept, row.unit, screen.slack), &mut self.latents);
-        if n <= most {
-            self.compute_rest(parts, n, y);
-            self.among.select(&self.latents[..n], &self.values, k, model.floor());
-            self.statistics.n_computed += self.values.len() as u64;
-            self.among.append_to(activations);
-        }
-        for latent in &self.promising[..n_promising] {
-            self.exact[*latent as usize] = f32::NAN;
-        }
-        n <= most
     }
 
-    /// Values of the first `n` latents, those that are known taken from `exact`; NaN there means unknown.
-    fn compute_rest(&mut self, (kernel, model, _): Parts<'_>, n: usize, y: &[f32]) {
-        self.unknown.resize(n.max(self.unknown.len()), 0);
-        let mut n_unknown = 0;
-        for latent in &self.latents[..n] {
-            self.unknown[n_unknown] = *latent;
-            n_unknown += usize::from(self.exact[*latent as usize].is_nan());
+    /// Collects and computes the most promising latents of each row, k of them or more where they are positive.
+    fn promise(&mut self, (kernel, model, screen): Parts<'_>, k: usize, mid: &[i16], ys: &[f32]) {
+        let (room, n_lanes, mids) = (most(screen) + ROOM, n_lanes(screen.d_sae, k), mid.chunks_exact(screen.d_sae));
+        self.promising.resize(self.rows.len() * room, 0);
+        self.maxima.resize(self.rows.len() * n_lanes, 0);
+        self.bounds.resize(self.rows.len(), 0);
+        for (mid, maxima) in mids.clone().zip(self.maxima.chunks_exact_mut(n_lanes)) {
+            lane_maxima(kernel, mid, maxima);
         }
-        self.values.clear();
-        product::some(kernel, model, &self.unknown[..n_unknown], y, &mut self.values);
-        for (latent, value) in self.unknown[..n_unknown].iter().zip(&self.values) {
-            self.exact[*latent as usize] = *value;
+        bisect(kernel, &self.maxima, n_lanes, k, &mut self.bounds);
+        for (((row, bound), mid), promising) in self.rows.iter_mut().zip(&self.bounds).zip(mids).zip(self.promising.chunks_exact_mut(room))
+        {
+            if !row.in_full {
+                row.bound = *bound;
+                row.n_promising = collect(kernel, screen, mid, 0, row.bound, promising);
+                row.in_full = row.n_promising > most(screen);
+            }
         }
-        self.values.clear();
-        self.values.extend(self.latents[..n].iter().map(|latent| self.exact[*latent as usize]));
-        for latent in &self.unknown[..n_unknown] {
-            self.exact[*latent as usize] = f32::NAN;
+        let ys = ys.chunks_exact(model.padded_in());
+        for ((row, y), promising) in self.rows.iter_mut().zip(ys).zip(self.promising.chunks_exact(room)) {
+            if !row.in_full && row.n_promising >= k {
+                product::some(kernel, model, &promising[..row.n_promising], y, &mut self.promising_values);
+                let mut least = f32::INFINITY;
+                for value in &self.promising_values[..row.n_promising] {
+                    least = if *value < least { *value } else { least };
+                }
+                row.kept = least.max(model.floor());
+            }
         }
+    }
+
+    /// Appends the selection of row `at` of the tile; `false`, and nothing appended, where it must be computed in full.
+    pub(super) fn append(
+        &mut self,
+        (kernel, model, screen): Parts<'_>,
+        (at, y): (usize, &[f32]),
+        activations: &mut SparseActivations,
+    ) -> bool {
+        let Row { in_full, n, .. } = self.rows[at];
+        self.statistics.n_rows += 1;
+        if in_full {
+            self.statistics.n_in_full += 1;
+            return false;
+        }
+        let first = at * (most(screen) + ROOM);
+        // The promising ones a second time: they are few and at hand, and sorting them out would cost more.
+        product::some(kernel, model, &self.latents[first..first + n], y, &mut self.values);
+        self.statistics.n_computed += n as u64;
+        let k = match model.spec().selection {
+            Selection::TopK(k) => k.get(),
+            Selection::Threshold(_) => n,
+        };
+        model.gate(self.latents[first..first + n].iter().map(|latent| *latent as usize), &mut self.values);
+        #[cfg(target_arch = "x86_64")]
+        if let Kernel::Avx512(proof) = kernel {
+            let padded = n.next_multiple_of(select_avx512::WIDTH);
+            self.values[n..padded].fill(f32::NEG_INFINITY);
+            let latents = &self.latents[first..first + padded];
+            if self.selected.select(proof, latents, &self.values[..padded], k, model.floor()) {
+                let (latents, values) = self.selected.parts();
+                activations.push_row(latents, values);
+                return true;
+            }
+        }
+        self.among.select(&self.latents[first..first + n], &self.values[..n], k, model.floor());
+        self.among.append_to(activations);
+        true
     }
 }
 
-/// What computes: instructions, weights, rounded weights.
-type Parts<'a> = (Kernel, &'a NativeModel, &'a Screen);
+/// Latents of a row that may be computed one by one.
+fn most(screen: &Screen) -> usize {
+    (screen.d_sae / MOST_SHARE).max(FEW)
+}
 
 /// The largest whole number such that what lies below it, slack included, has a value below `value`.
 #[expect(clippy::cast_possible_truncation, reason = "clamped to the range")]
 fn units(value: f32, unit: f64, slack: i32) -> i16 {
     // One unit more than needed, against the rounding of the division.
     ((f64::from(value) / unit).floor() - f64::from(slack) - 1.0).clamp(-32_768.0, 32_767.0) as i16
-}
-
-/// A number that at least `k` of the maxima reach, as large as is cheap to find; 0 where none is found.
-fn bisect(kernel: Kernel, maxima: &[i16], k: usize) -> i16 {
-    let (mut low, mut high) = (0, maxima.iter().copied().max().unwrap_or(0));
-    for _ in 0..BISECTIONS {
-        let middle = i16::midpoint(low, high);
-        let n = n_reaching(kernel, maxima, middle);
-        if n < k {
-            high = middle;
-        } else {
-            low = middle;
-            if n <= k + k / 8 {
-                break;
-            }
-        }
-    }
-    low
 }

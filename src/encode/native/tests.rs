@@ -30,7 +30,11 @@ pub(super) fn weights(d_in: usize, d_sae: usize, selection: Selection, seed: u64
     }
     let b_enc = Array1::from_shape_simple_fn(d_sae, || rng.random_range(-0.3f32..0.3));
     let b_dec = Array1::from_shape_simple_fn(d_in, || rng.random_range(-1.0f32..1.0));
-    SaeWeights::new(spec, w_enc, b_enc, None, b_dec).unwrap()
+    let weights = SaeWeights::new(spec, w_enc, b_enc, None, b_dec).unwrap();
+    if seed.is_multiple_of(3) {
+        return weights.with_thresholds(Array1::from_shape_simple_fn(d_sae, || rng.random_range(-0.5f32..2.0))).unwrap();
+    }
+    weights
 }
 
 pub(super) fn selection() -> impl Strategy<Value = Selection> {
@@ -39,6 +43,9 @@ pub(super) fn selection() -> impl Strategy<Value = Selection> {
         1 => (-0.5f32..4.0).prop_map(Selection::Threshold),
     ]
 }
+
+/// Both ways to round and add, whatever the CPU is fast with.
+const FORMS: [Form; 2] = [Form::Pairs, Form::Quads];
 
 /// Rows made to break the screen's bound: along what rounding the weights leaves over, where the second term of
 /// the bound is an equality, and on the edges of the row's own steps, where the first one is largest.
@@ -52,12 +59,14 @@ fn adversarial(model: &NativeModel, screen: &Screen, n_rows: usize, seed: u64) -
         let sign = if rng.random() { 1.0 } else { -1.0 };
         let share = rng.random_range(0.0..1.0f64);
         let most = f64::from(model.row(latent).iter().fold(1e-3f32, |most, w| most.max(w.abs())));
+        let (levels, group) = if screen.form == Form::Pairs { (63.0, 2) } else { (127.0, 4) };
         let row: Vec<f32> = (0..model.spec().d_in.get())
             .map(|i| {
                 let w = f64::from(model.row(latent)[i]);
-                let at = ((latent / screen::PANEL * screen.n_pairs + i / 2) * screen::PANEL + latent % screen::PANEL) * 2 + i % 2;
-                let left = w - step * f64::from(screen.weights[at]);
-                let edge = ((w / most * 63.0).round() + 0.499) * most / 63.0;
+                let q = screen.weights[screen.place(latent, i / group) + i % group];
+                let q = if screen.form == Form::Pairs { q } else { q ^ i8::MIN };
+                let left = w - step * f64::from(q);
+                let edge = ((w / most * levels).round() + 0.499) * most / levels;
                 let value = share * edge + (1.0 - share) * (w + left * 40.0);
                 (f64::from(model.centre_vector()[i]) + sign * value) as f32
             })
@@ -67,6 +76,43 @@ fn adversarial(model: &NativeModel, screen: &Screen, n_rows: usize, seed: u64) -
     batch
 }
 
+/// Whether every kernel gives the same estimates, and every value lies below its bound and not far below.
+fn no_value_exceeds(model: &NativeModel, screen: &Screen, seed: u64) -> Result<(), TestCaseError> {
+    let n_rows = screen.form.rows();
+    let (mut tile, mut ys) = (Tile::default(), vec![0.0; n_rows * model.padded_in()]);
+    let rows = [stress_rows(model, 60, seed), adversarial(model, screen, 60, seed)];
+    for block in rows.iter().flat_map(|rows| rows.values().chunks_exact(n_rows * rows.d_in())) {
+        screen_kernel::round((Kernel::Portable, model, screen), block, &mut ys, &mut tile);
+        let mut portable = vec![0; n_rows * model.padded_sae()];
+        screen_kernel::estimates(Kernel::Portable, screen, &tile, &mut portable);
+        for kernel in Kernel::all() {
+            let (mut rounded, mut centred) = (Tile::default(), vec![0.0; ys.len()]);
+            screen_kernel::round((kernel, model, screen), block, &mut centred, &mut rounded);
+            prop_assert_eq!((&rounded.rows, &centred), (&tile.rows, &ys), "{}, {:?}", kernel.name(), screen.form);
+            let mut mid = vec![0; n_rows * model.padded_sae()];
+            screen_kernel::estimates(kernel, screen, &tile, &mut mid);
+            prop_assert_eq!(&mid, &portable, "{}, {:?}", kernel.name(), screen.form);
+        }
+        let mut dense = vec![0.0; n_rows * model.padded_sae()];
+        product::dense(Kernel::best(), model, &ys, &mut dense);
+        for (row, (dense, up)) in dense.chunks_exact(model.padded_sae()).zip(portable.chunks_exact(model.padded_sae())).enumerate() {
+            let TileRow { unit, margin, .. } = tile.rows[row];
+            if unit > 0.0 {
+                for (latent, (value, mid)) in dense.iter().zip(up).enumerate() {
+                    let margin = (i32::from(margin) * i32::from(screen.scales[latent]) + (1 << 14)) >> 15;
+                    // The screen's bias is that of the latent less what its threshold lies above the floor.
+                    let raised = f64::from(model.floor_of(latent)) - f64::from(model.floor());
+                    let (value, up) = ((f64::from(*value) - raised) / unit, i32::from(*mid) + margin);
+                    prop_assert!(value <= f64::from(up + screen.slack), "{:?}, latent {latent}: {value} above {up}", screen.form);
+                    // And it is no more than two margins above: a bound that bounds nothing would hold too.
+                    prop_assert!(value >= f64::from(up - 2 * margin - screen.slack), "latent {latent}: {value} far below {up}");
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
     #[test]
@@ -74,49 +120,77 @@ proptest! {
         d_in in 1usize..200, d_sae in 1usize..1200, selection in selection(), seed in any::<u64>(),
     ) {
         let model = Arc::new(NativeModel::new(&weights(d_in, d_sae, selection, seed)));
-        let screen = Screen::new(&model).unwrap();
-        for rows in [stress_rows(&model, 70, seed), adversarial(&model, &screen, 31, seed)] {
+        let adversarial = FORMS.map(|form| adversarial(&model, &Screen::new(&model, form).unwrap(), 31, seed));
+        for rows in adversarial.iter().chain([&stress_rows(&model, 70, seed)]) {
             let mut portable = SparseActivations::default();
-            NativeEncoder::in_full(Arc::clone(&model), Kernel::Portable).encode(&rows, &mut portable).unwrap();
+            NativeEncoder::in_full(Arc::clone(&model), Kernel::Portable).encode(rows, &mut portable).unwrap();
             for kernel in Kernel::all() {
-                for mut encoder in [NativeEncoder::in_full(Arc::clone(&model), kernel), NativeEncoder::new(Arc::clone(&model), kernel)] {
+                let screened = FORMS.map(|form| NativeEncoder::screened(Arc::clone(&model), kernel, form));
+                for mut encoder in screened.into_iter().chain([NativeEncoder::in_full(Arc::clone(&model), kernel)]) {
                     let mut out = SparseActivations::default();
-                    encoder.encode(&rows, &mut out).unwrap();
-                    prop_assert_eq!(&out, &portable, "{}", kernel.name());
+                    encoder.encode(rows, &mut out).unwrap();
+                    prop_assert_eq!(&out, &portable, "{}, {:?}", kernel.name(), encoder.screen.map(|screen| screen.form));
                 }
             }
         }
     }
 
     #[test]
+    fn every_kernel_bounds_and_collects_the_same_latents(
+        d_sae in 1usize..1200, k in 1usize..512, margin in 0i16..300, bound in -500i16..500, seed in any::<u64>(),
+    ) {
+        let screen = Screen::new(&NativeModel::new(&weights(8, d_sae, Selection::Threshold(0.0), seed)), Form::Quads).unwrap();
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+        let mid: Vec<i16> = (0..screen.d_sae).map(|_| rng.random_range(-600..600)).collect();
+        let answer = |kernel| {
+            let mut maxima = vec![0; if k <= 64 { 128 } else { 1024 }];
+            screen_kernel::lane_maxima(kernel, &mid, &mut maxima);
+            // Six times the same row: four are bisected together, two alone.
+            let mut bounds = [0; 6];
+            screen_kernel::bisect(kernel, &maxima.repeat(6), maxima.len(), k, &mut bounds);
+            let mut latents = vec![0; screen.d_sae + 64];
+            let n = screen_kernel::collect(kernel, &screen, &mid, margin, bound, &mut latents);
+            latents.truncate(n);
+            (maxima, bounds, latents)
+        };
+        let portable = answer(Kernel::Portable);
+        for kernel in Kernel::all() {
+            prop_assert_eq!(answer(kernel), portable.clone(), "{}", kernel.name());
+        }
+    }
+
+    #[test]
     fn no_value_exceeds_its_bound(d_in in 1usize..200, d_sae in 1usize..600, seed in any::<u64>()) {
         let model = NativeModel::new(&weights(d_in, d_sae, Selection::Threshold(0.0), seed));
-        let screen = Screen::new(&model).unwrap();
-        let (mut tile, mut centred) = (Tile::default(), Vec::new());
-        let rows = [stress_rows(&model, 5 * ROWS, seed), adversarial(&model, &screen, 5 * ROWS, seed)];
-        rows.iter().flat_map(|rows| rows.values().chunks_exact(rows.d_in())).for_each(|row| model.centre(row, &mut centred));
-        for block in centred.chunks_exact(ROWS * model.padded_in()) {
-            block.chunks_exact(model.padded_in()).enumerate().for_each(|(at, y)| tile.set(&screen, at, y));
-            let mut portable = vec![0; ROWS * model.padded_sae()];
-            screen_kernel::estimates(Kernel::Portable, &screen, &tile, &mut portable);
-            for kernel in Kernel::all() {
-                let mut mid = vec![0; ROWS * model.padded_sae()];
-                screen_kernel::estimates(kernel, &screen, &tile, &mut mid);
-                prop_assert_eq!(&mid, &portable, "{}", kernel.name());
-            }
-            let mut dense = vec![0.0; ROWS * model.padded_sae()];
-            product::dense(Kernel::best(), &model, block, &mut dense);
-            for (row, (dense, up)) in dense.chunks_exact(model.padded_sae()).zip(portable.chunks_exact(model.padded_sae())).enumerate() {
-                let TileRow { unit, margin, .. } = tile.rows[row];
-                if unit > 0.0 {
-                    for (latent, (value, mid)) in dense.iter().zip(up).enumerate() {
-                        let margin = (i32::from(margin) * i32::from(screen.scales[latent]) + (1 << 14)) >> 15;
-                        let (value, up) = (f64::from(*value) / unit, i32::from(*mid) + margin);
-                        prop_assert!(value <= f64::from(up + screen.slack), "latent {latent}: {value} above {up}");
-                        // And it is no more than two margins above: a bound that bounds nothing would hold too.
-                        prop_assert!(value >= f64::from(up - 2 * margin - screen.slack), "latent {latent}: {value} far below {up}");
-                    }
-                }
+        for screen in FORMS.map(|form| Screen::new(&model, form).unwrap()) {
+            no_value_exceeds(&model, &screen, seed)?;
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn both_selections_among_computed_latents_are_the_same(
+        values in prop::collection::vec(prop_oneof![3 => -1.0f32..3.0, 2 => (-2i8..4).prop_map(f32::from)], 1..150),
+        k in 1usize..90, floor in prop_oneof![Just(0.0f32), 0.0f32..2.0],
+    ) {
+        let latents: Vec<u32> = (7u32..).step_by(3).take(values.len()).collect();
+        let mut expected = SparseActivations::default();
+        let mut among = crate::sae::topk::Among::default();
+        among.select(&latents, &values, k, floor);
+        among.append_to(&mut expected);
+        for kernel in Kernel::all() {
+            let Kernel::Avx512(proof) = kernel else { continue };
+            let n = values.len().next_multiple_of(select_avx512::WIDTH);
+            let (mut padded, mut padded_latents) = (values.clone(), latents.clone());
+            padded.resize(n, f32::NEG_INFINITY);
+            padded_latents.resize(n, 0);
+            let mut selected = select_avx512::Selected::default();
+            if selected.select(proof, &padded_latents, &padded, k, floor) {
+                prop_assert_eq!(selected.parts(), expected.row(0));
+            } else {
+                // It gives up at ties alone.
+                let kth = expected.row(0).1.iter().fold(f32::INFINITY, |least, value| least.min(*value));
+                prop_assert!(values.iter().filter(|value| (**value - kth).abs() <= 1e-6).count() > 1);
             }
         }
     }
@@ -137,14 +211,15 @@ proptest! {
     fn some_latents_have_the_bits_they_have_among_all(d_in in 1usize..150, seed in any::<u64>(), latents in prop::collection::vec(0u32..90, 1..40)) {
         let model = NativeModel::new(&weights(d_in, 90, Selection::Threshold(0.0), seed));
         let rows = stress_rows(&model, 10, seed);
-        let mut centred = Vec::new();
-        (0..rows.n_rows()).for_each(|row| model.centre(rows.row(row), &mut centred));
+        let mut centred = vec![0.0; rows.n_rows() * model.padded_in()];
+        model.centre(rows.values(), &mut centred);
         let mut dense = vec![0.0; rows.n_rows() * model.padded_sae()];
         product::dense(Kernel::Portable, &model, &centred, &mut dense);
         for kernel in Kernel::all() {
             for (x, dense) in centred.chunks_exact(model.padded_in()).zip(dense.chunks_exact(model.padded_sae())) {
-                let mut values = Vec::new();
+                let mut values = vec![0.0; latents.len() + product::ROOM];
                 product::some(kernel, &model, &latents, x, &mut values);
+                values.truncate(latents.len());
                 let among: Vec<u32> = latents.iter().map(|latent| dense[*latent as usize].to_bits()).collect();
                 prop_assert_eq!(values.iter().map(|v| v.to_bits()).collect::<Vec<_>>(), among, "{}", kernel.name());
             }

@@ -1,0 +1,187 @@
+//! The screen's arithmetic in AVX-512 with VNNI: the twin of the portable one, integer for integer.
+//!
+//! A tile is 12 rows x 32 latents: 24 sums of 16 numbers, two registers of weights and a row's quad. A step
+//! multiplies and adds four dimensions: two loads of weights serve twelve rows.
+
+#![expect(unsafe_code, reason = "calls code for CPU features that were detected; loads and stores arrays of one register's size")]
+
+use std::arch::x86_64::{
+    __m512i, _mm_cvtsi32_si128, _mm512_add_epi16, _mm512_cmpgt_epi16_mask, _mm512_dpbusd_epi32, _mm512_loadu_si512, _mm512_max_epi16,
+    _mm512_mulhrs_epi16, _mm512_packs_epi32, _mm512_set1_epi16, _mm512_set1_epi32, _mm512_setzero_si512, _mm512_sra_epi32,
+    _mm512_storeu_si512,
+};
+
+use crate::encode::native::cpu::Avx512;
+use crate::encode::native::model::NativeModel;
+use crate::encode::native::screen::{PANEL, QUAD_ROWS as ROWS, Screen};
+use crate::encode::native::screen_row::{Tile, TileRow};
+use crate::encode::native::screen_steps::{self as steps, WORD, take_bits};
+
+/// Bytes of a register.
+const BYTES: usize = 64;
+/// Rows whose bounds are bisected together: four of 128 lanes fill half the registers.
+const BISECTED: usize = 4;
+
+/// Centres and rounds a tile's rows.
+pub(super) fn round(_: Avx512, (model, screen): (&NativeModel, &Screen), xs: &[f32], ys: &mut [f32], tile: &mut Tile) {
+    // SAFETY: a value of `Avx512` exists only where the features were detected.
+    unsafe { round_avx512(model, screen, xs, ys, tile) }
+}
+
+/// `mid_j` of all latents for the rows of a tile.
+pub(super) fn estimates(_: Avx512, screen: &Screen, tile: &Tile, mid: &mut [i16]) {
+    // SAFETY: as above.
+    unsafe { estimates_avx512(screen, tile, mid) }
+}
+
+/// `maxima[l]` = the largest of 0 and the values at `l`, `l + n`, ... of `n` lanes, a multiple of 32.
+pub(super) fn lane_maxima(_: Avx512, mid: &[i16], maxima: &mut [i16]) {
+    // SAFETY: as above.
+    unsafe { lane_maxima_avx512(mid, maxima) }
+}
+
+/// For each row of `n_lanes` maxima, a multiple of 32, a number that at least `k` of them reach.
+pub(super) fn bisect(_: Avx512, maxima: &[i16], n_lanes: usize, k: usize, bounds: &mut [i16]) {
+    // SAFETY: as above.
+    unsafe { bisect_avx512(maxima, n_lanes, k, bounds) }
+}
+
+/// Positions of the latents whose estimate and margin reach `bound`, ascending, into `latents`; returns how many.
+pub(super) fn collect(_: Avx512, screen: &Screen, mid: &[i16], margin: i16, bound: i16, latents: &mut [u32]) -> usize {
+    // SAFETY: as above.
+    unsafe {
+        if margin == 0 {
+            collect_avx512::<false>(screen, mid, 0, bound, latents)
+        } else {
+            collect_avx512::<true>(screen, mid, margin, bound, latents)
+        }
+    }
+}
+
+// The code is in the callee, which is inlined and so compiled for the features named here.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq")]
+fn round_avx512(model: &NativeModel, screen: &Screen, xs: &[f32], ys: &mut [f32], tile: &mut Tile) {
+    tile.set_all(model, screen, xs, ys);
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[expect(clippy::needless_range_loop, reason = "a loop over numbers is unrolled, one over the sums puts them all into memory first")]
+fn estimates_avx512(screen: &Screen, tile: &Tile, mid: &mut [i16]) {
+    let d_sae = screen.d_sae;
+    for (panel, weights) in screen.weights.chunks_exact(screen.n_groups * PANEL * 4).enumerate() {
+        let mut sums = [[_mm512_setzero_si512(); 2]; ROWS];
+        for (sums, row) in sums.iter_mut().zip(&tile.rows) {
+            *sums = [_mm512_set1_epi32(row.start); 2];
+        }
+        for (weights, quads) in weights.as_chunks::<{ 2 * BYTES }>().0.iter().zip(tile.quads.as_chunks::<ROWS>().0) {
+            let (low, high) = weights.split_at(BYTES);
+            let (low, high) = (load_i8(low), load_i8(high));
+            for row in 0..ROWS {
+                let x = _mm512_set1_epi32(quads[row]);
+                sums[row][0] = _mm512_dpbusd_epi32(sums[row][0], low, x);
+                sums[row][1] = _mm512_dpbusd_epi32(sums[row][1], high, x);
+            }
+        }
+        let first = panel * PANEL;
+        let (scales, biases) = (load(&screen.scales[first..first + PANEL]), load(&screen.biases[first..first + PANEL]));
+        for row in 0..ROWS {
+            let TileRow { shift, bias_factor, .. } = tile.rows[row];
+            let shift = _mm_cvtsi32_si128(shift.cast_signed());
+            let total = _mm512_packs_epi32(_mm512_sra_epi32(sums[row][0], shift), _mm512_sra_epi32(sums[row][1], shift));
+            let bias = _mm512_mulhrs_epi16(biases, _mm512_set1_epi16(bias_factor));
+            let at = row * d_sae + first;
+            store(&mut mid[at..at + PANEL], _mm512_add_epi16(_mm512_mulhrs_epi16(total, scales), bias));
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw")]
+fn lane_maxima_avx512(mid: &[i16], maxima: &mut [i16]) {
+    let n_lanes = maxima.len();
+    for (block, maxima) in maxima.as_chunks_mut::<PANEL>().0.iter_mut().enumerate() {
+        let mut register = _mm512_setzero_si512();
+        for stride in mid.chunks(n_lanes) {
+            let Some(values) = stride.get(block * PANEL..(block + 1) * PANEL) else { continue };
+            register = _mm512_max_epi16(register, load(values));
+        }
+        store(maxima, register);
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,popcnt")]
+fn bisect_avx512(maxima: &[i16], n_lanes: usize, k: usize, bounds: &mut [i16]) {
+    let n_reaching = |values: &[i16], bound| {
+        let below = below(bound);
+        let mut n = 0;
+        for values in values.as_chunks::<PANEL>().0 {
+            n += _mm512_cmpgt_epi16_mask(load(values), below).count_ones();
+        }
+        n as usize
+    };
+    let (whole, rest) = bounds.as_chunks_mut::<BISECTED>();
+    let (whole_maxima, rest_maxima) = maxima.split_at(whole.len() * BISECTED * n_lanes);
+    for (maxima, bounds) in whole_maxima.chunks_exact(BISECTED * n_lanes).zip(whole) {
+        let mut rows: [&[i16]; BISECTED] = [&[]; BISECTED];
+        for (row, maxima) in rows.iter_mut().zip(maxima.chunks_exact(n_lanes)) {
+            *row = maxima;
+        }
+        *bounds = steps::bisect(rows, k, n_reaching);
+    }
+    for (maxima, bound) in rest_maxima.chunks_exact(n_lanes).zip(rest) {
+        [*bound] = steps::bisect([maxima], k, n_reaching);
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,bmi1,popcnt")]
+#[expect(clippy::cast_possible_truncation, reason = "latents are numbered in u32")]
+fn collect_avx512<const MARGINS: bool>(screen: &Screen, mid: &[i16], margin: i16, bound: i16, latents: &mut [u32]) -> usize {
+    let (below, margins) = (below(bound), _mm512_set1_epi16(margin));
+    let reaching = |mid: &[i16], scales: &[i16]| {
+        let mid = load(mid);
+        let up = if MARGINS { _mm512_add_epi16(mid, _mm512_mulhrs_epi16(margins, load(scales))) } else { mid };
+        u64::from(_mm512_cmpgt_epi16_mask(up, below))
+    };
+    let mut n = 0;
+    let (words, rest) = mid.as_chunks::<WORD>();
+    let (scale_words, scale_rest) = screen.scales.as_chunks::<WORD>();
+    for ((mid, scales), start) in words.iter().zip(scale_words).zip((0u32..).step_by(WORD)) {
+        let ((low, high), (low_scales, high_scales)) = (mid.split_at(PANEL), scales.split_at(PANEL));
+        let bits = reaching(low, low_scales) | (reaching(high, high_scales) << PANEL);
+        let Some(end) = take_bits(bits, start, latents, n) else { return latents.len() };
+        n = end;
+    }
+    // Half a word is left where the dictionary is an odd number of panels.
+    let bits = if rest.is_empty() { 0 } else { reaching(rest, scale_rest) };
+    take_bits(bits, (words.len() * WORD) as u32, latents, n).unwrap_or(latents.len())
+}
+
+/// What the values that reach `bound` are greater than, which is what the instruction compares with.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+fn below(bound: i16) -> __m512i {
+    _mm512_set1_epi16(bound.saturating_sub(1))
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn load(values: &[i16]) -> __m512i {
+    debug_assert_eq!(values.len() * 2, BYTES);
+    // SAFETY: every caller hands over 32 numbers, which are 64 bytes; the load needs no alignment.
+    unsafe { _mm512_loadu_si512(values.as_ptr().cast()) }
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn load_i8(values: &[i8]) -> __m512i {
+    debug_assert_eq!(values.len(), BYTES);
+    // SAFETY: every caller hands over 64 bytes; the load needs no alignment.
+    unsafe { _mm512_loadu_si512(values.as_ptr().cast()) }
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn store(into: &mut [i16], values: __m512i) {
+    debug_assert_eq!(into.len() * 2, BYTES);
+    // SAFETY: every caller hands over room for 32 numbers, which are 64 bytes; the store needs no alignment.
+    unsafe { _mm512_storeu_si512(into.as_mut_ptr().cast(), values) }
+}
