@@ -26,7 +26,7 @@ impl Product {
         #[cfg(not(target_arch = "x86_64"))]
         let (fast, wide) = (false, false);
         let (weights, rows, values) = (vec![0.5; d_in * d_sae], vec![0.25; d_in * BLOCK], vec![0.0; d_sae * BLOCK]);
-        fast.then(|| Self { d_in, wide, weights, rows, values })
+        fast.then_some(Self { d_in, wide, weights, rows, values })
     }
 
     /// Microseconds a row, over about `n_rows` of them.

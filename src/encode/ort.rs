@@ -44,6 +44,19 @@ impl OrtEncoder {
     }
 }
 
+impl OrtEncoder {
+    /// Runs the graph and drops what comes out, which may be anything: what a graph costs that selects by itself.
+    ///
+    /// # Errors
+    /// ONNX Runtime's words.
+    pub fn run(&mut self, batch: &EmbeddingBatch) -> Result<(), EncodeError> {
+        let failed = |message: String| EncodeError { engine: ENGINE, message };
+        let input =
+            TensorRef::from_array_view(([batch.n_rows(), batch.d_in()], batch.values())).map_err(|error| failed(error.to_string()))?;
+        self.session.run(ort::inputs![self.input.as_str() => input]).map(drop).map_err(|error| failed(error.to_string()))
+    }
+}
+
 #[expect(clippy::result_large_err, reason = "ort hands the builder back inside its error")]
 fn configure(builder: SessionBuilder) -> Result<SessionBuilder, ort::Error<SessionBuilder>> {
     builder
