@@ -12,6 +12,7 @@ mod drift_yardstick;
 mod encode_real;
 mod evaluate;
 mod explain;
+mod graph_variants;
 mod hostile_onnx;
 mod http;
 mod import;

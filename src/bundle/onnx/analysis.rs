@@ -12,7 +12,7 @@ use onnx_protobuf::NodeProto;
 
 use crate::bundle::onnx::error::OnnxError;
 use crate::bundle::onnx::facts::{Fact, Graph};
-use crate::bundle::onnx::gate::gate;
+use crate::bundle::onnx::gate::{bare, gate};
 use crate::bundle::onnx::proto::{FLOAT, input, int};
 use crate::sae::weights::{SaeSpec, Selection};
 
@@ -156,7 +156,7 @@ fn without_top_k(graph: &Graph<'_>, asked: Option<Selection>) -> Result<(Selecte
         return Err(not_an_encoder(&expected, found, "export the SAE's encoder with its latents as an output"));
     };
     let width = per_row_width(graph, dense, "the output")?;
-    let of_gate = gate(graph, dense).map(|_| Selection::Threshold(0.0));
+    let of_gate = gate(graph, bare(graph, dense)).map(|_| Selection::Threshold(0.0));
     let selection = asked.or(of_gate).ok_or(OnnxError::NoSelection { d_sae: width })?;
     Ok((Selected { dense: (*dense).to_owned(), latents: Some((*dense).to_owned()) }, width, selection))
 }

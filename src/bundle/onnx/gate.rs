@@ -73,7 +73,7 @@ fn comparison<'a>(graph: &Graph<'a>, name: &str, inverted: bool) -> Option<Gate<
 }
 
 /// The tensor behind `Relu` and `Identity`: what a gate compares may be before a ReLU and what it keeps behind it.
-fn bare<'a>(graph: &Graph<'a>, mut name: &'a str) -> &'a str {
+pub(super) fn bare<'a>(graph: &Graph<'a>, mut name: &'a str) -> &'a str {
     while let Some(node) = graph.producer(name).filter(|node| matches!(node.op_type.as_str(), "Relu" | "Identity"))
         && let Some(before) = input(node, 0)
     {
