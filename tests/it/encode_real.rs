@@ -18,7 +18,7 @@ use crate::support;
 const MODELS: [&str; 4] = ["bprmf.sae_k8_s16", "lightgcn.sae_k8_s16", "sasrec.sae_k8_s16", "sasrec.sae_k32_s32"];
 
 /// Builds a bundle from real files, with their golden rows and, where there is one, their catalogue.
-fn real_bundle(data: &Path, model: &str, form: &str, weights: bool, library: &Path, out: &Path) -> Bundle {
+pub(crate) fn real_bundle(data: &Path, model: &str, form: &str, weights: bool, library: &Path, out: &Path) -> Bundle {
     let file = |suffix: &str| data.join("ml100k").join(format!("{model}.{suffix}"));
     let request = BuildRequest {
         onnx: file(&format!("{form}.onnx")),
@@ -34,16 +34,23 @@ fn real_bundle(data: &Path, model: &str, form: &str, weights: bool, library: &Pa
     Bundle::open(out).unwrap()
 }
 
-fn encode_all(encoder: &mut dyn Encoder, rows: &Array2<f32>) -> Vec<SparseActivations> {
-    let mut batch = EmbeddingBatch::new(rows.ncols().try_into().unwrap());
-    let chunks = rows.axis_chunks_iter(Axis(0), 512).map(|chunk| {
-        batch.clear();
+/// The rows in batches of 512.
+pub(crate) fn batches(rows: &Array2<f32>) -> impl Iterator<Item = EmbeddingBatch> {
+    rows.axis_chunks_iter(Axis(0), 512).map(|chunk| {
+        let mut batch = EmbeddingBatch::new(chunk.ncols().try_into().unwrap());
         chunk.axis_iter(Axis(0)).for_each(|row| batch.push(&row.to_vec()).unwrap());
+        batch
+    })
+}
+
+/// What an encoder makes of each batch.
+pub(crate) fn encode_all(encoder: &mut dyn Encoder, rows: &Array2<f32>) -> Vec<SparseActivations> {
+    let encoded = batches(rows).map(|batch| {
         let mut activations = SparseActivations::default();
         encoder.encode(&batch, &mut activations).unwrap();
         activations
     });
-    chunks.collect()
+    encoded.collect()
 }
 
 #[test]

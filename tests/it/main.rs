@@ -9,6 +9,7 @@ mod counting;
 mod dashboards;
 mod decode;
 mod drift_yardstick;
+mod encode_f64;
 mod encode_real;
 mod evaluate;
 mod explain;
