@@ -28,7 +28,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("bundle", &["sae", "drift"]),
     ("metrics", &["sae", "drift", "snapshot"]),
     ("decode", &["sae", "config"]),
-    ("encode", &["sae", "bundle"]),
+    ("encode", &["sae", "bundle", "fault"]),
     ("store", &["sae", "drift", "clock", "config", "fault"]),
     ("kafka", &["clock", "config", "metrics", "task"]),
     ("monitor", &["*", "http", "workshop", "simulate", "cli"]),

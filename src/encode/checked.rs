@@ -6,8 +6,9 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use crate::encode::native::{Agreement, NativeEncoder, NativeModel, compare};
+use crate::encode::native::{Agreement, Kernel, NativeEncoder, NativeModel, compare};
 use crate::encode::{EncodeError, Encoder};
+use crate::fault;
 use crate::sae::activation::SparseActivations;
 use crate::sae::embedding::EmbeddingBatch;
 
@@ -65,6 +66,9 @@ impl Encoder for CheckedEncoder {
         if self.stopped {
             return self.judge.encode(batch, activations);
         }
+        if fault::planted("mutant-native-weights") {
+            self.native = Box::new(NativeEncoder::new(Arc::new(self.model.with_signs_turned()), Kernel::best()));
+        }
         self.native.encode(batch, activations)?;
         if self.until_next > 0 {
             self.until_next -= 1;
@@ -98,7 +102,6 @@ mod tests {
 
     use super::*;
     use crate::encode::PlainEncoder;
-    use crate::encode::native::Kernel;
     use crate::sae::weights::{SaeSpec, SaeWeights, Selection};
 
     fn weights(bias: f32) -> SaeWeights {
@@ -131,6 +134,18 @@ mod tests {
         assert_eq!(out, expected, "the batch that showed it is the judge's");
         encoder.encode(&batch(), &mut out).unwrap();
         assert_eq!(out, expected);
+    }
+
+    #[test]
+    fn weights_that_go_wrong_in_memory_are_found_at_the_next_comparison() {
+        let (mut encoder, mut out) = (checked(0.0, 2), SparseActivations::default());
+        encoder.encode(&batch(), &mut out).unwrap();
+        let expected = out.clone();
+        encoder.native = Box::new(NativeEncoder::new(Arc::new(encoder.model.with_signs_turned()), Kernel::best()));
+        encoder.encode(&batch(), &mut out).unwrap();
+        assert!(out != expected && encoder.engine() == "native", "between two comparisons nobody sees it");
+        encoder.encode(&batch(), &mut out).unwrap();
+        assert_eq!((&out, encoder.engine(), encoder.take_mismatches()), (&expected, "plain", 1));
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod contract;
 mod dead_letters;
 mod degrade;
 mod demo;
+mod encode_mismatch;
 mod gaps;
 mod kafka_server;
 mod moves;

@@ -49,6 +49,12 @@ impl NativeModel {
         model
     }
 
+    /// What a fault in memory may leave behind: the same model with every weight's sign turned. For tests, which
+    /// plant it, and for the point at which they do.
+    pub(in crate::encode) fn with_signs_turned(&self) -> Self {
+        Self { w: self.w.iter().map(|w| -w).collect(), ..self.clone() }
+    }
+
     /// Shape and selection.
     #[must_use]
     pub fn spec(&self) -> &SaeSpec {
