@@ -10,6 +10,8 @@
 pub mod entity;
 pub mod json;
 pub mod layout;
+#[cfg(test)]
+mod mutations;
 mod quick;
 pub mod raw;
 pub mod sink;
