@@ -9,7 +9,7 @@ use crate::drift::counts::N_BUCKETS;
 use crate::drift::dispersion::{raw_dispersion, shrink};
 use crate::drift::exposure::{PresenceCurve, stream_exposure};
 use crate::drift::least_squares::{LeastSquares, count};
-use crate::drift::observed::{Observed, ObservedWindow, add_dense};
+use crate::drift::observed::{MIN_WINDOWS, Observed, ObservedWindow, add_dense};
 use crate::drift::season::Season;
 use crate::drift::settings::{CountingUnit, JudgeSettings, StreamLayout};
 use crate::drift::stream_rates::{SegmentLevels, StreamRates};
@@ -70,16 +70,23 @@ pub(super) fn fit_segments(
     let names: BTreeSet<&str> =
         kept.iter().flat_map(|window| window.segments.keys()).map(String::as_str).filter(|name| *name != ALL).collect();
     let nothing = Observed::default();
-    let volume = |name: &str| kept.iter().filter_map(|w| w.segments.get(name)).map(|s| s.units(settings.unit)).sum::<f64>();
-    let global_volume = volume(ALL);
+    let volume = |windows: &[&ObservedWindow], name: &str| {
+        windows.iter().filter_map(|w| w.segments.get(name)).map(|s| s.units(settings.unit)).sum::<f64>()
+    };
     let fit = |name: &str| {
+        // A segment that is followed only since the middle of the reference had no volume before that we know of.
+        let since = kept.iter().position(|window| window.segments.contains_key(name))?;
+        let followed = &kept[since..];
+        if followed.len() < MIN_WINDOWS {
+            return None;
+        }
         let windows: Vec<&Observed> = kept.iter().map(|window| window.segments.get(name).unwrap_or(&nothing)).collect();
         let mut levels = fit_levels(&windows, streams, layout, settings);
-        levels.volume_share = volume(name) / global_volume;
+        levels.volume_share = volume(followed, name) / volume(followed, ALL);
         levels.fired_rate = fired_in_segment(&windows, &streams.rates.fired_rate);
-        levels
+        Some((name.to_owned(), levels))
     };
-    names.into_iter().map(|name| (name.to_owned(), fit(name))).collect()
+    names.into_iter().filter_map(fit).collect()
 }
 
 /// Activations a record of each latent and their overdispersion about the season of its presence; empty where

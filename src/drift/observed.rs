@@ -7,6 +7,9 @@ use crate::drift::counts::{ContractSums, N_BUCKETS, N_RESIDUAL_BINS, SegmentCoun
 use crate::drift::least_squares::count;
 use crate::drift::settings::{CountingUnit, StreamLayout};
 
+/// Fewest windows of a reference, and of a segment in it.
+pub const MIN_WINDOWS: usize = 8;
+
 /// Sums of one segment in one window.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Observed {

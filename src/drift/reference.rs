@@ -12,15 +12,13 @@ use crate::drift::contract::ContractReference;
 use crate::drift::counts::N_BUCKETS;
 use crate::drift::exposure::{PresenceCurve, stream_exposure};
 use crate::drift::fit::{fit_segments, fit_streams};
-use crate::drift::observed::{Observed, ObservedWindow};
+use crate::drift::observed::{MIN_WINDOWS, Observed, ObservedWindow};
 use crate::drift::season::Season;
 use crate::drift::settings::{CountingUnit, JudgeSettings, StreamLayout};
 use crate::drift::stream::StreamId;
 use crate::drift::stream_rates::{SegmentLevels, StreamRates};
 use crate::drift::wander::MAX_WANDER;
 
-/// Fewest windows of a reference.
-pub const MIN_WINDOWS: usize = 8;
 /// Shortest span where a season is fitted.
 pub const MIN_SEASON_MS: i64 = 3 * 86_400_000;
 

@@ -97,6 +97,9 @@ impl Judge {
     /// # Errors
     /// The store is damaged, or refuses for good.
     pub fn run(mut self, commands: &Receiver<JudgeCommand>, shutdown: &Shutdown) -> Result<u64, MonitorError> {
+        if let Some((_, end_ms)) = self.store.read().last_judged()? {
+            self.shared.metrics.window_end.set(end_ms as f64 / 1e3);
+        }
         self.look_for_references()?;
         self.judge_due(shutdown)?;
         self.shared.live.set_ready("store");
@@ -270,7 +273,11 @@ impl Judge {
         let free = self.max_segments.saturating_sub(2 + self.shared.board.len());
         let known = self.shared.board.names();
         let names = names.into_iter().map(|(name, _)| name.clone()).filter(|name| !known.contains(name)).take(free).collect();
-        self.shared.board.admit(names, self.shared.rules.window.length_ms, not_before_ms)
+        let admitted = self.shared.board.admit(names, self.shared.rules.window.length_ms, not_before_ms);
+        for admission in &admitted {
+            tracing::info!(segment = admission.segment, from_ms = admission.from_ms, "segment seen: it is followed from this window on");
+        }
+        admitted
     }
 
     /// A refused transaction (disk full, read-only) stops the flow, not the program: not ready, and tried

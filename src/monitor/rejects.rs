@@ -4,6 +4,7 @@
 //! dead-letter topic makes the worker slower and loses nothing. Positions are stored only when the
 //! dead letters below them are acknowledged.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::kafka::dead_letter::DeadLetters;
@@ -13,6 +14,8 @@ use crate::record::{Header, RawMessage, Reject, TopicPartition};
 
 /// Longest wait for the dead-letter topic before the worker stops; its records are then read again.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How often the log tells of rejects.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 
 struct Kept {
     partition: TopicPartition,
@@ -31,18 +34,35 @@ pub struct Rejects {
     acked: u64,
     truncated: u64,
     undeliverable: u64,
+    /// Rejects by reason that no line of the log has told yet, and the words of the last one.
+    untold: BTreeMap<&'static str, u64>,
+    last: String,
+    told: Option<Instant>,
 }
 
 impl Rejects {
     /// Rejects that go to a dead-letter topic, or that are counted only.
     #[must_use]
     pub fn new(dead_letters: Option<DeadLetters>) -> Self {
-        Self { dead_letters, kept: Vec::new(), acked: 0, truncated: 0, undeliverable: 0 }
+        Self {
+            dead_letters,
+            kept: Vec::new(),
+            acked: 0,
+            truncated: 0,
+            undeliverable: 0,
+            untold: BTreeMap::new(),
+            last: String::new(),
+            told: None,
+        }
     }
 
     /// Keeps a reject until [`Self::send`].
     pub fn keep(&mut self, message: &RawMessage<'_>, reject: Reject) {
         tracing::debug!(partition = %message.partition, offset = message.offset, %reject, "record rejected");
+        *self.untold.entry(reject.reason.kind()).or_default() += 1;
+        if self.is_time_to_tell() {
+            self.last = format!("{} at {}: {reject}", message.partition, message.offset);
+        }
         if self.dead_letters.is_none() {
             return;
         }
@@ -62,6 +82,7 @@ impl Rejects {
     /// # Errors
     /// The topic cannot take it.
     pub fn send(&mut self, metrics: &ProcessMetrics) -> Result<(), KafkaError> {
+        self.tell();
         let Some(dead_letters) = &self.dead_letters else { return Ok(()) };
         for kept in self.kept.drain(..) {
             let headers: Vec<Header<'_>> = kept.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
@@ -86,6 +107,20 @@ impl Rejects {
         metrics.dead_letter_failures.inc_by(undeliverable - self.undeliverable);
         (self.truncated, self.undeliverable) = (truncated, undeliverable);
         Ok(())
+    }
+
+    fn is_time_to_tell(&self) -> bool {
+        self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY)
+    }
+
+    /// One line for all rejects of a while, with one of them as example.
+    fn tell(&mut self) {
+        if self.untold.is_empty() || !self.is_time_to_tell() {
+            return;
+        }
+        tracing::warn!(rejected = ?self.untold, example = self.last, "records were rejected");
+        self.untold.clear();
+        self.told = Some(Instant::now());
     }
 
     /// Whether every reject so far is kept safely; never blocks.

@@ -13,7 +13,7 @@ use crate::decode::Decoder;
 use crate::drift::partition::PartitionPosition;
 use crate::drift::segment::{SegmentTable, segment_name};
 use crate::drift::window::WindowSpec;
-use crate::kafka::admin::{committed, preflight};
+use crate::kafka::admin::{Cluster, committed, preflight};
 use crate::kafka::consumer::{ReadOptions, WorkerConsumer};
 use crate::kafka::dead_letter::DeadLetters;
 use crate::kafka::producer::ReliableProducer;
@@ -131,6 +131,7 @@ impl Setup {
             store_works: AtomicBool::new(true),
             rules,
         };
+        warn_early(settings, &cluster, shared.board.is_empty());
         let dead_letters = !settings.kafka.dead_letter_topic.is_empty();
         let producer = dead_letters.then(|| ReliableProducer::new(&settings.kafka).map(Arc::new)).transpose()?;
         Ok(Self {
@@ -223,6 +224,25 @@ impl Setup {
 /// Records a new segment needs in one window to be followed from the next ones on. Below it its
 /// windows would hardly ever be judged, and one bot could fill the table.
 const MIN_SEGMENT_RECORDS: u64 = 20;
+
+/// What is better known before the first record than after it.
+fn warn_early(settings: &Settings, cluster: &Cluster, follows_nothing: bool) {
+    let dead_letters = &settings.kafka.dead_letter_topic;
+    if !dead_letters.is_empty() && !cluster.topics.iter().any(|(name, _)| name == dead_letters) {
+        tracing::warn!(
+            topic = dead_letters,
+            "kafka.dead_letter_topic does not exist: unless the broker makes it, the first record that is rejected stops this program"
+        );
+    }
+    let fields = &settings.segments.fields;
+    let unlisted: Vec<&String> = fields.iter().filter(|field| !settings.segments.values.contains_key(*field)).collect();
+    if follows_nothing && !unlisted.is_empty() {
+        tracing::warn!(
+            fields = ?unlisted,
+            "no values under [segments.values]: values are followed once they are seen, from a window that depends on how fast the log is read"
+        );
+    }
+}
 
 /// Configured values, the reference's segments, and what the judge admitted before.
 fn admitted(settings: &Settings, versions: &[Version], store: &Store) -> Result<Vec<Admission>, MonitorError> {

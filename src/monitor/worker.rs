@@ -36,11 +36,12 @@ const POLL: Duration = Duration::from_millis(100);
 const TICK: Duration = Duration::from_millis(200);
 /// Steps of one worker are at least this far apart: a step costs an fsync.
 const STEP_GAP: Duration = Duration::from_millis(50);
+/// Longest wait for the judge once the end of the log is reached, with `--until-end`.
+const CATCH_UP: Duration = Duration::from_secs(3600);
 /// How often a broker that may be away is asked, and how long each answer is waited for.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 const ASK_PATIENCE: Duration = Duration::from_millis(500);
-/// One message of so many is timed for the share of decoding: two looks at the clock cost as much as
-/// taking a raw record apart, and all messages of a batch are alike.
+/// One message of so many is timed: two looks at the clock cost as much as taking a raw record apart.
 const TIMED_ONE_OF: u32 = 16;
 
 /// One worker's state.
@@ -103,7 +104,8 @@ impl Worker {
     /// # Errors
     /// The broker needs a human, the encoder failed, or the store has gone.
     pub fn run(mut self, shutdown: &Shutdown) -> Result<(), MonitorError> {
-        while !shutdown.is_triggered() {
+        let mut finished = false;
+        while !finished && !shutdown.is_triggered() {
             if !self.shared.store_works.load(Ordering::SeqCst) {
                 self.wait_for_store()?;
                 continue;
@@ -116,12 +118,11 @@ impl Worker {
             self.commit()?;
             if self.last_tick.elapsed() >= TICK {
                 self.tick()?;
-                if self.is_finished() {
-                    break;
-                }
+                finished = self.is_finished();
             }
         }
-        let drained = self.drain();
+        // Nobody waits for an end that the log itself has: a judge that lags is let to catch up.
+        let drained = self.drain(if finished { CATCH_UP } else { self.shared.rules.drain });
         match &drained {
             Ok(()) => tracing::info!("worker drained: everything counted is stored and committed"),
             Err(error) => tracing::warn!(%error, "worker not drained in time: open windows are read again at the next start"),
@@ -366,9 +367,9 @@ impl Worker {
         rules.until_end && self.shared.progress.finished(rules.n_partitions) && raised.is_none_or(reached)
     }
 
-    /// Stores and commits everything that is counted, within the drain deadline.
-    fn drain(&mut self) -> Result<(), MonitorError> {
-        let deadline = Instant::now() + self.shared.rules.drain;
+    /// Stores and commits everything that is counted, within that time.
+    fn drain(&mut self, within: Duration) -> Result<(), MonitorError> {
+        let deadline = Instant::now() + within;
         fault::point("drain");
         self.rejects.settle(deadline)?;
         self.step(true)?;

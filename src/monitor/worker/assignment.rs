@@ -35,7 +35,7 @@ impl Worker {
                         let why = "partitions were lost, the session with the broker ended; waiting to be assigned again";
                         self.shared.live.set_not_ready("group", why.to_owned());
                         self.broker_asked.get_or_insert_with(Instant::now);
-                    } else if let Err(error) = self.drain() {
+                    } else if let Err(error) = self.drain(self.shared.rules.drain) {
                         tracing::warn!(%error, "revoked partitions were not drained in time: their next owner reads again");
                     }
                     for partition in &partitions {
