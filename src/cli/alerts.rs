@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::bail;
@@ -149,7 +150,7 @@ fn show(common: &Common, id: i64) -> anyhow::Result<Outcome> {
             let reader = StoreReader::open(&settings.store.path).map_err(usage)?;
             let not_found = || StoreError::NotFound { what: "alert", name: id.to_string() };
             let alert = reader.alert(id).and_then(|alert| alert.ok_or_else(not_found)).map_err(usage)?;
-            AlertDetail::of(&Snapshot::default(), &alert, reader.explanation(id).map_err(usage)?)
+            AlertDetail::of(&named(&settings), &alert, reader.explanation(id).map_err(usage)?)
         }
     };
     let mut out = std::io::stdout().lock();
