@@ -53,7 +53,8 @@ fn a_canary_that_always_differed_is_quiet_by_its_own_past_and_told_against_the_m
     settings.drift.reference = "model:v11".into();
     (settings.drift.harmonics, settings.drift.weekend) = (Some(0), Some(false));
     settings.kafka.workers = 2;
-    broker.create_topic(TOPIC, 6).unwrap();
+    // The in-process broker keeps 5 MiB a partition: twelve hold the three weeks.
+    broker.create_topic(TOPIC, 12).unwrap();
 
     let producer = ReliableProducer::new(&settings.kafka).unwrap();
     let receipts = Arc::new(Receipts::default());
