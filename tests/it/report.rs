@@ -6,7 +6,8 @@ use std::process::{Command, Stdio};
 use recsae::clock::{Clock, SystemClock};
 use recsae::drift::closed::ALL;
 use recsae::store::StoreReader;
-use recsae::store::reader::WindowQuery;
+use recsae::store::reader::{WindowQuery, WindowSummary};
+use recsae::workshop::report::content::Gap;
 use recsae::workshop::report::two_sample::{RateRatio, Stratum, rate_ratio, test};
 use recsae::workshop::report::{Names, Report, ReportRequest, gather, html};
 use serde_json::{Value, json};
@@ -80,9 +81,14 @@ fn every_number_of_a_report_is_the_stores() {
     let verdicts: Vec<(&str, u64)> = planted.iter().map(|gap| (gap.verdict.as_str(), gap.windows)).collect();
     assert_eq!(verdicts, [("warmup", 72), ("no_window", 0), ("contract_broken", 3)], "{planted:?}");
     assert_eq!(planted[1].to - planted[1].from, 4 * HOUR_MS);
+    // Each is in the store, and each of the store is told, for its segment or for all.
     let everywhere = reader.summaries(&WindowQuery::default()).unwrap();
-    let stored = everywhere.iter().filter(|summary| summary.verdict == "session_mix").count() as u64;
-    assert_eq!(mixed.iter().map(|gap| gap.windows).sum::<u64>(), stored, "{mixed:?}");
+    let stored: Vec<_> = everywhere.iter().filter(|summary| summary.verdict == "session_mix").collect();
+    let holds = |gap: &Gap, summary: &WindowSummary| gap.from <= summary.window_start && summary.window_end <= gap.to;
+    assert!(mixed.iter().all(|gap| stored.iter().any(|summary| gap.segment == summary.segment && holds(gap, summary))), "{mixed:?}");
+    let told =
+        |summary: &WindowSummary| mixed.iter().any(|gap| (gap.segment == summary.segment || gap.segment == ALL) && holds(gap, summary));
+    assert!(stored.iter().all(|summary| told(summary)), "{mixed:?} of {stored:?}");
     let people: Vec<&str> = report.done.iter().filter(|deed| !deed.who.is_empty()).map(|deed| deed.who.as_str()).collect();
     assert_eq!(people.len() as u64, report.summary.actions);
     assert!(people.starts_with(&["ana", "ana", "bo"]), "{people:?}");
