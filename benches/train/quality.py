@@ -51,7 +51,11 @@ def table(workshop, seeds, folder):
     print(f"{'model':9} {'k/scale':>7} {'seed':>5} {'FVU':>8} {'cosine':>7} {'dead':>6} {'FVU, users never seen':>22}   (dev + test rows)")
     for model in MODELS:
         for k, scale in SIZES:
-            given = workshop.evaluate(workshop.data / f"{model}.sae_k{k}_s{scale}.safetensors", model, events, "split=dev,test")
+            file = workshop.data / f"{model}.sae_k{k}_s{scale}.safetensors"
+            if not file.exists():
+                # There is nothing of this size to compare with.
+                continue
+            given = workshop.evaluate(file, model, events, "split=dev,test")
             print(f"{model:9} {k:>4}/{scale:<2} {'given':>5} {given[0]:>8.4f} {given[1]:>7.4f} {100 * given[2]:>5.1f}%", flush=True)
             runs = workshop.train(folder / f"{model}-{k}", model, events, "split=train", k, scale, seeds, "--items", "target_item")
             worst, most_dead = 0.0, 0.0
