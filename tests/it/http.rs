@@ -91,7 +91,7 @@ fn an_alert_by_its_number_is_explained_as_the_store_has_it() {
     let instance = instance(&path, Some(TOKEN));
     let reader = recsae::store::StoreReader::open(&path).unwrap();
     let found = get_json(instance.api, "/api/v1/alerts/2");
-    // Through text on both sides: reading a printed float may round its last bit.
+    // Through text on both sides, as the API's answer went.
     let stored: Value = serde_json::from_str(&serde_json::to_string(&reader.explanation(2).unwrap()).unwrap()).unwrap();
     assert_eq!(found["explanation"], stored);
     let listed = &get_json(instance.api, "/api/v1/alerts")[0];
