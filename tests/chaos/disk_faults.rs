@@ -93,8 +93,8 @@ pub(crate) fn sync_before_commit(stage: &Stage) -> Checked<String> {
     let process = crate::process::Process::start(&strace, &arguments, &environment, site.folder.path().join("traced.log"));
     let mut monitor = Monitor::over(process, metrics, http);
     monitor.wait_ready(Duration::from_secs(60))?;
-    // Two seconds of flow: a standing topic is read faster than commits follow each other.
-    site.produce(0..20_000, Duration::from_millis(10))?;
+    // Four seconds of flow: a standing topic is read faster than commits follow each other.
+    site.produce(0..20_000, Duration::from_millis(20))?;
     monitor.wait_for(Duration::from_secs(60), "all records", consumed(20_000.0))?;
     let (status, _) = monitor.end(Duration::from_secs(60))?;
     let began = Instant::now();
