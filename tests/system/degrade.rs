@@ -179,6 +179,30 @@ fn a_broker_that_is_away_makes_not_ready_and_nothing_is_lost_when_it_is_back() {
     assert_counted_once(&scene);
 }
 
+/// A broker that hangs closes nothing: the session that ends is the first that is known of it.
+#[test]
+fn a_broker_that_hangs_makes_not_ready_when_the_session_ends_and_it_goes_on_by_itself() {
+    let Some(mut kafka) = Kafka::start() else {
+        support::skip("no Apache Kafka (make setup)");
+        return;
+    };
+    let Some(mut scene) = Scene::new(&kafka, "") else { return };
+    scene.settings.kafka.librdkafka.insert("session.timeout.ms".into(), "6000".into());
+    let monitor = scene.start(&[]);
+    scene.produce(0..3, NO_PAUSE);
+    monitor.wait_for(scene.sent());
+    wait_until_ready(&monitor);
+    kafka.order("STOP");
+    println!("not ready: {}", wait_until_not_ready(&monitor, "group: partitions were lost"));
+    kafka.order("CONT");
+    wait_until_ready(&monitor);
+    scene.produce(3..6, NO_PAUSE);
+    monitor.wait_for(scene.sent());
+    let log = monitor.end();
+    assert!(log.contains("worker drained") && !log.contains("\"ERROR\""), "{log}");
+    assert_counted_once(&scene);
+}
+
 #[test]
 fn without_the_named_reference_windows_are_counted_and_it_is_taken_up_once_it_is_approved() {
     let Some(kafka) = kafka_server::shared() else { return };

@@ -1,5 +1,6 @@
 //! TLS, SASL and librdkafka's options on Apache Kafka: what works, and what a wrong one says.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use recsae::config::settings::KafkaSettings;
@@ -7,6 +8,7 @@ use recsae::kafka::error::KafkaError;
 use recsae::kafka::{admin, settings};
 
 use crate::kafka_server;
+use crate::scene::Scene;
 
 fn refusal(settings: &KafkaSettings) -> KafkaError {
     let started = Instant::now();
@@ -29,6 +31,26 @@ fn scram_over_tls_logs_in_also_with_the_password_in_a_file() {
     settings.librdkafka.remove("sasl.password");
     settings.secret_files.insert("sasl.password".into(), file);
     assert_eq!(admin::preflight(&settings, Duration::from_secs(20)).unwrap().partitions.len(), 1);
+}
+
+#[test]
+fn records_and_dead_letters_pass_over_scram_and_tls_and_the_password_stays_secret() {
+    let Some(kafka) = kafka_server::shared() else { return };
+    let Some(mut scene) = Scene::new(kafka, "") else { return };
+    let plain = scene.settings.kafka.clone();
+    let secured = kafka.sasl_settings(&[&plain.topics[0]]);
+    scene.settings.kafka = KafkaSettings { brokers: secured.brokers, librdkafka: secured.librdkafka, ..plain };
+    scene.produce(0..4, Duration::ZERO);
+    let monitor = scene.start(&[]);
+    let end = monitor.wait_for(scene.sent());
+    let poison = scene.poison.load(Ordering::SeqCst);
+    assert_eq!((end.consumed, end.n_rejected()), (scene.sent(), poison));
+    let api = monitor.api("status").unwrap().to_string();
+    let log = monitor.end();
+    assert!(log.contains("worker drained"), "{log}");
+    let (first, next) = kafka.ends(&scene.settings.kafka.dead_letter_topic, 1)[0];
+    assert_eq!(u64::try_from(next - first).unwrap(), poison, "each poison once in the dead letters");
+    assert!(!log.contains(kafka_server::PASSWORD) && !api.contains(kafka_server::PASSWORD), "no secret in logs and API");
 }
 
 #[test]
