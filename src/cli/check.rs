@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::bundle::Bundle;
 use crate::cli::check_sample::{SampledFinding, suggest};
 use crate::cli::{Outcome, UsageError};
+use crate::config::parsed::ReferenceChoice;
 use crate::config::settings::{CountingUnit, EngineChoice, Settings};
 use crate::config::{ConfigError, load_leniently};
 use crate::decode::Decoder;
@@ -143,9 +144,9 @@ fn files(settings: &Settings, report: &mut Report) {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let what = format!("state folder {}", folder.display());
     report.note(&what, writable(folder), |()| "writable".into());
-    if path.exists() {
-        report.note(&format!("store {}", path.display()), StoreReader::open(path), |_| "opens".into());
-    }
+    let what = format!("store {}", path.display());
+    let store = path.exists().then(|| report.note(&what, StoreReader::open(path), |_| "opens".into())).flatten();
+    named_reference(settings, store.as_ref(), report);
     let http = &settings.http;
     if let Some(file) = &http.token_file {
         report.note(&format!("token file {}", file.display()), Token::from_file(file), |_| "readable".into());
@@ -154,6 +155,22 @@ fn files(settings: &Settings, report: &mut Report) {
         match tls::acceptor(cert, key) {
             Ok(_) => report.passed.push(format!("certificate {}: belongs to its key", cert.display())),
             Err(error) => report.fault(format!("{}: {error}", error.key())),
+        }
+    }
+}
+
+/// A named reference that is not there yet is waited for without a verdict: better known before the start.
+fn named_reference(settings: &Settings, store: Option<&StoreReader>, report: &mut Report) {
+    let Ok(ReferenceChoice::Named(name)) = settings.drift.reference_choice() else { return };
+    let entries = store.map_or(Ok(Vec::new()), StoreReader::references).unwrap_or_default();
+    match entries.iter().find(|entry| entry.name == name) {
+        Some(entry) if entry.approval.is_some() => report.passed.push(format!("reference {name:?}: approved, {} windows", entry.windows)),
+        Some(_) => report.fault(format!("drift.reference: {name:?} is not approved: recsae reference approve {name}")),
+        None => {
+            let known: Vec<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
+            let known = if known.is_empty() { "no reference".to_owned() } else { known.join(", ") };
+            report
+                .fault(format!("drift.reference: {name:?} is not in the store, which holds {known}: recsae reference build, or first:14d"));
         }
     }
 }

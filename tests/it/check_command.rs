@@ -120,14 +120,21 @@ fn every_fault_is_one_line_and_none_hides_another() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("recsae.toml");
     let text = "[kafka]\nbrokers = '127.0.0.1:1'\ntopic = ['a']\n[[model]]\nbundle = 'nowhere'\n[window]\nlength = 'soon'\n\
-                [store]\npath = '/nonexistent/x/recsae.db'\n[http]\ntoken_file = 'nothing'\n[kafka.secret_files]\n'sasl.password' = 'gone'\n";
+                [store]\npath = '/nonexistent/x/recsae.db'\n[http]\ntoken_file = 'nothing'\n[kafka.secret_files]\n'sasl.password' = 'gone'\n\
+                [drift]\nreference = 'atumn'\n";
     std::fs::write(&config, text).unwrap();
     let (code, report) = check(&config, &["--offline"], &[]);
     let faults = lines(&report, "faults");
     assert_eq!(code, 1);
-    for part in
-        ["kafka.topic: ", "window.length: ", "bundle nowhere: ", "state folder /nonexistent/x: ", "token file nothing: ", "sasl.password"]
-    {
+    for part in [
+        "kafka.topic: ",
+        "window.length: ",
+        "bundle nowhere: ",
+        "state folder /nonexistent/x: ",
+        "token file nothing: ",
+        "sasl.password",
+        "drift.reference: \"atumn\"",
+    ] {
         assert_eq!(faults.iter().filter(|line| line.contains(part)).count(), 1, "{part}: {faults:#?}");
     }
     assert!(faults.iter().all(|line| !line.contains('\n')));
