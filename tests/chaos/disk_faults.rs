@@ -105,17 +105,18 @@ pub(crate) fn sync_before_commit(stage: &Stage) -> Checked<String> {
         }
         std::thread::sleep(Duration::from_millis(100));
     };
-    let (mut synced, mut syncs, mut commits) = (false, 0, 0);
+    // Each commit is of positions whose steps were synced, each by a sync of its own: at every commit that leaves, at
+    // least as many syncs have returned since fetching began. (Not in turn: two workers' syncs may come before both commits.)
+    let (mut fetching, mut syncs, mut commits) = (false, 0, 0);
     for line in trace.lines() {
         // `-y` prints the file behind a descriptor, in hexadecimal under `-xx`: "-wal" ends it.
         let is_sync = (line.contains("fdatasync") || line.contains("fsync")) && line.ends_with("= 0");
-        if is_sync {
-            (synced, syncs) = (true, syncs + 1);
-        }
-        if is_offset_commit(line) {
+        syncs += u32::from(is_sync && fetching);
+        fetching |= is_request(line, "01");
+        if is_request(line, "08") {
             commits += 1;
-            if !std::mem::replace(&mut synced, false) {
-                return Err(format!("commit {commits} was sent with no sync since the one before: {line}"));
+            if commits > syncs {
+                return Err(format!("commit {commits} was sent after {syncs} syncs: {line}"));
             }
         }
     }
@@ -125,9 +126,9 @@ pub(crate) fn sync_before_commit(stage: &Stage) -> Checked<String> {
     Ok(format!("{commits} offset commits sent, each after a sync of the store that returned ({syncs} syncs)"))
 }
 
-/// A Kafka request begins with its length (4 bytes) and its kind; 8 commits offsets.
-fn is_offset_commit(line: &str) -> bool {
+/// A Kafka request begins with its length (4 bytes) and its kind: 1 fetches, 8 commits offsets.
+fn is_request(line: &str, kind: &str) -> bool {
     let Some(bytes) = line.split('"').nth(1) else { return false };
     let bytes: Vec<&str> = bytes.split("\\x").skip(1).collect();
-    line.contains("send") && bytes.len() >= 8 && bytes[4..6] == ["00", "08"] && bytes[..2] == ["00", "00"]
+    line.contains("send") && bytes.len() >= 8 && bytes[4..6] == ["00", kind] && bytes[..2] == ["00", "00"]
 }

@@ -39,7 +39,12 @@ fn records_and_dead_letters_pass_over_scram_and_tls_and_the_password_stays_secre
     let Some(mut scene) = Scene::new(kafka, "") else { return };
     let plain = scene.settings.kafka.clone();
     let secured = kafka.sasl_settings(&[&plain.topics[0]]);
-    scene.settings.kafka = KafkaSettings { brokers: secured.brokers, librdkafka: secured.librdkafka, ..plain };
+    let mut own = KafkaSettings { brokers: secured.brokers, librdkafka: secured.librdkafka, ..plain };
+    let file = scene.folder().join("password");
+    std::fs::write(&file, kafka_server::PASSWORD).unwrap();
+    own.librdkafka.remove("sasl.password");
+    own.secret_files.insert("sasl.password".into(), file);
+    scene.settings.kafka = own;
     scene.produce(0..4, Duration::ZERO);
     let monitor = scene.start(&[]);
     let end = monitor.wait_for(scene.sent());

@@ -227,9 +227,11 @@ fn a_plan_edits_what_it_names_and_nothing_else() {
         .map(|(_, z)| z)
         .collect();
     values.sort_by(f64::total_cmp);
-    let (amount, p99) = (plan["edits"][0]["action"]["clamp"].as_f64().unwrap(), values[(values.len() - 1) * 99 / 100]);
-    println!("half of the 99th percentile, {p99:.3}, is {amount:.3}");
-    assert!((amount / (0.5 * p99) - 1.0).abs() < 0.03 && plan["edits"][0]["unit"] == "absolute");
+    // The 99th percentile lies between two neighbours; which of them, or what between, is a matter of definition.
+    let (amount, below) = (plan["edits"][0]["action"]["clamp"].as_f64().unwrap(), (values.len() - 1) * 99 / 100);
+    let (least, most) = (0.5 * values[below], 0.5 * values[(below + 1).min(values.len() - 1)]);
+    println!("half of the 99th percentile, {least:.3} to {most:.3}, is {amount:.3}");
+    assert!((least - 1e-5..=most + 1e-5).contains(&amount) && plan["edits"][0]["unit"] == "absolute");
     let clamped = steering.steered(&file);
     assert_eq!(clamped.len(), good.len());
 
