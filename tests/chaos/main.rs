@@ -57,8 +57,8 @@ const SCENARIOS: &[Scenario] = &[
     ("restored", "24: a store restored from an older copy", store_faults::restored),
 ];
 
-/// Only by name. `segments` has not passed yet; `storm` failed once in six runs: after many rebalances records of the
-/// first window were rejected as late that the oracle counts.
+/// Only by name. `segments` has not passed yet; `storm` failed once in six runs: a partition that another member had
+/// counted before the first one stored anything of it misses its first window there.
 const LONG: &[Scenario] = &[
     ("long", "1: hundreds of kills", long::run),
     ("segments", "15: segment values without end", input_faults::hostile_segments),
