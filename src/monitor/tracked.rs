@@ -24,6 +24,9 @@ pub struct Tracked {
     pub end_target: i64,
     closed: Vec<PartialWindow>,
     stepped: PartitionPosition,
+    /// The store holds no position of it: that is owed even before a record is read. Else another instance that gets
+    /// the partition meanwhile would leave a commit from which this store would go on, without what was counted there.
+    unknown: bool,
 }
 
 impl Tracked {
@@ -38,9 +41,10 @@ impl Tracked {
         end_target: i64,
         now_ms: i64,
     ) -> Self {
+        let unknown = stored.is_none();
         let stepped = stored.unwrap_or_else(|| position.clone());
         let windows = PartitionWindows::resume(partition, spec, position);
-        Self { windows, last_record_ms: now_ms, last_timestamp_ms: None, end_target, closed: Vec::new(), stepped }
+        Self { windows, last_record_ms: now_ms, last_timestamp_ms: None, end_target, closed: Vec::new(), stepped, unknown }
     }
 
     /// Takes the windows that are closed by now; how many.
@@ -64,7 +68,7 @@ impl Tracked {
     pub fn step(&mut self) -> Option<Step> {
         let position = self.windows.position();
         let decided = |position: &PartitionPosition| (position.next_offset, position.watermark_ms, position.gap);
-        if self.closed.is_empty() && decided(&position) == decided(&self.stepped) {
+        if !std::mem::take(&mut self.unknown) && self.closed.is_empty() && decided(&position) == decided(&self.stepped) {
             return None;
         }
         let starts_at = std::mem::replace(&mut self.stepped, position.clone()).next_offset;
