@@ -93,3 +93,26 @@ impl Tracked {
         end.is_some_and(|end| end > at) && now_ms - self.last_record_ms >= STALLED_AFTER_MS
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    const WINDOW: WindowSpec = WindowSpec { length_ms: 100, origin_ms: 0, lateness_ms: 0 };
+
+    fn taken_over(stored: Option<PartitionPosition>) -> Tracked {
+        let partition = TopicPartition { topic: Arc::from("t"), partition: 0 };
+        Tracked::new(partition, WINDOW, PartitionPosition::starting_at(7), stored, 9, 0)
+    }
+
+    #[test]
+    fn where_it_begins_is_stored_before_a_record_is_read_and_once() {
+        let mut tracked = taken_over(None);
+        let step = tracked.step().unwrap();
+        assert_eq!((step.starts_at, step.position), (7, PartitionPosition::starting_at(7)));
+        assert!(step.closed.is_empty() && tracked.step().is_none());
+        assert!(taken_over(Some(PartitionPosition::starting_at(7))).step().is_none(), "the store knows it");
+    }
+}
