@@ -46,6 +46,7 @@ const SCENARIOS: &[Scenario] = &[
     ("frozen", "3: frozen past its session", process_faults::frozen),
     ("broker", "4: broker killed, restarted, stalled", process_faults::broker_restarted),
     ("storm", "6: members join, die and leave", member_faults::rebalance_storm),
+    ("taken", "6: counted elsewhere before it was here", member_faults::taken_before_the_first_record),
     ("poison", "8, 9: poison of every kind", input_faults::poison),
     ("idle", "11: idle partitions", input_faults::idle_partition),
     ("disk-full", "12: the disk fills up", disk_faults::full),

@@ -45,9 +45,7 @@ pub(crate) fn rebalance_storm(stage: &Stage) -> Checked<String> {
         other.end(Duration::from_secs(30))?;
     }
     let left = Instant::now();
-    first.wait_for(Duration::from_secs(60), "every partition is back", |m| {
-        m.scrape().filter(|scrape| scrape.get("recsae_assigned_partitions") >= 4.0).map(drop)
-    })?;
+    first.wait_for(Duration::from_secs(60), "every partition is back", assigned(|n| n >= 4.0))?;
     let back = left.elapsed();
     let rebalances = first.scrape().map_or(0.0, |scrape| scrape.sum("recsae_rebalances_total"));
     let verdict = settle(stage, &site, first)?;
@@ -58,6 +56,32 @@ pub(crate) fn rebalance_storm(stage: &Stage) -> Checked<String> {
         "{strategy}: {joined} members came and went, {rebalances} rebalances, all back {back:.1?} after the last left; {}",
         verdict.words()
     ))
+}
+
+/// Another member with a store of its own takes partitions of which the first has not read a record, counts them,
+/// closes windows and commits; then it leaves. The first counts them from their beginning.
+pub(crate) fn taken_before_the_first_record(stage: &Stage) -> Checked<String> {
+    let mut site = Site::new(stage, "taken", plan(stage, 53, 4_000));
+    site.settings.kafka.instance_id = String::new();
+    let mut first = site.start(&[], "");
+    first.wait_for(Duration::from_secs(60), "it has all partitions", assigned(|n| n >= 4.0))?;
+    let mut settings = site.settings.clone();
+    settings.kafka.workers = 2;
+    settings.store.path = site.folder.path().join("other.db");
+    let mut other = site.start_as(&site.recsae, "other", &settings, &[], &[]);
+    other.wait_for(Duration::from_secs(60), "it has taken partitions", assigned(|n| n >= 2.0))?;
+    site.produce(0..4_000, Duration::from_millis(20))?;
+    let closed = |m: &Monitor| m.scrape().filter(|scrape| scrape.get("recsae_windows_closed_total") >= 4.0).map(drop);
+    other.wait_for(Duration::from_secs(60), "windows closed at the other member", closed)?;
+    let taken = other.scrape().map_or(0.0, |scrape| scrape.get("recsae_records_consumed_total"));
+    other.end(Duration::from_secs(30))?;
+    first.wait_for(Duration::from_secs(60), "every partition is back", assigned(|n| n >= 4.0))?;
+    let verdict = settle(stage, &site, first)?;
+    Ok(format!("{taken} records counted elsewhere first; {}", verdict.words()))
+}
+
+fn assigned(enough: fn(f64) -> bool) -> impl Fn(&Monitor) -> Option<()> {
+    move |m| m.scrape().filter(|scrape| enough(scrape.get("recsae_assigned_partitions"))).map(drop)
 }
 
 /// The topic is deleted and made again with other records under the same name: noticed, never a silent jump.
