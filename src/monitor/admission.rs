@@ -1,8 +1,9 @@
 //! Where workers and the judge agree on segments: admitted names with the first window they hold for.
 //!
-//! The judge may admit a name only for windows that no worker has opened yet. Both sides therefore
-//! meet under one lock: a worker says which window it is about to open and takes the names known so
-//! far; the judge picks an edge beyond the newest window anybody opened.
+//! The judge may admit a name only for windows that no worker has opened yet. The edge that event time gives is such a
+//! window where workers keep the pace ([`crate::monitor::pace`]); where they could not, it moves. Both sides therefore
+//! meet under one lock: a worker says which window it is about to open and takes the names known so far; the judge's
+//! edge is never before the newest window anybody opened.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -69,14 +70,8 @@ impl AdmissionBoard {
 
     /// How many names are admitted.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn n_admitted(&self) -> usize {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).admitted.len()
-    }
-
-    /// Whether no name is admitted.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 

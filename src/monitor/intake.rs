@@ -70,6 +70,9 @@ pub enum Taken {
     Pending,
     /// Read again, and counted or rejected before.
     Skipped,
+    /// Good, but in a window later than [`Intake::limit_ms`]: nothing was counted, to be taken again. Its time moved the
+    /// watermark, so that what is to come before it comes.
+    Ahead,
     /// It cannot be counted.
     Rejected(Reject),
 }
@@ -83,6 +86,8 @@ pub struct Intake {
     table: SegmentTable,
     n_admitted: usize,
     newest_window_ms: i64,
+    /// Start of the newest window that may be counted (see `pace`).
+    pub limit_ms: i64,
     /// Batches by model.
     pub batches: Vec<ModelBatch>,
 }
@@ -93,7 +98,17 @@ impl Intake {
     #[must_use]
     pub fn new(decoder: Decoder, rules: IntakeRules, models: ModelIndex, table: SegmentTable, widths: &[NonZeroUsize]) -> Self {
         let batches = widths.iter().map(|&d_in| ModelBatch { embeddings: EmbeddingBatch::new(d_in), rows: Vec::new() }).collect();
-        Self { decoder, rules, models, record: Record::default(), table, n_admitted: 0, newest_window_ms: i64::MIN, batches }
+        Self {
+            decoder,
+            rules,
+            models,
+            record: Record::default(),
+            table,
+            n_admitted: 0,
+            newest_window_ms: i64::MIN,
+            limit_ms: i64::MAX,
+            batches,
+        }
     }
 
     /// The segments as this worker knows them.
@@ -121,6 +136,7 @@ impl Intake {
             return Taken::Skipped;
         }
         let taken = match self.admit(message, partition, windows, board) {
+            Ok(Taken::Ahead) => return Taken::Ahead,
             Ok(taken) => taken,
             // A record that is read again was rejected, counted and kept then.
             Err(_) if windows.is_replay(message.offset) => Taken::Skipped,
@@ -164,6 +180,12 @@ impl Intake {
             }
         };
         let batch = &mut self.batches[model];
+        // What is read again was counted before, under the admissions that are stored.
+        if window_start_ms > self.limit_ms && !windows.is_replay(message.offset) {
+            batch.embeddings.check(&record.embedding).map_err(|error| not_a_row(&error))?;
+            windows.accepted(message.offset, event_time_ms);
+            return Ok(Taken::Ahead);
+        }
         batch.embeddings.push(&record.embedding).map_err(|error| not_a_row(&error))?;
         if window_start_ms > self.newest_window_ms {
             self.newest_window_ms = window_start_ms;

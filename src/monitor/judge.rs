@@ -185,7 +185,9 @@ impl Judge {
         let any = !due.is_empty();
         for window in due {
             self.judge_window(&window, shutdown)?;
+            self.shared.pace.judged_before(window.end_ms);
         }
+        self.shared.pace.judged_before(edge);
         if any {
             self.publish()?;
         }
@@ -209,7 +211,7 @@ impl Judge {
             }
             models.push(JudgedModel { window, report, state: version.state()? });
         }
-        let admitted = self.admit(&assembled.seen, due.end_ms);
+        let admitted = self.admit(&assembled.seen, self.shared.pace.edge_ms(due.end_ms));
         let now_ms = self.shared.clock.now_ms();
         let judgement = Judgement {
             start_ms: due.start_ms,
@@ -226,7 +228,9 @@ impl Judge {
         }
         if let Some((before_ms, actor)) = self.retention.due(due.end_ms, now_ms) {
             let n = self.keep_trying(shutdown, |store| store.prune(before_ms, &actor))?;
-            tracing::info!(windows = n, before_ms, "windows beyond [store] retention deleted; the chain keeps their digests");
+            if n > 0 {
+                tracing::info!(windows = n, before_ms, "windows beyond [store] retention deleted; the chain keeps their digests");
+            }
         }
         self.n_judged += 1;
         self.shared.metrics.windows_judged.inc();
@@ -265,17 +269,21 @@ impl Judge {
         }
     }
 
-    /// Follows the most frequent new segments from a window on that nobody has opened yet.
+    /// Follows the most frequent new segments from a window on that nobody has opened yet: `not_before_ms`, unless
+    /// records were read further while partitions were in other hands.
     fn admit(&self, seen: &BTreeMap<String, u64>, not_before_ms: i64) -> Vec<Admission> {
         let mut names: Vec<(&String, &u64)> = seen.iter().filter(|(_, n)| **n >= self.min_segment_records).collect();
         names.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
         // `_all` and `_other` take two places.
-        let free = self.max_segments.saturating_sub(2 + self.shared.board.len());
+        let free = self.max_segments.saturating_sub(2 + self.shared.board.n_admitted());
         let known = self.shared.board.names();
         let names = names.into_iter().map(|(name, _)| name.clone()).filter(|name| !known.contains(name)).take(free).collect();
         let admitted = self.shared.board.admit(names, self.shared.rules.window.length_ms, not_before_ms);
         for admission in &admitted {
             tracing::info!(segment = admission.segment, from_ms = admission.from_ms, "segment seen: it is followed from this window on");
+        }
+        if 2 + self.shared.board.n_admitted() >= self.max_segments {
+            self.shared.pace.admits_no_more();
         }
         admitted
     }

@@ -21,6 +21,8 @@ pub struct Progress {
 struct State {
     partitions: BTreeMap<TopicPartition, PartitionProgress>,
     newest_event_ms: Option<i64>,
+    /// When every partition was last in this process.
+    whole_ms: Option<i64>,
 }
 
 /// One partition as its worker sees it.
@@ -60,6 +62,37 @@ impl Progress {
         let time = now_ms - idle_after_ms;
         let raised = if state.partitions.values().all(idle) { time } else { state.newest_event_ms?.min(time) };
         (raised > me.watermark_ms).then_some(raised)
+    }
+
+    /// With `--until-end`: how far a partition that is read to its end follows the others, so that the judge need not
+    /// wait for the end of them all. Its own records are all counted; `None` while there are more.
+    #[must_use]
+    pub fn watermark_past_end(&self, partition: &TopicPartition) -> Option<i64> {
+        let state = self.lock();
+        let me = state.partitions.get(partition).filter(|me| me.finished)?;
+        state.newest_event_ms.filter(|newest| *newest > me.watermark_ms)
+    }
+
+    /// Since when some of `n_partitions` are not in this process, in ms before `now_ms`; 0 while all are.
+    pub fn scattered_for_ms(&self, n_partitions: usize, now_ms: i64) -> i64 {
+        let mut state = self.lock();
+        if state.partitions.len() >= n_partitions {
+            state.whole_ms = Some(now_ms);
+        }
+        now_ms - *state.whole_ms.get_or_insert(now_ms)
+    }
+
+    /// Start of the oldest window that can still be open, once every one of `n_partitions` has shown a record or is
+    /// known to hold none.
+    #[must_use]
+    pub fn first_open_ms(&self, n_partitions: usize, spec: &WindowSpec) -> Option<i64> {
+        let state = self.lock();
+        let is_heard = |p: &PartitionProgress| p.at_end || p.watermark_ms != i64::MIN;
+        if state.partitions.len() < n_partitions || !state.partitions.values().all(is_heard) {
+            return None;
+        }
+        let watermarks = state.partitions.values().map(|p| p.watermark_ms).filter(|watermark| *watermark != i64::MIN);
+        watermarks.map(|watermark| spec.closed_before(watermark)).min()
     }
 
     /// With `--until-end`: once every one of `n_partitions` has passed its recorded end, the watermark
@@ -115,6 +148,31 @@ mod tests {
         progress.tell(&at(0), seen(400, 400));
         progress.tell(&at(1), seen(500, 500));
         assert_eq!(progress.idle_watermark(&at(1), 10_000, 100), Some(9_900));
+    }
+
+    #[test]
+    fn a_partition_read_to_its_end_follows_the_others() {
+        let progress = Progress::default();
+        progress.tell(&at(0), PartitionProgress { finished: true, ..seen(300, 0) });
+        progress.tell(&at(1), seen(420, 0));
+        assert_eq!(progress.watermark_past_end(&at(0)), Some(420));
+        assert_eq!(progress.watermark_past_end(&at(1)), None, "it has more records");
+    }
+
+    #[test]
+    fn the_oldest_window_is_known_once_every_partition_was_heard() {
+        let spec = WindowSpec { length_ms: 100, origin_ms: 0, lateness_ms: 10 };
+        let progress = Progress::default();
+        progress.tell(&at(0), seen(905, 0));
+        assert_eq!(progress.first_open_ms(2, &spec), None, "one is not here");
+        assert_eq!((progress.scattered_for_ms(2, 50), progress.scattered_for_ms(2, 80)), (0, 30));
+        progress.tell(&at(1), PartitionProgress { at_end: false, ..seen(i64::MIN, 0) });
+        assert_eq!(progress.first_open_ms(2, &spec), None, "its first record is still to come");
+        progress.tell(&at(1), seen(i64::MIN, 0));
+        assert_eq!(progress.first_open_ms(2, &spec), Some(800), "it is empty; 905 may be followed by a record of 895");
+        progress.tell(&at(1), seen(410, 0));
+        assert_eq!(progress.first_open_ms(2, &spec), Some(400));
+        assert_eq!(progress.scattered_for_ms(2, 90), 0);
     }
 
     #[test]

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use crate::kafka::dead_letter::DeadLetters;
 use crate::kafka::error::KafkaError;
 use crate::metrics::registry::ProcessMetrics;
-use crate::record::{Header, RawMessage, Reject, TopicPartition};
+use crate::monitor::kept::KeptMessage;
+use crate::record::{RawMessage, Reject, TopicPartition};
 
 /// Longest wait for the dead-letter topic before the worker stops; its records are then read again.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -19,11 +20,7 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 
 struct Kept {
     partition: TopicPartition,
-    offset: i64,
-    timestamp_ms: Option<i64>,
-    key: Option<Vec<u8>>,
-    payload: Option<Vec<u8>>,
-    headers: Vec<(String, Option<Vec<u8>>)>,
+    message: KeptMessage,
     reject: Reject,
 }
 
@@ -66,15 +63,7 @@ impl Rejects {
         if self.dead_letters.is_none() {
             return;
         }
-        self.kept.push(Kept {
-            partition: message.partition.clone(),
-            offset: message.offset,
-            timestamp_ms: message.timestamp_ms,
-            key: message.key.map(<[u8]>::to_vec),
-            payload: message.payload.map(<[u8]>::to_vec),
-            headers: message.headers.iter().map(|(name, value)| ((*name).to_owned(), value.map(<[u8]>::to_vec))).collect(),
-            reject,
-        });
+        self.kept.push(Kept { partition: message.partition.clone(), message: KeptMessage::of(message), reject });
     }
 
     /// Queues what was kept.
@@ -85,16 +74,8 @@ impl Rejects {
         self.tell();
         let Some(dead_letters) = &self.dead_letters else { return Ok(()) };
         for kept in self.kept.drain(..) {
-            let headers: Vec<Header<'_>> = kept.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
-            let message = RawMessage {
-                partition: &kept.partition,
-                offset: kept.offset,
-                timestamp_ms: kept.timestamp_ms,
-                key: kept.key.as_deref(),
-                payload: kept.payload.as_deref(),
-                headers: &headers,
-            };
-            if let Err(error) = dead_letters.send(&message, &kept.reject, PATIENCE) {
+            let sent = kept.message.lend(&kept.partition, |message| dead_letters.send(message, &kept.reject, PATIENCE));
+            if let Err(error) = sent {
                 metrics.dead_letter_failures.inc();
                 return Err(error);
             }

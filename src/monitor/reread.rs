@@ -17,7 +17,7 @@ use crate::drift::segment::SegmentTable;
 use crate::drift::window::{CountedRow, CountingSpec, WindowSpec};
 use crate::drift::witness::Seen;
 use crate::encode::Encoder;
-use crate::kafka::range::read_range;
+use crate::kafka::range::RangeReader;
 use crate::monitor::admission::{Admission, AdmissionBoard, segment_fields};
 use crate::monitor::counting::fit;
 use crate::monitor::error::MonitorError;
@@ -40,6 +40,7 @@ pub struct Reread {
     window: WindowSpec,
     salt: [u8; 16],
     patience: Duration,
+    log: Option<RangeReader>,
 }
 
 /// One partition's records being read.
@@ -72,6 +73,7 @@ impl Reread {
             settings: settings.clone(),
             salt,
             patience,
+            log: None,
         })
     }
 
@@ -134,8 +136,9 @@ impl Reread {
         };
         let mut failed = None;
         let batch = self.settings.encode.batch.max(1);
-        let kafka = self.settings.kafka.clone();
-        read_range(&kafka, &range.partition, range.from..range.to, self.patience, stop, |message| {
+        // Taken out while it reads, and left out where it failed: the next stretch connects anew.
+        let mut log = self.log.take().map_or_else(|| RangeReader::new(&self.settings.kafka, self.patience), Ok)?;
+        log.read(&range.partition, range.from..range.to, stop, |message| {
             if failed.is_some() {
                 return;
             }
@@ -149,6 +152,7 @@ impl Reread {
                 }
             }
         })?;
+        self.log = Some(log);
         if let Some(error) = failed {
             return Err(error);
         }

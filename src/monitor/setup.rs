@@ -26,6 +26,7 @@ use crate::monitor::intake::{Intake, IntakeRules};
 use crate::monitor::judge::{Judge, JudgeRules};
 use crate::monitor::models::Models;
 use crate::monitor::options::{Opened, RunOptions};
+use crate::monitor::pace::Pace;
 use crate::monitor::progress::Progress;
 use crate::monitor::questions::{QUESTIONS_WAITING, Questions};
 use crate::monitor::resume;
@@ -121,17 +122,20 @@ impl Setup {
             }
         }
         positions.retain(|partition, _| cluster.partitions.contains(partition));
+        let board = AdmissionBoard::new(admitted(settings, &versions, &store)?, newest_opened(&positions, &rules.window));
+        let admits = !settings.segments.fields.is_empty() && 2 + board.n_admitted() < settings.segments.max;
         let shared = Shared {
             clock: Arc::clone(&options.clock),
             metrics: Arc::new(metrics.map_err(|error| MonitorError::Start(error.to_string()))?),
             live: Arc::new(Live::new(&["group", "store"])),
-            board: AdmissionBoard::new(admitted(settings, &versions, &store)?, newest_opened(&positions, &rules.window)),
+            pace: Pace::new(&rules.window, rules.idle_after_ms, admits),
+            board,
             progress: Progress::default(),
             positions: StoredPositions::new(positions),
             store_works: AtomicBool::new(true),
             rules,
         };
-        warn_early(settings, &cluster, shared.board.is_empty());
+        warn_early(settings, &cluster);
         let dead_letters = !settings.kafka.dead_letter_topic.is_empty();
         let producer = dead_letters.then(|| ReliableProducer::new(&settings.kafka).map(Arc::new)).transpose()?;
         Ok(Self {
@@ -226,20 +230,12 @@ impl Setup {
 const MIN_SEGMENT_RECORDS: u64 = 20;
 
 /// What is better known before the first record than after it.
-fn warn_early(settings: &Settings, cluster: &Cluster, follows_nothing: bool) {
+fn warn_early(settings: &Settings, cluster: &Cluster) {
     let dead_letters = &settings.kafka.dead_letter_topic;
     if !dead_letters.is_empty() && !cluster.topics.iter().any(|(name, _)| name == dead_letters) {
         tracing::warn!(
             topic = dead_letters,
             "kafka.dead_letter_topic does not exist: unless the broker makes it, the first record that is rejected stops this program"
-        );
-    }
-    let fields = &settings.segments.fields;
-    let unlisted: Vec<&String> = fields.iter().filter(|field| !settings.segments.values.contains_key(*field)).collect();
-    if follows_nothing && !unlisted.is_empty() {
-        tracing::warn!(
-            fields = ?unlisted,
-            "no values under [segments.values]: values are followed once they are seen, from a window that depends on how fast the log is read"
         );
     }
 }

@@ -10,6 +10,7 @@ use crate::drift::partition::PartitionPosition;
 use crate::drift::window::{CountingSpec, WindowSpec};
 use crate::metrics::registry::ProcessMetrics;
 use crate::monitor::admission::AdmissionBoard;
+use crate::monitor::pace::Pace;
 use crate::monitor::progress::Progress;
 use crate::record::TopicPartition;
 use crate::snapshot::Live;
@@ -24,6 +25,8 @@ pub struct Shared {
     pub live: Arc<Live>,
     /// Segments.
     pub board: AdmissionBoard,
+    /// How far to read ahead of the judge.
+    pub pace: Pace,
     /// Idle partitions and ends.
     pub progress: Progress,
     /// Positions as stored.

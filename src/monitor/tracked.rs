@@ -4,6 +4,7 @@ use crate::drift::closed::PartialWindow;
 use crate::drift::partition::{PartitionPosition, PartitionWindows};
 use crate::drift::segment::SegmentTable;
 use crate::drift::window::{CountingSpec, WindowSpec};
+use crate::monitor::kept::Waiting;
 use crate::monitor::progress::PartitionProgress;
 use crate::record::TopicPartition;
 use crate::store::step::Step;
@@ -22,6 +23,8 @@ pub struct Tracked {
     pub last_timestamp_ms: Option<i64>,
     /// With `--until-end`: the log's end when it was assigned.
     pub end_target: i64,
+    /// Messages too far ahead of the judge to be counted yet.
+    pub waiting: Waiting,
     closed: Vec<PartialWindow>,
     stepped: PartitionPosition,
     /// The store holds no position of it: that is owed even before a record is read. Else another instance that gets
@@ -44,7 +47,16 @@ impl Tracked {
         let unknown = stored.is_none();
         let stepped = stored.unwrap_or_else(|| position.clone());
         let windows = PartitionWindows::resume(partition, spec, position);
-        Self { windows, last_record_ms: now_ms, last_timestamp_ms: None, end_target, closed: Vec::new(), stepped, unknown }
+        Self {
+            windows,
+            last_record_ms: now_ms,
+            last_timestamp_ms: None,
+            end_target,
+            waiting: Waiting::default(),
+            closed: Vec::new(),
+            stepped,
+            unknown,
+        }
     }
 
     /// Takes the windows that are closed by now; how many.

@@ -14,11 +14,10 @@ use crate::kafka::consumer::WorkerConsumer;
 use crate::kafka::dead_letter::DeadLetters;
 use crate::kafka::error::KafkaError;
 use crate::kafka::rebalance::{Position, RebalanceEvent};
-use crate::metrics::registry::{BatchTally, Stage};
 use crate::monitor::command::{Commands, JudgeCommand, StepAck};
 use crate::monitor::counting::Counting;
 use crate::monitor::error::MonitorError;
-use crate::monitor::intake::{Intake, Taken};
+use crate::monitor::intake::Intake;
 use crate::monitor::rejects::Rejects;
 use crate::monitor::resume;
 use crate::monitor::shared::Shared;
@@ -29,6 +28,7 @@ use crate::store::step::{Step, StepOutcome};
 use crate::task::Shutdown;
 
 mod assignment;
+mod reading;
 
 /// Longest wait for a record; also how soon a shutdown is noticed.
 const POLL: Duration = Duration::from_millis(100);
@@ -41,8 +41,6 @@ const CATCH_UP: Duration = Duration::from_secs(3600);
 /// How often a broker that may be away is asked, and how long each answer is waited for.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 const ASK_PATIENCE: Duration = Duration::from_millis(500);
-/// One message of so many is timed: two looks at the clock cost as much as taking a raw record apart.
-const TIMED_ONE_OF: u32 = 16;
 
 /// One worker's state.
 pub struct Worker {
@@ -59,6 +57,10 @@ pub struct Worker {
     waiting: Vec<RebalanceEvent>,
     to_commit: Vec<Position>,
     committing: Vec<Position>,
+    /// Partitions that wait for the judge.
+    n_waiting: usize,
+    /// Partitions are in other hands for so long that nobody waits for the judge.
+    is_scattered: bool,
     shared: Arc<Shared>,
     last_step: Instant,
     last_tick: Instant,
@@ -92,6 +94,8 @@ impl Worker {
             waiting: Vec::new(),
             to_commit: Vec::new(),
             committing: Vec::new(),
+            n_waiting: 0,
+            is_scattered: false,
             shared,
             last_step: Instant::now(),
             last_tick: Instant::now(),
@@ -116,7 +120,7 @@ impl Worker {
             self.answer(rebalances)?;
             self.step(false)?;
             self.commit()?;
-            if self.last_tick.elapsed() >= TICK {
+            if self.last_tick.elapsed() >= TICK || self.shared.pace.is_holding() {
                 self.tick()?;
                 finished = self.is_finished();
             }
@@ -177,75 +181,12 @@ impl Worker {
         };
     }
 
-    /// One batch: poll, encode, count, close.
-    fn read(&mut self) -> Result<Vec<RebalanceEvent>, MonitorError> {
-        let began = Instant::now();
-        let mut tally = BatchTally::default();
-        let mut decode_time = Duration::ZERO;
-        let now_ms = self.shared.clock.now_ms();
-        let Self { consumer, intake, partitions, rejects, shared, .. } = self;
-        let mut last = 0;
-        let mut n_messages = 0u32;
-        let outcome = consumer.poll(POLL, |message| {
-            let decode_began = n_messages.is_multiple_of(TIMED_ONE_OF).then(Instant::now);
-            n_messages += 1;
-            let Some(at) = position_of(partitions, message.partition, last) else { return };
-            last = at;
-            let tracked = &mut partitions[at];
-            let replayed = tracked.windows.is_replay(message.offset);
-            if replayed {
-                tally.replayed += 1;
-            } else {
-                tally.consumed += 1;
-            }
-            tracked.last_record_ms = now_ms;
-            tracked.last_timestamp_ms = message.timestamp_ms;
-            match intake.take(&message, at, &mut tracked.windows, &shared.board) {
-                Taken::Pending => tally.encoded += u64::from(!replayed),
-                Taken::Skipped => {}
-                Taken::Rejected(reject) => {
-                    tally.reject(reject.reason);
-                    rejects.keep(&message, reject);
-                }
-            }
-            fault::point("decode");
-            decode_time += decode_began.map_or(Duration::ZERO, |began| began.elapsed() * TIMED_ONE_OF);
-        })?;
-        fault::point("poll");
-        self.shared.metrics.spent(Stage::Consume, began.elapsed().saturating_sub(decode_time));
-        self.shared.metrics.spent(Stage::Decode, decode_time);
-        if tally.encoded > 0 {
-            self.shared.metrics.last_record.set(self.intake.last_event_time_ms() as f64 / 1e3);
-        }
-        self.counting.flush(&mut self.intake.batches, &self.shared.rules.models, &mut self.partitions, &self.shared.metrics)?;
-        // Booked after encoding, in one piece: consumed = encoded + rejected in every scrape.
-        self.shared.metrics.book(&tally);
-        self.close_windows();
-        self.rejects.send(&self.shared.metrics)?;
-        fault::point("dead-letter-sent");
-        for partition in outcome.out_of_range {
-            self.log_moved_on(&partition)?;
-        }
-        self.heed(outcome.faults)?;
-        Ok(outcome.rebalances)
-    }
-
-    fn close_windows(&mut self) {
-        for tracked in &mut self.partitions {
-            let n = tracked.close(&self.shared.rules.models, self.intake.table());
-            if n > 0 {
-                fault::point("close");
-            }
-            self.shared.metrics.windows_closed.inc_by(n as u64);
-        }
-    }
-
     /// Sends what is not stored yet, when it is time (or at once, when `now`).
     fn step(&mut self, now: bool) -> Result<(), MonitorError> {
         self.take_acks()?;
         let since = self.last_step.elapsed();
-        let closed = self.partitions.iter().any(Tracked::has_closed);
-        let due = now || since >= self.shared.rules.checkpoint_every || (closed && since >= STEP_GAP);
+        let hurry = self.partitions.iter().any(Tracked::has_closed) || self.shared.pace.is_holding();
+        let due = now || since >= self.shared.rules.checkpoint_every || (hurry && since >= STEP_GAP);
         // A position is stored only after the dead letters below it are acknowledged.
         if !due || !self.rejects.is_settled()? {
             return Ok(());
@@ -339,15 +280,21 @@ impl Worker {
         for tracked in &mut self.partitions {
             let partition = tracked.windows.partition().clone();
             let next = tracked.windows.position().next_offset;
-            let at = positions.iter().find(|(known, _)| *known == partition).map_or(next, |(_, at)| next.max(*at));
-            // Past what a consumer never sees (transaction markers, compacted records): everything handed over is counted by now.
-            if let Some((_, seen)) = positions.iter().find(|(known, _)| *known == partition) {
+            // Past what a consumer never sees (transaction markers, compacted records): everything handed over is counted
+            // by now, unless it waits for the judge.
+            let handed_over = positions.iter().find(|(known, _)| *known == partition && tracked.waiting.is_empty());
+            let at = handed_over.map_or(next, |(_, at)| next.max(*at));
+            if let Some((_, seen)) = handed_over {
                 tracked.windows.consumed(seen - 1);
             }
             let end = self.consumer.lag(&partition, at).and_then(|lag| i64::try_from(lag).ok()).map(|lag| at + lag);
             self.shared.progress.tell(&partition, tracked.progress(at, end));
-            let idle = self.shared.progress.idle_watermark(&partition, now_ms, rules.idle_after_ms);
-            if let Some(watermark_ms) = last_of_all.or(idle.filter(|_| !rules.until_end)) {
+            let follows = if rules.until_end {
+                last_of_all.or_else(|| self.shared.progress.watermark_past_end(&partition))
+            } else {
+                self.shared.progress.idle_watermark(&partition, now_ms, rules.idle_after_ms)
+            };
+            if let Some(watermark_ms) = follows {
                 tracked.windows.raise_watermark(watermark_ms);
             }
             let waiting = end.is_some_and(|end| end > at);
@@ -356,6 +303,7 @@ impl Worker {
             self.shared.live.set_partition(&partition, facts);
         }
         self.close_windows();
+        self.look_around(now_ms);
         Ok(())
     }
 
@@ -387,13 +335,4 @@ impl Worker {
         }
         Ok(())
     }
-}
-
-/// Position of a partition in the worker's list; runs of one partition are the rule, so `last` is tried first.
-fn position_of(partitions: &[Tracked], partition: &TopicPartition, last: usize) -> Option<usize> {
-    let is = |tracked: &Tracked| {
-        let own = tracked.windows.partition();
-        own.partition == partition.partition && (Arc::ptr_eq(&own.topic, &partition.topic) || own.topic == partition.topic)
-    };
-    if partitions.get(last).is_some_and(is) { Some(last) } else { partitions.iter().position(is) }
 }

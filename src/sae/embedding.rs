@@ -40,11 +40,11 @@ impl EmbeddingBatch {
         Self { d_in, values: Vec::new() }
     }
 
-    /// Adds one row.
+    /// Whether a row can be added.
     ///
     /// # Errors
-    /// The row has another width, or holds NaN or Inf; the batch is then unchanged.
-    pub fn push(&mut self, row: &[f32]) -> Result<(), EmbeddingError> {
+    /// The row has another width, or holds NaN or Inf.
+    pub fn check(&self, row: &[f32]) -> Result<(), EmbeddingError> {
         if row.len() != self.d_in.get() {
             return Err(EmbeddingError::Width { expected: self.d_in.get(), found: row.len() });
         }
@@ -54,6 +54,15 @@ impl EmbeddingBatch {
         {
             return Err(EmbeddingError::NotFinite { index });
         }
+        Ok(())
+    }
+
+    /// Adds one row.
+    ///
+    /// # Errors
+    /// As [`Self::check`]; the batch is then unchanged.
+    pub fn push(&mut self, row: &[f32]) -> Result<(), EmbeddingError> {
+        self.check(row)?;
         self.values.extend_from_slice(row);
         Ok(())
     }

@@ -26,7 +26,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+        drop(Command::new("umount").arg("-l").arg(&self.0).status());
     }
 }
 
@@ -44,7 +44,7 @@ pub(crate) fn full(stage: &Stage) -> Checked<String> {
     monitor.wait_for(Duration::from_secs(60), "the first records", consumed(3_000.0))?;
     let ballast = disk.0.join("ballast");
     // Fills what is left to the last byte.
-    let _ = fs::write(&ballast, vec![1_u8; 8 << 20]);
+    drop(fs::write(&ballast, vec![1_u8; 8 << 20]));
     site.produce(3_000..6_000, Duration::ZERO)?;
     monitor.wait_for(Duration::from_secs(60), "it says that it is not ready", |m| {
         let refused = m.scrape().is_some_and(|scrape| scrape.get("recsae_checkpoint_failures_total") > 0.0);

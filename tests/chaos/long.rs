@@ -121,7 +121,7 @@ fn summary(stage: &Stage, n_kills: u32, seen: &Seen, verdict: &Verdict, took: Du
     let commit = git(&["rev-parse", "--short=12", "HEAD"]).map(|out| String::from_utf8_lossy(&out.stdout).trim().to_owned());
     let mut ready = seen.ready.clone();
     ready.sort_unstable();
-    let at = |share: f64| ready.get(((ready.len() as f64 - 1.0) * share) as usize).copied().unwrap_or_default();
+    let at = |percent: usize| ready.get(ready.len().saturating_sub(1) * percent / 100).copied().unwrap_or_default();
     let mut text = String::new();
     let mut line = |words: String| writeln!(text, "{words}").unwrap();
     line(format!("commit {}, seed {}, {:.0} s", commit.unwrap_or_else(|| "unknown".into()), stage.seed, took.as_secs_f32()));
@@ -137,6 +137,6 @@ fn summary(stage: &Stage, n_kills: u32, seen: &Seen, verdict: &Verdict, took: Du
         "8 partitions, at least {} windows open in the leading one at each kill; after each kill the store opened and verified",
         seen.fewest_open.unwrap_or(0)
     ));
-    line(format!("ready again after {:.2?} (median), {:.2?} (slowest) from the start of the process", at(0.5), at(1.0)));
+    line(format!("ready again after {:.2?} (median), {:.2?} (slowest) from the start of the process", at(50), at(100)));
     text
 }

@@ -91,7 +91,7 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.signal("KILL");
         // Waiting closes the supervisor's input first.
-        let _ = self.supervisor.wait();
+        drop(self.supervisor.wait());
     }
 }
 

@@ -163,6 +163,6 @@ fn head(site: &Site) -> Checked<String> {
 
 pub(crate) fn remove_store(path: &Path) {
     for suffix in ["", "-wal", "-shm"] {
-        let _ = fs::remove_file(format!("{}{suffix}", path.display()));
+        drop(fs::remove_file(format!("{}{suffix}", path.display())));
     }
 }

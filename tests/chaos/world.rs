@@ -95,8 +95,7 @@ impl World {
         let plan = &self.plan;
         let mut rng = ChaCha8Rng::seed_from_u64(plan.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ i);
         let entity = rng.random_range(0..plan.n_entities);
-        let step = plan.n_windows as f64 * WINDOW_MS as f64 / plan.n_records as f64;
-        let at = plan.base_ms + (i as f64 * step) as i64;
+        let at = plan.base_ms + i64::try_from(i * plan.n_windows * WINDOW_MS.unsigned_abs() / plan.n_records).unwrap();
         // Mostly a little out of order, some far, a few so late that their window has closed.
         let lag = match rng.random_range(0..100) {
             0..88 => rng.random_range(0..20_000),

@@ -18,8 +18,9 @@ use recsae::drift::stream::StreamId;
 use recsae::encode;
 use recsae::kafka::embedded::EmbeddedBroker;
 use recsae::kafka::producer::{Outgoing, Receipts, ReliableProducer};
-use recsae::kafka::range::read_range;
+use recsae::kafka::range::RangeReader;
 use recsae::monitor::{self, RunOptions};
+use recsae::record::RawMessage;
 use recsae::sae::latent::LatentId;
 use recsae::simulate::served::Served;
 use recsae::simulate::setup::{TOPIC, settings, write_files};
@@ -104,10 +105,9 @@ fn explained(settings: &Settings, concept: usize, segment: &str) -> (Alert, Expl
 fn in_log(settings: &Settings, example: &Example) -> Value {
     let mut found = None;
     let offsets = example.offset..example.offset + 1;
-    read_range(&settings.kafka, &example.partition, offsets, Duration::from_secs(10), &|| false, |message| {
-        found = serde_json::from_slice(message.payload.unwrap()).unwrap();
-    })
-    .unwrap();
+    let mut log = RangeReader::new(&settings.kafka, Duration::from_secs(10)).unwrap();
+    let keep = |message: RawMessage<'_>| found = serde_json::from_slice(message.payload.unwrap()).unwrap();
+    log.read(&example.partition, offsets, &|| false, keep).unwrap();
     found.unwrap()
 }
 

@@ -62,7 +62,7 @@ wait "$program""#;
 impl Drop for Background {
     fn drop(&mut self) {
         // Waiting closes the supervisor's input first.
-        let _ = self.supervisor.wait();
+        drop(self.supervisor.wait());
     }
 }
 

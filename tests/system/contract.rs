@@ -4,8 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
+use recsae::clock::{Clock, SystemClock};
 use recsae::config::settings::{KafkaSettings, Settings};
 use recsae::drift::report::{AlertChange, Verdict};
 use recsae::kafka::producer::{Outgoing, Receipts, ReliableProducer};
@@ -44,7 +45,7 @@ fn a_broken_contract_is_said_of_the_input_and_nothing_of_concepts() {
     let Some(kafka) = kafka_server::shared() else { return };
     let Some(library) = support::onnxruntime() else { return };
     let folder = tempfile::tempdir().unwrap();
-    let now_ms = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap();
+    let now_ms = SystemClock.now_ms();
     let seed = now_ms.unsigned_abs() % 1_000_000;
     println!("seed {seed}");
     let start_ms = (now_ms.div_euclid(24 * WINDOW_MS) - 365) * 24 * WINDOW_MS;

@@ -177,7 +177,7 @@ impl Kafka {
 impl Drop for Kafka {
     fn drop(&mut self) {
         // Closes its input: the supervisor kills the broker and removes the folder.
-        let _ = self.supervisor.wait();
+        drop(self.supervisor.wait());
     }
 }
 

@@ -4,11 +4,14 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
 
+use recsae::drift::closed::ClosedWindow;
 use recsae::drift::report::{AlertChange, Crossing};
 use recsae::store::StoreReader;
 use recsae::store::reader::WindowQuery;
 
+use crate::background::until;
 use crate::kafka_server::{self, Kafka, unique};
 use crate::support;
 
@@ -26,9 +29,16 @@ const PAIRS: [Pair; 4] = [
     Pair { model: "lightgcn", sae: "lightgcn.sae_k8_s16", k: 8 },
 ];
 
+/// A recorded pair on a topic, and its bundle.
+struct Produced {
+    folder: tempfile::TempDir,
+    topic: String,
+    bundle: PathBuf,
+}
+
 /// A recorded pair, produced and monitored in a folder of its own.
 struct Run {
-    folder: tempfile::TempDir,
+    produced: Produced,
     config: PathBuf,
 }
 
@@ -43,8 +53,8 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// Builds the bundle, produces the stream, and runs the monitor to the end of the log.
-fn monitor(kafka: &Kafka, data: &Path, pair: &Pair, segments: &str) -> Run {
+/// Builds the bundle and produces the stream.
+fn produce(kafka: &Kafka, data: &Path, pair: &Pair) -> Produced {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| text(&data.join("ml100k").join(name)).to_owned();
     let bundle = folder.path().join("bundle");
@@ -69,14 +79,20 @@ fn monitor(kafka: &Kafka, data: &Path, pair: &Pair, segments: &str) -> Run {
         produce.extend(["--by", "user_id"]);
     }
     recsae(&produce);
+    Produced { folder, topic, bundle }
+}
 
-    let config = folder.path().join("recsae.toml");
+/// Writes the configuration of a group of that name, with a store of that name.
+fn configure(kafka: &Kafka, Produced { folder, topic, bundle }: &Produced, name: &str, workers: usize, segments: &str) -> PathBuf {
+    let config = folder.path().join(format!("{name}.toml"));
     let settings = format!(
         r#"
         [kafka]
         brokers = "{}"
         topics = ["{topic}"]
-        group = "{topic}"
+        group = "{topic}-{name}"
+        workers = {workers}
+        librdkafka = {{ "session.timeout.ms" = "6000" }}
         [[model]]
         bundle = "{}"
         [window]
@@ -98,16 +114,23 @@ fn monitor(kafka: &Kafka, data: &Path, pair: &Pair, segments: &str) -> Run {
         {segments}
         "#,
         kafka.brokers,
-        text(&bundle),
-        text(&folder.path().join("recsae.db")),
+        text(bundle),
+        text(&folder.path().join(format!("{name}.db"))),
     );
     std::fs::write(&config, settings).unwrap();
+    config
+}
+
+/// Produces the stream, and runs the monitor to the end of the log.
+fn monitor(kafka: &Kafka, data: &Path, pair: &Pair, segments: &str) -> Run {
+    let produced = produce(kafka, data, pair);
+    let config = configure(kafka, &produced, "recsae", 0, segments);
     recsae(&["run", "-c", text(&config), "--until-end"]);
-    Run { folder, config }
+    Run { produced, config }
 }
 
 fn crossings(run: &Run) -> Vec<Crossing> {
-    let reader = StoreReader::open(&run.folder.path().join("recsae.db")).unwrap();
+    let reader = StoreReader::open(&run.produced.folder.path().join("recsae.db")).unwrap();
     let mut crossings = Vec::new();
     let keep = |report: recsae::drift::report::DriftReport| -> Result<(), recsae::store::StoreError> {
         crossings.extend(report.changes.into_iter().filter_map(|change| match change {
@@ -158,7 +181,7 @@ fn every_alarm_on_the_real_data_is_the_yardsticks() {
 fn counts_on_the_real_data_equal_a_numpy_script() {
     let (Some(kafka), Some(data)) = (kafka_server::shared(), support::data()) else { return };
     let run = monitor(kafka, &data, &PAIRS[0], "[segments]\nfields = [\"gender\"]\nvalues = { gender = [\"F\", \"M\"] }");
-    let windows = run.folder.path().join("windows.parquet");
+    let windows = run.produced.folder.path().join("windows.parquet");
     recsae(&["history", "export", "-c", text(&run.config), "--out", text(&windows)]);
     let script = support::repo().join("tests/scripts/ml100k_counts.py");
     let folder = data.join("ml100k");
@@ -166,4 +189,57 @@ fn counts_on_the_real_data_equal_a_numpy_script() {
         Command::new(support::python().unwrap()).arg(script).args([text(&windows), text(&folder), PAIRS[0].sae, "32"]).output().unwrap();
     println!("{}", String::from_utf8_lossy(&output.stdout));
     assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+}
+
+/// Every window with its segments, the segments' records and all counts, as a store holds them.
+fn windows(produced: &Produced, name: &str) -> Vec<ClosedWindow> {
+    let reader = StoreReader::open(&produced.folder.path().join(format!("{name}.db"))).unwrap();
+    let mut windows = Vec::new();
+    let keep = |window: ClosedWindow| -> Result<(), recsae::store::StoreError> {
+        windows.push(window);
+        Ok(())
+    };
+    reader.for_each_window(&WindowQuery::default(), keep).unwrap();
+    windows
+}
+
+#[test]
+fn segments_that_nobody_listed_are_followed_alike_at_every_reading() {
+    let (Some(kafka), Some(data)) = (kafka_server::shared(), support::data()) else { return };
+    let produced = produce(kafka, &data, &PAIRS[0]);
+    let segments = "[segments]\nfields = [\"gender\"]";
+    let run = |name: &str, workers: usize| {
+        recsae(&["run", "-c", text(&configure(kafka, &produced, name, workers, segments)), "--until-end"]);
+        windows(&produced, name)
+    };
+    let one = run("one", 1);
+
+    // A window of seven days holds the lateness and idle_after: two more follow the one that showed the names.
+    let names = |window: &ClosedWindow| window.segments.keys().cloned().collect::<Vec<_>>().join(" ");
+    let first = one.iter().position(|window| window.segments.contains_key("gender=F")).unwrap();
+    println!("{} windows, the first: {}; from {first} on: {}", one.len(), names(&one[0]), names(&one[first]));
+    assert_eq!(first, 4);
+    assert_eq!(names(&one[first - 1]), "_all _other");
+    assert_eq!(names(&one[first]), "_all gender=F gender=M");
+
+    assert_eq!(run("three", 3), one);
+
+    // Killed in the middle of the log, and gone on.
+    let config = configure(kafka, &produced, "killed", 2, segments);
+    let mut killed = Command::new(env!("CARGO_BIN_EXE_recsae"))
+        .args(["run", "-c", text(&config)])
+        .env("ORT_DYLIB_PATH", support::onnxruntime().unwrap())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let store = produced.folder.path().join("killed.db");
+    let judged = || StoreReader::open(&store).and_then(|reader| reader.last_judged()).ok().flatten();
+    until(Duration::from_secs(60), judged, || "no window is judged".into());
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    let n_before = windows(&produced, "killed").len();
+    recsae(&["run", "-c", text(&config), "--until-end"]);
+    let resumed = windows(&produced, "killed");
+    println!("killed after {n_before} of {} windows", resumed.len());
+    assert_eq!(resumed, one);
 }

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
+use recsae::clock::{Clock, SystemClock};
 use recsae::config::settings::{KafkaSettings, Settings};
 use recsae::kafka::producer::{Outgoing, Receipts, ReliableProducer};
 use recsae::simulate::setup::{settings, write_files};
@@ -46,7 +47,7 @@ impl Scene {
     pub(crate) fn new(kafka: &Kafka, instance_id: &str) -> Option<Self> {
         let library = support::onnxruntime()?;
         let folder = tempfile::tempdir().unwrap();
-        let now_ms = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap();
+        let now_ms = SystemClock.now_ms();
         let seed = now_ms.unsigned_abs() % 1_000_000;
         println!("seed {seed}");
         let world = World::new(seed, (now_ms.div_euclid(24 * WINDOW_MS) - 365) * 24 * WINDOW_MS).unwrap();

@@ -83,6 +83,7 @@ impl Worker {
         if next > high {
             return Err(MonitorError::LogBehind { partition: partition.clone(), stored: next, end: high });
         }
+        tracked.waiting.clear();
         tracked.windows.lost_before(low, self.shared.clock.now_ms());
         let read_from = tracked.windows.read_from();
         self.lost(partition, next, low);
