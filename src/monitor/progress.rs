@@ -73,6 +73,12 @@ impl Progress {
         state.newest_event_ms.filter(|newest| *newest > me.watermark_ms)
     }
 
+    /// How many partitions are in this process.
+    #[must_use]
+    pub fn n_partitions(&self) -> usize {
+        self.lock().partitions.len()
+    }
+
     /// Since when some of `n_partitions` are not in this process, in ms before `now_ms`; 0 while all are.
     pub fn scattered_for_ms(&self, n_partitions: usize, now_ms: i64) -> i64 {
         let mut state = self.lock();

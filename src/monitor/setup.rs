@@ -109,6 +109,7 @@ impl Setup {
             drain: settings.kafka.drain,
             idle_after_ms: ms(settings.window.idle_after),
             until_end: options.until_end,
+            group: settings.kafka.group.clone(),
             n_partitions: cluster.partitions.len(),
         };
         let mut positions = store.read().positions()?;

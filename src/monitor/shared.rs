@@ -54,6 +54,8 @@ pub struct WorkerRules {
     pub idle_after_ms: i64,
     /// Stop at the end the log had at the start.
     pub until_end: bool,
+    /// Name of the consumer group.
+    pub group: String,
     /// Partitions of all topics.
     pub n_partitions: usize,
 }

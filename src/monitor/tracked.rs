@@ -127,4 +127,13 @@ mod tests {
         assert!(step.closed.is_empty() && tracked.step().is_none());
         assert!(taken_over(Some(PartitionPosition::starting_at(7))).step().is_none(), "the store knows it");
     }
+
+    #[test]
+    fn it_is_stalled_once_records_wait_for_a_minute() {
+        let tracked = taken_over(None);
+        assert!(!tracked.is_stalled(7, Some(9), STALLED_AFTER_MS - 1));
+        assert!(tracked.is_stalled(7, Some(9), STALLED_AFTER_MS));
+        assert!(!tracked.is_stalled(9, Some(9), STALLED_AFTER_MS), "nothing waits");
+        assert!(!tracked.is_stalled(7, None, STALLED_AFTER_MS), "the end is not known");
+    }
 }

@@ -142,6 +142,9 @@ impl Worker {
         self.answer(outcome.rebalances)?;
         self.take_acks()?;
         self.commit()?;
+        if self.last_tick.elapsed() >= TICK {
+            self.tick()?;
+        }
         std::thread::sleep(POLL / 5);
         Ok(())
     }

@@ -203,6 +203,30 @@ fn a_broker_that_hangs_makes_not_ready_when_the_session_ends_and_it_goes_on_by_i
     assert_counted_once(&scene);
 }
 
+/// A window is judged where one instance reads every partition; a second member of the group takes some away.
+#[test]
+fn two_instances_of_one_group_both_say_that_no_window_can_be_judged_until_one_has_gone() {
+    let Some(kafka) = kafka_server::shared() else { return };
+    let Some(mut scene) = Scene::new(kafka, "") else { return };
+    let first = scene.start(&[]);
+    scene.produce(0..3, NO_PAUSE);
+    first.wait_for(scene.sent());
+    wait_until_ready(&first);
+    let other = scene.folder().join("second.db");
+    let own = std::mem::replace(&mut scene.settings.store.path, other);
+    let second = scene.start(&[]);
+    println!("the second: {}", wait_until_not_ready(&second, "partitions are not read here"));
+    println!("the first: {}", wait_until_not_ready(&first, "partitions are not read here"));
+    drop(second.end());
+    scene.settings.store.path = own;
+    wait_until_ready(&first);
+    scene.produce(3..6, NO_PAUSE);
+    let all = || first.positions().filter(|positions| *positions == scene.sent());
+    until(Duration::from_secs(60), all, || first.process.printed());
+    drop(first.end());
+    assert_counted_once(&scene);
+}
+
 #[test]
 fn without_the_named_reference_windows_are_counted_and_it_is_taken_up_once_it_is_approved() {
     let Some(kafka) = kafka_server::shared() else { return };

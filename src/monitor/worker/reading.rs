@@ -87,7 +87,22 @@ impl Worker {
         {
             pace.judged_before(first_ms);
         }
-        self.is_scattered = progress.scattered_for_ms(rules.n_partitions, now_ms) > SCATTERED_MS;
+        let is_scattered = progress.scattered_for_ms(rules.n_partitions, now_ms) > SCATTERED_MS;
+        if is_scattered != std::mem::replace(&mut self.is_scattered, is_scattered) {
+            if is_scattered {
+                let (n, here) = (rules.n_partitions, progress.n_partitions());
+                let why = format!(
+                    "{} of {n} partitions are not read here: a window is judged where one instance reads them all; stop the other \
+                     members of the group {:?}, or wait until the group gives their partitions to this one",
+                    n - here.min(n),
+                    rules.group
+                );
+                tracing::warn!(why, "no window can be judged");
+                self.shared.live.set_not_ready("group", why);
+            } else {
+                self.shared.live.set_ready("group");
+            }
+        }
     }
 
     /// Stops fetching what waits for the judge, and goes on with what does not any more.
