@@ -24,6 +24,7 @@ use crate::kafka::take_over;
 use crate::kafka::topics::{TopicMatcher, topic_partitions};
 use crate::record::{Header, RawMessage, TopicPartition};
 
+mod nudge;
 mod restart;
 
 /// How a worker's consumer reads.
@@ -60,6 +61,7 @@ pub struct WorkerConsumer {
     commits: Commits,
     consumer: Member,
     options: ReadOptions,
+    settings: KafkaSettings,
     start: StartAt,
     topics: TopicMatcher,
     assigned: Vec<TopicPartition>,
@@ -88,6 +90,7 @@ impl WorkerConsumer {
             commits,
             consumer,
             options,
+            settings: settings.clone(),
             start,
             topics,
             assigned: Vec::new(),
@@ -152,7 +155,8 @@ impl WorkerConsumer {
             self.assigned.clear();
         }
         self.assigned.extend(positions.iter().map(|(at, _)| at.clone()));
-        Ok(())
+        // librdkafka keeps a pause beyond the assignment it was made in.
+        if positions.is_empty() { Ok(()) } else { self.resume(&positions.iter().map(|(at, _)| at.clone()).collect::<Vec<_>>()) }
     }
 
     /// Answers [`RebalanceEvent::Revoked`]: the group may give the partitions away. Call once for each
@@ -218,7 +222,7 @@ impl WorkerConsumer {
         }
     }
 
-    /// Stops fetching a partition; what is already fetched is still handed over.
+    /// Stops fetching partitions until they are resumed, or assigned anew.
     ///
     /// # Errors
     /// librdkafka refuses.

@@ -42,8 +42,12 @@ impl KeptMessage {
     }
 }
 
+/// Messages that wait before their partition is paused. The judge comes after within a few milliseconds, mostly; a
+/// partition that was paused takes up to `fetch.wait.max.ms` to be fetched again.
+const ENOUGH: usize = 4096;
+
 /// Messages of one partition that wait for the judge, in the log's order: the first lies further ahead of it than may
-/// be counted, the others came in the same batch. The partition is paused meanwhile, so that they stay few.
+/// be counted, the others follow it.
 #[derive(Debug, Default)]
 pub struct Waiting {
     messages: VecDeque<KeptMessage>,
@@ -88,14 +92,11 @@ impl Waiting {
         self.messages.clear();
     }
 
-    /// What has changed for the client since this was last asked.
+    /// What the client is to be told, where that has changed since this was last asked.
     pub fn change(&mut self) -> Option<Fetching> {
-        let before = std::mem::replace(&mut self.is_paused, !self.messages.is_empty());
-        match (before, self.is_paused) {
-            (false, true) => Some(Fetching::Stop),
-            (true, false) => Some(Fetching::GoOn),
-            _ => None,
-        }
+        let is_paused = if self.is_paused { !self.messages.is_empty() } else { self.messages.len() >= ENOUGH };
+        let before = std::mem::replace(&mut self.is_paused, is_paused);
+        (before != is_paused).then_some(if is_paused { Fetching::Stop } else { Fetching::GoOn })
     }
 }
 
@@ -119,13 +120,27 @@ mod tests {
         };
         let mut waiting = Waiting::default();
         [7, 8, 8, 7, 10].map(message).iter().for_each(|message| waiting.push(message));
-        assert_eq!((waiting.change(), waiting.change()), (Some(Fetching::Stop), None));
         let first = waiting.pop().unwrap();
         assert_eq!(first.lend(&partition, |lent| format!("{lent:?}")), format!("{:?}", message(7)));
         waiting.put_back(first);
         let offsets: Vec<i64> = std::iter::from_fn(|| waiting.pop()).map(|message| message.offset).collect();
         assert_eq!(offsets, [7, 8, 10]);
         assert!(waiting.is_empty());
-        assert_eq!((waiting.change(), waiting.change()), (Some(Fetching::GoOn), None));
+    }
+
+    #[test]
+    fn fetching_stops_once_enough_wait_and_goes_on_when_none_does() {
+        let partition = TopicPartition { topic: Arc::from("t"), partition: 0 };
+        let mut waiting = Waiting::default();
+        for offset in 0..i64::try_from(ENOUGH).unwrap() {
+            assert_eq!(waiting.change(), None);
+            waiting.push(&RawMessage { partition: &partition, offset, timestamp_ms: None, key: None, payload: None, headers: &[] });
+        }
+        assert_eq!((waiting.change(), waiting.change()), (Some(Fetching::Stop), None));
+        while waiting.pop().is_some() {
+            let change = waiting.change();
+            assert_eq!(change, waiting.is_empty().then_some(Fetching::GoOn));
+        }
+        assert_eq!(waiting.change(), None);
     }
 }

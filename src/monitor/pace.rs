@@ -102,7 +102,7 @@ mod tests {
     proptest! {
         /// At the log's end: all partitions stand within a window of now but a silent one, which follows `idle_after` behind.
         #[test]
-        fn live_reading_never_waits(
+        fn a_record_at_the_logs_end_never_waits(
             length_ms in 1_000i64..100_000,
             lateness_ms in 0i64..500_000,
             idle_after_ms in 0i64..500_000,
@@ -117,7 +117,7 @@ mod tests {
 
         /// One cycle: every partition waits at a record beyond the limit, which is as far as its watermark then stands.
         #[test]
-        fn waiting_ends(length_ms in 1_000i64..100_000, lateness_ms in 0i64..500_000, idle_after_ms in 0i64..500_000, beyond in 1i64..9) {
+        fn partitions_that_all_wait_let_the_judge_come_after(length_ms in 1_000i64..100_000, lateness_ms in 0i64..500_000, idle_after_ms in 0i64..500_000, beyond in 1i64..9) {
             let window = WindowSpec { length_ms, origin_ms: 0, lateness_ms };
             let pace = Pace::new(&window, idle_after_ms, true);
             pace.judged_before(0);

@@ -23,6 +23,8 @@ struct State {
     newest_event_ms: Option<i64>,
     /// When every partition was last in this process.
     whole_ms: Option<i64>,
+    /// Somebody does something about it that they are not.
+    is_mended: bool,
 }
 
 /// One partition as its worker sees it.
@@ -84,8 +86,14 @@ impl Progress {
         let mut state = self.lock();
         if state.partitions.len() >= n_partitions {
             state.whole_ms = Some(now_ms);
+            state.is_mended = false;
         }
         now_ms - *state.whole_ms.get_or_insert(now_ms)
+    }
+
+    /// Whether the caller is the first to ask since all partitions were here: one does something about it.
+    pub fn is_first_to_mend(&self) -> bool {
+        !std::mem::replace(&mut self.lock().is_mended, true)
     }
 
     /// Start of the oldest window that can still be open, once every one of `n_partitions` has shown a record or is
@@ -178,7 +186,9 @@ mod tests {
         assert_eq!(progress.first_open_ms(2, &spec), Some(800), "it is empty; 905 may be followed by a record of 895");
         progress.tell(&at(1), seen(410, 0));
         assert_eq!(progress.first_open_ms(2, &spec), Some(400));
+        assert_eq!((progress.is_first_to_mend(), progress.is_first_to_mend()), (true, false));
         assert_eq!(progress.scattered_for_ms(2, 90), 0);
+        assert!(progress.is_first_to_mend(), "they were all here");
     }
 
     #[test]

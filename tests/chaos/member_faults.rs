@@ -80,6 +80,33 @@ pub(crate) fn taken_before_the_first_record(stage: &Stage) -> Checked<String> {
     Ok(format!("{taken} records counted elsewhere first; {}", verdict.words()))
 }
 
+/// Killed while its second static member is given partitions of the first, and back under the same names: it has every
+/// partition again, though the broker may hold a distribution that was left half way.
+pub(crate) fn killed_in_a_rebalance(stage: &Stage) -> Checked<String> {
+    let mut rng = ChaCha8Rng::seed_from_u64(stage.seed);
+    let (mut slowest, mut halves, mut words) = (Duration::ZERO, 0, String::new());
+    for trial in 0..3 {
+        let site = Site::new(stage, "static", plan(stage, 54 + trial, 1_000));
+        site.produce(0..1_000, Duration::ZERO)?;
+        let mut alone = site.settings.clone();
+        alone.kafka.workers = 1;
+        let mut first = site.start_as(&site.recsae, "alone", &alone, &[], &[]);
+        first.wait_for(Duration::from_secs(60), "it has all partitions", assigned(|n| n >= 4.0))?;
+        first.kill()?;
+        let mut killed = site.start(&[], "");
+        killed.wait_for(Duration::from_secs(60), "one gives partitions up", assigned(|n| n > 0.0 && n < 4.0))?;
+        std::thread::sleep(Duration::from_millis(rng.random_range(0..100)));
+        killed.kill()?;
+        let mut back = site.start(&[], "");
+        let began = Instant::now();
+        back.wait_for(Duration::from_secs(60), "every partition is back", assigned(|n| n >= 4.0))?;
+        slowest = slowest.max(began.elapsed());
+        halves += usize::from(back.process.printed().contains("passing member"));
+        words = settle(stage, &site, back)?.words();
+    }
+    Ok(format!("3 kills, all back after {slowest:.1?} at most, {halves} distributions were left half way; {words}"))
+}
+
 fn assigned(enough: fn(f64) -> bool) -> impl Fn(&Monitor) -> Option<()> {
     move |m| m.scrape().filter(|scrape| enough(scrape.get("recsae_assigned_partitions"))).map(drop)
 }

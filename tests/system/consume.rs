@@ -282,6 +282,41 @@ fn a_paused_partition_brings_nothing_and_a_resumed_one_the_rest() {
 }
 
 #[test]
+fn a_partition_that_was_paused_when_it_was_taken_away_is_read_when_it_comes_back() {
+    let Some(kafka) = kafka_server::shared() else { return };
+    let topic = kafka.topic("views", 1);
+    let mut settings = kafka.settings(&[&topic]);
+    settings.librdkafka.insert("partition.assignment.strategy".into(), "range".into());
+    let mut workers = vec![Worker::new(&settings, 0)];
+    run(&mut workers, |workers| !workers[0].next.is_empty());
+    let at: Vec<TopicPartition> = workers[0].next.keys().cloned().collect();
+    workers[0].consumer.pause(&at).unwrap();
+    workers.push(Worker::new(&settings, 1));
+    // Both are asked to give up all they have, whoever gets the partition then.
+    run(&mut workers, |workers| workers[0].assigned.len() + workers[1].assigned.len() == 2);
+    workers.pop().unwrap().consumer.close();
+    run(&mut workers, |workers| workers[0].assigned.len() == 2 && !workers[0].next.is_empty());
+    produce(&settings, &topic, 0..50, |_| None);
+    run(&mut workers, |workers| workers[0].read.len() == 50);
+    assert_eq!(numbers(&workers), (0..50).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_member_that_passes_by_makes_the_group_distribute_anew_and_leaves_everything_where_it_was() {
+    let Some(kafka) = kafka_server::shared() else { return };
+    let topic = kafka.topic("views", 2);
+    let settings = KafkaSettings { instance_id: unique("pod"), ..kafka.settings(&[&topic]) };
+    let mut workers = [Worker::new(&settings, 0)];
+    run(&mut workers, |workers| workers[0].next.len() == 2);
+    assert_eq!(workers[0].assigned.len(), 2);
+    workers[0].consumer.nudge_group();
+    run(&mut workers, |workers| workers[0].assigned.len() > 2 && workers[0].next.len() == 2);
+    produce(&settings, &topic, 0..50, |_| None);
+    run(&mut workers, |workers| workers[0].read.len() == 50);
+    assert_eq!(numbers(&workers), (0..50).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_worker_that_only_keeps_alive_stays_a_member_and_loses_nothing() {
     let Some(kafka) = kafka_server::shared() else { return };
     let topic = kafka.topic("views", 1);

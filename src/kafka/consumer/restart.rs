@@ -44,6 +44,8 @@ impl WorkerConsumer {
             RebalanceProtocol::Cooperative => self.consumer.incremental_assign(&list),
             _ => self.consumer.assign(&list),
         }
-        .map_err(refused)
+        .map_err(refused)?;
+        // As in `start`: a pause outlives the assignment.
+        self.resume(std::slice::from_ref(at))
     }
 }

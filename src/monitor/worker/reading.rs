@@ -99,13 +99,17 @@ impl Worker {
                 );
                 tracing::warn!(why, "no window can be judged");
                 self.shared.live.set_not_ready("group", why);
+                if self.consumer.is_static() && progress.is_first_to_mend() {
+                    tracing::warn!("a passing member makes the group distribute its partitions anew: see kafka.instance_id");
+                    self.consumer.nudge_group();
+                }
             } else {
                 self.shared.live.set_ready("group");
             }
         }
     }
 
-    /// Stops fetching what waits for the judge, and goes on with what does not any more.
+    /// Stops fetching that of which enough waits for the judge, and goes on with what does not wait any more.
     fn pause_and_resume(&mut self) -> Result<(), MonitorError> {
         let (mut to_pause, mut to_resume) = (Vec::new(), Vec::new());
         let mut n_waiting = 0;
@@ -119,7 +123,7 @@ impl Worker {
         }
         self.shared.pace.hold(std::mem::replace(&mut self.n_waiting, n_waiting), n_waiting);
         if !to_pause.is_empty() {
-            tracing::debug!(partitions = ?to_pause, limit_ms = self.intake.limit_ms, "read far enough ahead: waits for the judge");
+            tracing::debug!(partitions = ?to_pause, limit_ms = self.intake.limit_ms, "enough messages wait for the judge: not fetched meanwhile");
             self.consumer.pause(&to_pause)?;
         }
         if !to_resume.is_empty() {
