@@ -236,14 +236,19 @@ fn malformed_windows_files_are_refused_with_row_and_column() {
     assert!(refusal(&folder.path().join("absent")).contains("cannot open"));
 }
 
+/// How often a level is accepted in one test.
+const N_LEVELS: usize = 20;
+/// Enough latents that one of them does not move the concentration factor, which is a ratio over all.
+const MANY: usize = 300;
+
 /// Windows of 100 expected counts a latent; latent 0 times `ratio`, with Poisson-like noise.
 fn level(t: i64, ratio: f64, rng: &mut StdRng) -> ObservedWindow {
-    let mut all = Observed { latents: vec![100.0; M], records: 4000.0, kish_exposure: 3000.0, ..Observed::default() };
+    let mut all = Observed { latents: vec![100.0; MANY], records: 4000.0, kish_exposure: 3000.0, ..Observed::default() };
     all.entities[3] = 1000.0;
     all.latents[0] *= ratio;
     all.latents.iter_mut().for_each(|y| *y = (*y + (rng.random::<f64>() - 0.5) * 34.6 * (*y / 100.0).sqrt()).max(0.0));
-    all.by_bucket = vec![0.0; N_BUCKETS * M];
-    all.by_bucket[3 * M..4 * M].copy_from_slice(&all.latents);
+    all.by_bucket = vec![0.0; N_BUCKETS * MANY];
+    all.by_bucket[3 * MANY..4 * MANY].copy_from_slice(&all.latents);
     let segments = [(ALL.to_owned(), all)].into();
     ObservedWindow { start_ms: t * HOUR, end_ms: (t + 1) * HOUR, model_version: String::new(), incomplete: None, segments }
 }
@@ -253,7 +258,16 @@ fn an_accepted_level_is_what_is_expected_from_then_on() {
     let seed = rand::rng().random();
     println!("seed {seed}");
     let mut rng = StdRng::seed_from_u64(seed);
-    let windows: Vec<_> = (0..100).map(|t| level(t, 1.0, &mut rng)).collect();
+    let alarms: usize = (0..N_LEVELS).map(|_| alarms_on_an_accepted_level(&mut rng)).sum();
+    println!("{alarms} alarms in {N_LEVELS} times 200 windows");
+    // The budget of these settings, one in 50 windows over all streams, leaves .3 to this one in all these windows.
+    assert!(alarms <= 3, "the accepted level is not drift: {alarms} alarms in {N_LEVELS} times 200 windows");
+}
+
+/// A doubling is found and accepted; alarms on it in the 200 windows that follow. Going back is drift again.
+fn alarms_on_an_accepted_level(rng: &mut StdRng) -> usize {
+    let settings = || JudgeSettings { n_latents: MANY, ..settings() };
+    let windows: Vec<_> = (0..100).map(|t| level(t, 1.0, rng)).collect();
     let reference = Arc::new(Reference::fit_observed("r", "f", &windows, &settings()).unwrap());
     let mut judge = ModelJudge::new(Arc::clone(&reference), settings()).unwrap();
     let stream = "latent:0".parse().unwrap();
@@ -262,7 +276,7 @@ fn an_accepted_level_is_what_is_expected_from_then_on() {
     let touches = |report: &DriftReport| {
         report.changes.iter().any(|change| matches!(change, AlertChange::Opened(c) | AlertChange::CrossedAgain(c) if c.stream == stream))
     };
-    let found = (100..130).filter(|t| touches(&judge.judge_observed(&level(*t, 2.0, &mut rng)))).count();
+    let found = (100..130).filter(|t| touches(&judge.judge_observed(&level(*t, 2.0, rng)))).count();
     assert!(found > 0, "the doubling is found");
     let accepted = judge.accept(ALL, stream).unwrap();
     assert!((1.8..2.2).contains(&accepted.factor), "{accepted:?}");
@@ -273,16 +287,14 @@ fn an_accepted_level_is_what_is_expected_from_then_on() {
     restored.restore(serde_json::from_str(&stored).unwrap()).unwrap();
     let mut alarms = 0;
     for t in 130..330 {
-        let window = level(t, 2.0, &mut rng);
+        let window = level(t, 2.0, rng);
         let report = judge.judge_observed(&window);
         assert_eq!(report, restored.judge_observed(&window));
         alarms += usize::from(touches(&report));
         let stream = report.segments[0].streams.iter().find(|found| found.stream == stream).unwrap();
-        // Twice 100, times a concentration factor that 12 streams leave noisy.
-        assert!((150.0..250.0).contains(&stream.expected), "{}", stream.expected);
+        assert!((180.0..220.0).contains(&stream.expected), "{}", stream.expected);
     }
-    // The budget of these settings allows four in 200 windows, over all streams.
-    assert!(alarms <= 2, "the accepted level is not drift: {alarms} alarms in 200 windows");
-    let found = (330..360).filter(|t| touches(&judge.judge_observed(&level(*t, 1.0, &mut rng)))).count();
+    let found = (330..360).filter(|t| touches(&judge.judge_observed(&level(*t, 1.0, rng)))).count();
     assert!(found > 0, "going back to the old level is drift now");
+    alarms
 }
