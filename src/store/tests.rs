@@ -22,6 +22,8 @@ use crate::drift::window::WindowSpec;
 use crate::record::{RejectReason, TopicPartition};
 use crate::sae::latent::LatentId;
 
+mod files;
+
 const WINDOW: WindowSpec = WindowSpec { length_ms: 1000, origin_ms: 0, lateness_ms: 0 };
 
 fn partition(number: i32) -> TopicPartition {
@@ -340,76 +342,4 @@ fn a_reference_is_immutable_under_its_name() {
     store.approve_reference("spring", &approval).unwrap();
     let (found, body) = store.read().reference("spring").unwrap().unwrap();
     assert_eq!((found.approval, body.as_slice()), (Some(approval), b"rates".as_slice()));
-}
-
-#[test]
-fn a_second_writer_is_refused_and_a_reader_is_not() {
-    let (_folder, path) = temp();
-    let store = open(&path);
-    let error = Store::open(&path).unwrap_err();
-    assert_eq!(error.kind(), "store_locked");
-    assert!(error.to_string().contains("in use by another recsae process"), "{error}");
-    assert_eq!(StoreReader::open(&path).unwrap().audit_head().unwrap(), store.read().audit_head().unwrap());
-    drop(store);
-    assert!(Store::open(&path).is_ok());
-}
-
-#[test]
-fn files_that_are_no_store_are_refused_and_left_alone() {
-    let (folder, path) = temp();
-    std::fs::write(&path, "not a database at all, but long enough to have had a header".repeat(4)).unwrap();
-    assert_eq!(Store::open(&path).unwrap_err().kind(), "not_a_store");
-    std::fs::write(&path, "x").unwrap();
-    assert_eq!(Store::open(&path).unwrap_err().kind(), "not_a_store");
-    assert_eq!(std::fs::read(&path).unwrap(), b"x");
-
-    let foreign = folder.path().join("foreign.db");
-    rusqlite::Connection::open(&foreign).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
-    assert!(Store::open(&foreign).unwrap_err().to_string().contains("another program's"));
-    assert_eq!(StoreReader::open(&folder.path().join("absent.db")).unwrap_err().kind(), "not_found");
-    assert!(!folder.path().join("absent.db").exists());
-}
-
-#[test]
-fn a_truncated_store_is_refused() {
-    let (_folder, path) = temp();
-    drop(open(&path));
-    let length = std::fs::metadata(&path).unwrap().len();
-    for keep in [length - 1, length / 2, 4096, 200, 50] {
-        let bytes = std::fs::read(&path).unwrap();
-        let cut = path.with_extension("cut");
-        std::fs::write(&cut, &bytes[..usize::try_from(keep).unwrap()]).unwrap();
-        let kind = Store::open(&cut).unwrap_err().kind();
-        assert!(["store_damaged", "not_a_store"].contains(&kind), "{keep} bytes: {kind}");
-    }
-}
-
-#[test]
-fn a_newer_store_is_refused_naming_both_versions() {
-    let (_folder, path) = temp();
-    let store = open(&path);
-    store.reader.connection.pragma_update(None, "user_version", 9).unwrap();
-    drop(store);
-    let error = Store::open(&path).unwrap_err();
-    assert_eq!(error.kind(), "store_newer");
-    assert!(error.to_string().contains("schema version 9, this program knows up to 4"), "{error}");
-    assert_eq!(StoreReader::open(&path).unwrap_err().kind(), "store_newer");
-}
-
-#[test]
-fn a_flipped_bit_in_counts_is_reported() {
-    let (_folder, path) = temp();
-    let mut store = open(&path);
-    assert_eq!(store.apply_step(&step(0, 0, 41, vec![partial(0, 1000)])).unwrap(), StepOutcome::Applied);
-    let connection = &store.reader.connection;
-    let blob: Vec<u8> = connection.query_row("SELECT counts FROM partials", [], |row| row.get(0)).unwrap();
-    for bit in 0..blob.len() * 8 {
-        let mut flipped = blob.clone();
-        flipped[bit / 8] ^= 1 << (bit % 8);
-        connection.execute("UPDATE partials SET counts = ?1", [flipped]).unwrap();
-        match store.read().partials_of(1000) {
-            Ok(found) => assert_eq!(found, vec![partial(0, 1000)], "bit {bit}"),
-            Err(error) => assert_eq!(error.kind(), "store_damaged", "bit {bit}"),
-        }
-    }
 }

@@ -48,6 +48,7 @@ const SCENARIOS: &[Scenario] = &[
     ("storm", "6: members join, die and leave", member_faults::rebalance_storm),
     ("taken", "6: counted elsewhere before it was here", member_faults::taken_before_the_first_record),
     ("poison", "8, 9: poison of every kind", input_faults::poison),
+    ("segments", "15: segment values without end", input_faults::hostile_segments),
     ("idle", "11: idle partitions", input_faults::idle_partition),
     ("disk-full", "12: the disk fills up", disk_faults::full),
     ("sync-order", "1: sync before commit, by the kernel", disk_faults::sync_before_commit),
@@ -59,11 +60,10 @@ const SCENARIOS: &[Scenario] = &[
     ("restored", "24: a store restored from an older copy", store_faults::restored),
 ];
 
-/// Only by name: long, or of little worth at every run. `segments` has not passed yet.
+/// Only by name: long, or of little worth at every run.
 const LONG: &[Scenario] = &[
     ("long", "1: hundreds of kills", long::run),
     ("static", "1, 6: killed in a rebalance under static names", member_faults::killed_in_a_rebalance),
-    ("segments", "15: segment values without end", input_faults::hostile_segments),
 ];
 
 fn main() -> ExitCode {
