@@ -29,6 +29,8 @@ use crate::store::{Store, StoreError, StoreReader};
 #[command(after_help = "Examples:
   recsae alerts list -c recsae.toml
   recsae alerts show 3 -c recsae.toml   # everything that explains it
+  recsae alerts acknowledge 3 -c recsae.toml --why 'the catalogue team looks into it'
+  recsae alerts accept 3 -c recsae.toml --why 'the new genre page is here to stay'
   recsae alerts mute 3 -c recsae.toml --for 2d --why 'spring campaign, marketing knows'
   recsae alerts test -c recsae.toml --minutes 5   # through Prometheus and Alertmanager to whoever is told")]
 pub struct Args {

@@ -71,7 +71,7 @@ struct BuildArgs {
 
 /// Arguments of `recsae bundle inspect` and `verify`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  recsae bundle verify bundle/ --json")]
+#[command(after_help = "Examples:\n  recsae bundle inspect bundle/\n  recsae bundle verify bundle/ --json")]
 struct BundleArgs {
     /// The bundle's folder
     dir: PathBuf,

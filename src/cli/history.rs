@@ -24,7 +24,9 @@ mod keep;
   recsae history verify -c recsae.toml --head 5f3a...   # the head you wrote down, or Prometheus kept
   recsae history recount -c recsae.toml 2026-11-03T14:00:00Z   # the counts again, from Kafka
   recsae history rejudge -c recsae.toml 2026-11-03T14:00:00Z   # the evidence again, bit for bit
-  recsae history backup -c recsae.toml --out backup.db   # while the monitor runs")]
+  recsae history backup -c recsae.toml --out backup.db   # while the monitor runs
+  recsae history prune -c recsae.toml --before 2026-01-01T00:00:00Z --why 'a year is what we promised'
+  recsae history forget-salt -c recsae.toml --why 'request 4711'   # hashes are tied to nobody from then on")]
 pub struct Args {
     #[command(subcommand)]
     command: HistoryCommand,

@@ -19,6 +19,7 @@ pub mod demo;
 pub mod demo_verdict;
 pub mod evaluate;
 pub mod export;
+pub mod help;
 pub mod history;
 pub mod import;
 pub mod label;

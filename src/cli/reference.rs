@@ -27,7 +27,7 @@ use crate::workshop::reference::{BuildRequest, build, build_recorded, compare};
 /// Arguments of `recsae reference`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  recsae reference build -c recsae.toml --name spring --embeddings spring.npy --fields spring.parquet --entity user_id --timestamp ts\n  recsae reference build -c recsae.toml --name autumn --from 2026-10-01 --to 2026-10-15 --exclude 2026-10-03..2026-10-04\n  recsae reference approve -c recsae.toml autumn --who ana --why 'two quiet weeks'"
+    after_help = "Examples:\n  recsae reference build -c recsae.toml --name spring --embeddings spring.npy --fields spring.parquet --entity user_id --timestamp ts\n  recsae reference build -c recsae.toml --name autumn --from 2026-10-01 --to 2026-10-15 --exclude 2026-10-03..2026-10-04\n  recsae reference approve -c recsae.toml autumn --who ana --why 'two quiet weeks'\n  recsae reference list -c recsae.toml\n  recsae reference show -c recsae.toml autumn\n  recsae reference compare -c recsae.toml spring autumn"
 )]
 pub struct Args {
     #[command(subcommand)]

@@ -21,7 +21,7 @@ pub struct Progress {
 struct State {
     partitions: BTreeMap<TopicPartition, PartitionProgress>,
     newest_event_ms: Option<i64>,
-    /// When every partition was last in this process.
+    /// When every partition was last in this process, or the last ones came.
     whole_ms: Option<i64>,
     /// Somebody does something about it that they are not.
     is_mended: bool,
@@ -75,13 +75,18 @@ impl Progress {
         state.newest_event_ms.filter(|newest| *newest > me.watermark_ms)
     }
 
+    /// Partitions came to this process: the others may be on their way.
+    pub fn distributed(&self, now_ms: i64) {
+        self.lock().whole_ms = Some(now_ms);
+    }
+
     /// How many partitions are in this process.
     #[must_use]
     pub fn n_partitions(&self) -> usize {
         self.lock().partitions.len()
     }
 
-    /// Since when some of `n_partitions` are not in this process, in ms before `now_ms`; 0 while all are.
+    /// For how many ms some of `n_partitions` have not been in this process and none has come; 0 while all are here.
     pub fn scattered_for_ms(&self, n_partitions: usize, now_ms: i64) -> i64 {
         let mut state = self.lock();
         if state.partitions.len() >= n_partitions {
@@ -180,6 +185,8 @@ mod tests {
         progress.tell(&at(0), seen(905, 0));
         assert_eq!(progress.first_open_ms(2, &spec), None, "one is not here");
         assert_eq!((progress.scattered_for_ms(2, 50), progress.scattered_for_ms(2, 80)), (0, 30));
+        progress.distributed(82);
+        assert_eq!(progress.scattered_for_ms(2, 85), 3, "more may be on their way");
         progress.tell(&at(1), PartitionProgress { at_end: false, ..seen(i64::MIN, 0) });
         assert_eq!(progress.first_open_ms(2, &spec), None, "its first record is still to come");
         progress.tell(&at(1), seen(i64::MIN, 0));

@@ -92,7 +92,7 @@ fn configure(kafka: &Kafka, Produced { folder, topic, bundle }: &Produced, name:
         topics = ["{topic}"]
         group = "{topic}-{name}"
         workers = {workers}
-        librdkafka = {{ "session.timeout.ms" = "6000" }}
+        librdkafka = {{ "session.timeout.ms" = "12000" }}
         [[model]]
         bundle = "{}"
         [window]

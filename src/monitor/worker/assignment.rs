@@ -25,6 +25,11 @@ impl Worker {
                         self.partitions.push(tracked);
                     }
                     tracing::info!(partitions = starts.len(), "partitions assigned");
+                    if !starts.is_empty() {
+                        // A group that waited for members that are gone gives everything at once, and late.
+                        self.shared.progress.distributed(self.shared.clock.now_ms());
+                        self.is_scattered = false;
+                    }
                     self.consumer.start(&starts)?;
                     self.shared.live.set_ready("group");
                 }
