@@ -8,6 +8,7 @@
 //! | `retention` | the oldest that was open               | after the first record that is left, plus the lateness        |
 //! | `lineage`   | the oldest that was open               | after the newest record counted in the old way, of all partitions |
 //! | `store`     | the oldest that any partition had open | after the newest that any partition had closed               |
+//! | `elsewhere` | the oldest that is not judged here     | after the newest that the other member had closed            |
 //! | `start`     | unknown: as old as the first record    | after the first record that is read, plus the lateness        |
 //!
 //! The lateness, because a record that is gone may be that much newer than one that is left.
@@ -32,6 +33,8 @@ pub enum GapCause {
     Store,
     /// Reading began in the middle of the log.
     Start,
+    /// Another member of the group counted them, into a store of its own.
+    Elsewhere,
 }
 
 impl GapCause {
@@ -45,6 +48,9 @@ impl GapCause {
             Self::Lineage => "a new lineage began within this window: part of it was counted in another way",
             Self::Store => "the store that held a part of this window is gone: keep it on a volume that outlives the instance",
             Self::Start => "reading began within this window",
+            Self::Elsewhere => {
+                "another member of the group counted a part of this window, into a store of its own: one instance must read all partitions"
+            }
         }
     }
 }

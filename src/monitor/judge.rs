@@ -181,7 +181,9 @@ impl Judge {
     /// Judges every window that all partitions have passed, oldest first.
     fn judge_due(&mut self, shutdown: &Shutdown) -> Result<(), MonitorError> {
         let edge = self.shared.positions.closed_before(self.shared.rules.n_partitions, &self.shared.rules.window);
-        let due: Vec<UnjudgedWindow> = self.store.read().unjudged_windows()?.into_iter().filter(|w| w.start_ms < edge).collect();
+        let unjudged = self.store.read().unjudged_windows()?;
+        self.shared.positions.set_oldest_closed(unjudged.iter().map(|window| window.start_ms).find(|start| *start >= edge));
+        let due: Vec<UnjudgedWindow> = unjudged.into_iter().filter(|window| window.start_ms < edge).collect();
         let any = !due.is_empty();
         for window in due {
             self.judge_window(&window, shutdown)?;

@@ -28,6 +28,10 @@ impl KeptMessage {
         }
     }
 
+    fn n_bytes(&self) -> usize {
+        self.key.as_ref().map_or(0, Vec::len) + self.payload.as_ref().map_or(0, Vec::len)
+    }
+
     /// Gives the message back as it was polled from that partition.
     pub fn lend<T>(&self, partition: &TopicPartition, to: impl FnOnce(&RawMessage<'_>) -> T) -> T {
         let headers: Vec<Header<'_>> = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
@@ -45,12 +49,15 @@ impl KeptMessage {
 /// Messages that wait before their partition is paused. The judge comes after within a few milliseconds, mostly; a
 /// partition that was paused takes up to `fetch.wait.max.ms` to be fetched again.
 const ENOUGH: usize = 4096;
+/// The same in bytes of keys and payloads.
+const ENOUGH_BYTES: usize = 4 << 20;
 
 /// Messages of one partition that wait for the judge, in the log's order: the first lies further ahead of it than may
 /// be counted, the others follow it.
 #[derive(Debug, Default)]
 pub struct Waiting {
     messages: VecDeque<KeptMessage>,
+    n_bytes: usize,
     is_paused: bool,
 }
 
@@ -73,28 +80,38 @@ impl Waiting {
     /// Adds a message behind the others; one that was handed over before is not kept twice.
     pub fn push(&mut self, message: &RawMessage<'_>) {
         if self.messages.back().is_none_or(|last| last.offset < message.offset) {
-            self.messages.push_back(KeptMessage::of(message));
+            let kept = KeptMessage::of(message);
+            self.n_bytes += kept.n_bytes();
+            self.messages.push_back(kept);
         }
     }
 
     /// Takes the first message.
     pub fn pop(&mut self) -> Option<KeptMessage> {
-        self.messages.pop_front()
+        let first = self.messages.pop_front()?;
+        self.n_bytes -= first.n_bytes();
+        Some(first)
     }
 
     /// Puts the message back that was taken last.
     pub fn put_back(&mut self, message: KeptMessage) {
+        self.n_bytes += message.n_bytes();
         self.messages.push_front(message);
     }
 
     /// Forgets all of them: they are read again from the log.
     pub fn clear(&mut self) {
         self.messages.clear();
+        self.n_bytes = 0;
+    }
+
+    fn is_enough(&self) -> bool {
+        self.messages.len() >= ENOUGH || self.n_bytes >= ENOUGH_BYTES
     }
 
     /// What the client is to be told, where that has changed since this was last asked.
     pub fn change(&mut self) -> Option<Fetching> {
-        let is_paused = if self.is_paused { !self.messages.is_empty() } else { self.messages.len() >= ENOUGH };
+        let is_paused = if self.is_paused { !self.messages.is_empty() } else { self.is_enough() };
         let before = std::mem::replace(&mut self.is_paused, is_paused);
         (before != is_paused).then_some(if is_paused { Fetching::Stop } else { Fetching::GoOn })
     }
@@ -142,5 +159,14 @@ mod tests {
             assert_eq!(change, waiting.is_empty().then_some(Fetching::GoOn));
         }
         assert_eq!(waiting.change(), None);
+        let megabyte = vec![0; 1 << 20];
+        for offset in 10_000..10_004 {
+            assert_eq!(waiting.change(), None);
+            let payload = Some(megabyte.as_slice());
+            waiting.push(&RawMessage { partition: &partition, offset, timestamp_ms: None, key: None, payload, headers: &[] });
+        }
+        assert_eq!(waiting.change(), Some(Fetching::Stop), "large messages are enough sooner");
+        waiting.clear();
+        assert_eq!(waiting.change(), Some(Fetching::GoOn));
     }
 }

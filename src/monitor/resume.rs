@@ -7,7 +7,7 @@
 //! | store (this lineage) | commit in Kafka     | goes on at                                                      |
 //! |----------------------|---------------------|-----------------------------------------------------------------|
 //! | yes                  | any                 | the store: it is written first, so it is never behind           |
-//! | no                   | same counting hash  | the commit: windows closed before are history somewhere else    |
+//! | no                   | same counting hash  | the commit: windows closed before are in another store, those not judged here are marked |
 //! | no                   | other, or not ours  | the committed offset, nothing open, the window it lies in marked |
 //! | no                   | none                | where `kafka.start` says; marked too, unless that is offset 0   |
 //!
@@ -53,21 +53,34 @@ pub fn parse(counting_hash: &str, offset: i64, metadata: &str) -> Option<Partiti
     })
 }
 
-/// Where the partition goes on; `stored` is the store's position in the current lineage.
+/// Where the partition goes on; `stored` is the store's position in the current lineage, `oldest_ms` the start of the
+/// oldest window that this store has something of and is not judged.
 #[must_use]
 pub fn position(
     counting_hash: &str,
     window: &WindowSpec,
     assigned: &AssignedPartition,
     stored: Option<&PartitionPosition>,
+    oldest_ms: Option<i64>,
     now_ms: i64,
 ) -> PartitionPosition {
-    let committed = || assigned.committed.as_ref().and_then(|c| parse(counting_hash, c.offset, &c.metadata));
+    let committed = || {
+        let commit = assigned.committed.as_ref()?;
+        parse(counting_hash, commit.offset, &commit.metadata).map(|position| counted_elsewhere(position, oldest_ms, window, now_ms))
+    };
     let known = stored.cloned().or_else(committed).unwrap_or_else(|| {
         let mid_window = || Gap::open(GapCause::Start, i64::MIN, window, now_ms);
         PartitionPosition { gap: (assigned.start > 0).then(mid_window), ..PartitionPosition::starting_at(assigned.start) }
     });
     known.in_log_from(assigned.low, window, now_ms)
+}
+
+/// The position of a commit that another store was written with: what is closed there is marked here.
+fn counted_elsewhere(position: PartitionPosition, oldest_ms: Option<i64>, window: &WindowSpec, now_ms: i64) -> PartitionPosition {
+    let until = window.closed_before(position.watermark_ms);
+    let Some(from) = oldest_ms.filter(|from| *from < until) else { return position };
+    let gap = Gap { from_ms: Some(from), ..Gap::ending(GapCause::Elsewhere, position.watermark_ms, until, window, now_ms) };
+    PartitionPosition { gap: Some(position.gap.map_or(gap, |known| known.joined(gap))), ..position }
 }
 
 /// Positions for a store that has none, from the group's commits alone.
@@ -126,7 +139,7 @@ mod tests {
     }
 
     fn goes_on(hash: &str, assigned: &AssignedPartition, stored: Option<&PartitionPosition>) -> PartitionPosition {
-        position(hash, &WINDOW, assigned, stored, 9_999)
+        position(hash, &WINDOW, assigned, stored, None, 9_999)
     }
 
     #[test]
@@ -175,6 +188,16 @@ mod tests {
         let lost = log_from(60);
         assert_eq!((lost.next_offset, lost.replay_offset), (60, 60));
         assert_eq!(lost.gap, Some(Gap::open(GapCause::Retention, 350, &WINDOW, 9_999)));
+    }
+
+    #[test]
+    fn windows_that_another_store_has_a_part_of_are_marked_from_the_oldest_that_is_not_judged_here() {
+        let commit = metadata("abc", &PartitionPosition { gap: None, ..some_position() });
+        let taken = |oldest_ms| position("abc", &WINDOW, &assigned(Some((50, commit.clone()))), None, oldest_ms, 9).gap;
+        let gap = taken(Some(100)).unwrap();
+        assert_eq!((gap.cause, gap.from_ms, gap.until_ms), (GapCause::Elsewhere, Some(100), Some(300)));
+        assert!(gap.covers(200) && !gap.covers(300), "300 is open at the commit, and read again whole");
+        assert_eq!((taken(Some(300)), taken(None)), (None, None), "nothing is missing here");
     }
 
     proptest! {

@@ -62,30 +62,47 @@ pub struct WorkerRules {
 
 /// Positions as stored: the judge writes, workers read when a partition is assigned.
 #[derive(Debug, Default)]
-pub struct StoredPositions(Mutex<BTreeMap<TopicPartition, PartitionPosition>>);
+pub struct StoredPositions {
+    positions: Mutex<BTreeMap<TopicPartition, PartitionPosition>>,
+    oldest_closed_ms: Mutex<Option<i64>>,
+}
 
 impl StoredPositions {
     /// What the store holds at start.
     #[must_use]
     pub fn new(positions: BTreeMap<TopicPartition, PartitionPosition>) -> Self {
-        Self(Mutex::new(positions))
+        Self { positions: Mutex::new(positions), oldest_closed_ms: Mutex::default() }
     }
 
     /// One partition's position.
     #[must_use]
     pub fn get(&self, partition: &TopicPartition) -> Option<PartitionPosition> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(partition).cloned()
+        self.positions.lock().unwrap_or_else(PoisonError::into_inner).get(partition).cloned()
     }
 
     /// A step was stored.
     pub fn set(&self, partition: &TopicPartition, position: PartitionPosition) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(partition.clone(), position);
+        self.positions.lock().unwrap_or_else(PoisonError::into_inner).insert(partition.clone(), position);
+    }
+
+    /// Start of the oldest window that is closed in some partition and not judged.
+    pub fn set_oldest_closed(&self, start_ms: Option<i64>) {
+        *self.oldest_closed_ms.lock().unwrap_or_else(PoisonError::into_inner) = start_ms;
+    }
+
+    /// Start of the oldest window that something is counted of and that is not judged; `None` while nothing is counted.
+    #[must_use]
+    pub fn oldest_not_judged(&self, window: &WindowSpec) -> Option<i64> {
+        let closed = *self.oldest_closed_ms.lock().unwrap_or_else(PoisonError::into_inner);
+        let positions = self.positions.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = positions.values().map(|p| p.watermark_ms).filter(|watermark| *watermark != i64::MIN).min();
+        closed.into_iter().chain(open.map(|watermark| window.closed_before(watermark))).min()
     }
 
     /// Windows that start before this are closed in all of `n_partitions`; `i64::MIN` while one is unknown.
     #[must_use]
     pub fn closed_before(&self, n_partitions: usize, window: &WindowSpec) -> i64 {
-        let positions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let positions = self.positions.lock().unwrap_or_else(PoisonError::into_inner);
         if positions.len() < n_partitions {
             return i64::MIN;
         }

@@ -1,8 +1,6 @@
 //! The tables, their version, and the checks before a file is trusted.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
 
@@ -10,7 +8,6 @@ use crate::store::error::{StoreError, StoreResult};
 
 /// `application_id` of a store: "RSAE". `file` and SQLite's tools show it.
 const APPLICATION_ID: i64 = 0x5253_4145;
-const SQLITE_MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
 /// Migrations: entry i leads from schema version i to i + 1. Never edited once released, only added to.
 const MIGRATIONS: [&str; 4] =
@@ -21,9 +18,9 @@ pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 
 /// Opens or creates the file, checks what it is, and brings it to [`VERSION`].
 pub(super) fn open_for_writing(path: &Path) -> StoreResult<Connection> {
-    check_file(path)?;
     let mut connection = Connection::open(path).map_err(|error| not_a_store(path, error))?;
     let found = check_identity(&connection, path)?;
+    check_length(&connection, path, found)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
@@ -37,10 +34,10 @@ pub(super) fn open_for_reading(path: &Path) -> StoreResult<Connection> {
     if !path.exists() {
         return Err(StoreError::NotFound { what: "store", name: path.display().to_string() });
     }
-    check_file(path)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(|error| not_a_store(path, error))?;
     let found = check_identity(&connection, path)?;
+    check_length(&connection, path, found)?;
     if found < VERSION {
         let found = format!("a store of schema version {found}; `recsae run` brings it to {VERSION}");
         return Err(StoreError::NotAStore { path: path.to_owned(), found });
@@ -49,26 +46,25 @@ pub(super) fn open_for_reading(path: &Path) -> StoreResult<Connection> {
     Ok(connection)
 }
 
-/// A file that SQLite would take for an empty database, or that lost its tail, is refused before SQLite
-/// opens it: SQLite itself notices a lost tail only when it happens to read there.
-fn check_file(path: &Path) -> StoreResult<()> {
-    let Ok(mut file) = File::open(path) else { return Ok(()) };
-    let io = |source| StoreError::Io { path: path.to_owned(), source };
-    let length = file.metadata().map_err(io)?.len();
-    if length == 0 {
-        return Ok(());
-    }
-    let mut header = [0_u8; 100];
-    if length < 100 || file.read_exact(&mut header).is_err() || &header[..16] != SQLITE_MAGIC {
-        return Err(StoreError::NotAStore { path: path.to_owned(), found: format!("a file of {length} bytes that is no SQLite database") });
-    }
-    let page_size = match u16::from_be_bytes([header[16], header[17]]) {
-        1 => 65_536,
-        size => u64::from(size),
-    };
-    let pages = u64::from(u32::from_be_bytes([header[28], header[29], header[30], header[31]]));
-    if length < pages * page_size {
-        return Err(StoreError::damaged(path.display().to_string(), format!("{length} bytes where {} are expected", pages * page_size)));
+/// A file that lost the end of its last page is refused. One that lost whole pages SQLite refuses by itself, when it has
+/// looked into the log beside it (`-wal`): while a checkpoint is under way, or was killed, the file is rightly shorter
+/// than its first page says.
+///
+/// The file is looked at from outside and never opened but by SQLite: closing any descriptor of it gives up the locks
+/// that POSIX holds for the whole process, and another program would then take the log away under a writer.
+fn check_length(connection: &Connection, path: &Path, version: i64) -> StoreResult<()> {
+    let length_of = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+    let log = PathBuf::from(format!("{}-wal", path.display()));
+    let page_size: i64 = connection.pragma_query_value(None, "page_size", |row| row.get(0)).map_err(|error| not_a_store(path, error))?;
+    let length = length_of(path);
+    if length_of(&log) == 0 && length % page_size.max(1).unsigned_abs() != 0 {
+        // SQLite takes a few bytes of anything for a database that is still empty.
+        if version == 0 {
+            let found = format!("a file of {length} bytes that is no SQLite database");
+            return Err(StoreError::NotAStore { path: path.to_owned(), found });
+        }
+        let found = format!("{length} bytes are no whole number of pages of {page_size}");
+        return Err(StoreError::damaged(path.display().to_string(), found));
     }
     Ok(())
 }

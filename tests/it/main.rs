@@ -30,6 +30,7 @@ mod recorded;
 mod recount;
 mod report;
 mod simulated_world;
+mod store_beside;
 mod support;
 mod tls;
 mod train;

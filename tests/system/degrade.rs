@@ -31,12 +31,17 @@ fn wait_until_not_ready(monitor: &Monitor, words: &str) -> String {
     until(Duration::from_secs(60), look, || format!("{:?}\n{}", ready(monitor), monitor.process.printed()))
 }
 
-/// Everything sent is counted once in the end.
-fn assert_counted_once(scene: &Scene) {
+/// Runs to the end of the log; what it printed.
+fn ended(scene: &Scene) -> String {
     let last = scene.start(&["--until-end"]);
     let ended = || last.process.printed().contains("windows judged").then_some(());
     until(Duration::from_secs(90), ended, || last.process.printed());
-    let log = last.end();
+    last.end()
+}
+
+/// Everything sent is counted once in the end.
+fn assert_counted_once(scene: &Scene) {
+    let log = ended(scene);
     let good = scene.good.load(Ordering::SeqCst);
     assert_eq!(scene.judged(), (good, scene.poison.load(Ordering::SeqCst)), "{log}");
 }
@@ -225,6 +230,57 @@ fn two_instances_of_one_group_both_say_that_no_window_can_be_judged_until_one_ha
     until(Duration::from_secs(60), all, || first.process.printed());
     drop(first.end());
     assert_counted_once(&scene);
+}
+
+/// `_all` of each window a store has judged: start, records, and whether it has no verdict for what is missing.
+fn judged_windows(store: &Path) -> Vec<(i64, i64, bool)> {
+    let reader = recsae::store::StoreReader::open(store).unwrap();
+    let query = recsae::store::reader::WindowQuery { segment: Some("_all".into()), limit: Some(1000), ..Default::default() };
+    let windows = reader.summaries(&query).unwrap();
+    windows.iter().map(|window| (window.window_start, window.records, window.verdict == "incomplete")).collect()
+}
+
+#[test]
+fn what_another_instance_has_counted_is_missing_here_and_said_and_never_judged() {
+    let Some(kafka) = kafka_server::shared() else { return };
+    let Some(mut scene) = Scene::new(kafka, "") else { return };
+    let own = scene.settings.store.path.clone();
+    let other = scene.folder().join("second.db");
+    // The second has committed nothing when the first starts, and gives it partitions before there is anything to read.
+    scene.settings.store.checkpoint_every = Duration::from_secs(10);
+    scene.settings.store.path.clone_from(&other);
+    let second = scene.start(&[]);
+    let has_all = || second.metric("recsae_assigned_partitions").filter(|n| *n == 4.0);
+    until(Duration::from_secs(60), has_all, || second.process.printed());
+    scene.settings.store.path.clone_from(&own);
+    let first = scene.start(&[]);
+    let halves = |monitor: &Monitor| monitor.metric("recsae_assigned_partitions").filter(|n| *n == 2.0);
+    until(Duration::from_secs(60), || halves(&first).zip(halves(&second)), || second.process.printed());
+    scene.produce(0..12, NO_PAUSE);
+    let all = || (first.scrape()?.consumed + second.scrape()?.consumed >= scene.sent()).then_some(());
+    until(Duration::from_secs(90), all, || second.process.printed());
+    drop(second.end());
+    scene.settings.store.path.clone_from(&own);
+    wait_until_ready(&first);
+    scene.produce(12..24, NO_PAUSE);
+    let end = || first.positions().filter(|positions| *positions == scene.sent());
+    until(Duration::from_secs(90), end, || first.process.printed());
+    drop(first.end());
+    drop(ended(&scene));
+    let found = judged_windows(&own);
+
+    // The whole topic, read by one.
+    scene.settings.kafka.group = crate::kafka_server::unique("alone");
+    scene.settings.store.path = scene.folder().join("alone.db");
+    drop(ended(&scene));
+    let whole = judged_windows(&scene.settings.store.path);
+    let incomplete = found.iter().filter(|(.., incomplete)| *incomplete).count();
+    println!("{} windows, {incomplete} incomplete; read by one: {}", found.len(), whole.len());
+    assert!(incomplete > 0 && incomplete < found.len());
+    for (start, records, incomplete) in found {
+        let (_, expected, _) = whole.iter().find(|(known, ..)| *known == start).unwrap();
+        assert!(incomplete || records == *expected, "{records} of {expected} records in the window of {start}, and a verdict");
+    }
 }
 
 #[test]

@@ -59,8 +59,9 @@ impl Worker {
     fn take_over(&self, assigned: &AssignedPartition) -> Result<Tracked, MonitorError> {
         let rules = &self.shared.rules;
         let stored = self.shared.positions.get(&assigned.partition);
+        let oldest_ms = self.shared.positions.oldest_not_judged(&rules.window);
         let now_ms = self.shared.clock.now_ms();
-        let position = resume::position(&rules.counting_hash, &rules.window, assigned, stored.as_ref(), now_ms);
+        let position = resume::position(&rules.counting_hash, &rules.window, assigned, stored.as_ref(), oldest_ms, now_ms);
         if position.next_offset > assigned.high {
             return Err(MonitorError::LogBehind {
                 partition: assigned.partition.clone(),

@@ -1,5 +1,7 @@
 //! What is no store, or a damaged one, or in other hands: refused by name, never read as something else.
 
+use std::path::{Path, PathBuf};
+
 use super::{open, partial, step, temp};
 use crate::store::step::StepOutcome;
 use crate::store::{Store, StoreReader};
@@ -44,6 +46,32 @@ fn a_truncated_store_is_refused() {
         let kind = Store::open(&cut).unwrap_err().kind();
         assert!(["store_damaged", "not_a_store"].contains(&kind), "{keep} bytes: {kind}");
     }
+}
+
+#[test]
+fn a_store_whose_checkpoint_was_killed_after_its_first_page_goes_on() {
+    let (folder, path) = temp();
+    let mut store = open(&path);
+    let beside = |path: &Path| PathBuf::from(format!("{}-wal", path.display()));
+    let copy = |name: &str| {
+        let to = folder.path().join(name);
+        std::fs::copy(&path, &to).unwrap();
+        std::fs::copy(beside(&path), beside(&to)).unwrap();
+        to
+    };
+    for i in 0..40 {
+        assert_eq!(store.apply_step(&step(0, i, i + 1, vec![partial(0, 1000 * (i + 1))])).unwrap(), StepOutcome::Applied);
+    }
+    let (whole, cut) = (copy("whole.db"), copy("cut.db"));
+    rusqlite::Connection::open(&whole).unwrap().execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    let whole = std::fs::read(&whole).unwrap();
+    let mut first_page_ahead = std::fs::read(&cut).unwrap();
+    assert!(first_page_ahead.len() < whole.len(), "{} of {}", first_page_ahead.len(), whole.len());
+    first_page_ahead.resize(first_page_ahead.len().max(4096), 0);
+    first_page_ahead[..4096].copy_from_slice(&whole[..4096]);
+    std::fs::write(&cut, &first_page_ahead).unwrap();
+    assert_eq!(StoreReader::open(&cut).unwrap().positions().unwrap(), store.read().positions().unwrap());
+    assert_eq!(Store::open(&cut).unwrap().read().unjudged_windows().unwrap().len(), 40);
 }
 
 #[test]
