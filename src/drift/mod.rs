@@ -11,6 +11,7 @@ pub mod concentration;
 pub mod contract;
 pub mod counts;
 pub mod dispersion;
+mod distinct;
 pub mod divergence;
 pub mod evidence;
 pub mod explanation;

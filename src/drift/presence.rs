@@ -12,6 +12,7 @@
 use ahash::AHashMap;
 
 use crate::drift::counts::{N_BUCKETS, N_RESIDUAL_BINS, SegmentCounts, bucket_of, kish_weight};
+use crate::drift::distinct::Distinct;
 use crate::drift::segment::{MASK_ALL, SegmentMask};
 use crate::sae::latent::LatentId;
 
@@ -155,27 +156,24 @@ impl Visits {
         let mut repeats = Vec::new();
         let mut bins = Vec::with_capacity(self.bins.len());
         let mut groups = Vec::new();
-        let mut merged: Vec<(LatentId, u32)> = Vec::new();
+        let (mut repeated, mut distinct) = (Vec::new(), Distinct::default());
         for same in self.groups.chunk_by(|a, b| (a.entity, a.segments) == (b.entity, b.segments)) {
-            merged.clear();
-            let bins_start = bins.len();
+            let (start, bins_start) = (latents.len(), bins.len());
             for group in same {
-                let range = group.latents.0..group.latents.1;
-                merged.extend(range.map(|i| (self.latents[i], self.repeats.get(i).copied().unwrap_or(1))));
                 bins.extend_from_slice(&self.bins[group.bins.0..group.bins.1]);
             }
-            merged.sort_unstable_by_key(|(latent, _)| *latent);
-            merged.dedup_by(|later, kept| {
-                let same = later.0 == kept.0;
-                if same {
-                    kept.1 += later.1;
-                }
-                same
-            });
-            let start = latents.len();
-            latents.extend(merged.iter().map(|(latent, _)| *latent));
+            let visits = same.iter().map(|group| group.latents.0..group.latents.1);
             if self.keep_repeats {
-                repeats.extend(merged.iter().map(|(_, n)| *n));
+                repeated.clear();
+                repeated.extend(visits.flatten().map(|i| (self.latents[i], self.repeats[i])));
+                add_repeats(&mut repeated);
+                latents.extend(repeated.iter().map(|(latent, _)| *latent));
+                repeats.extend(repeated.iter().map(|(_, n)| *n));
+            } else if same.len() == 1 {
+                visits.for_each(|range| latents.extend_from_slice(&self.latents[range]));
+            } else {
+                visits.for_each(|range| distinct.add(&self.latents[range]));
+                distinct.take(&mut latents);
             }
             groups.push(Group {
                 n_records: same.iter().map(|g| g.n_records).sum(),
@@ -188,6 +186,18 @@ impl Visits {
         self.compact_at = (2 * (latents.len() + groups.len())).max(FIRST_COMPACTION);
         (self.latents, self.repeats, self.bins, self.groups) = (latents, repeats, bins, groups);
     }
+}
+
+/// Sorts by latent and leaves one entry of each with the sum of its numbers.
+fn add_repeats(repeated: &mut Vec<(LatentId, u32)>) {
+    repeated.sort_unstable_by_key(|(latent, _)| *latent);
+    repeated.dedup_by(|later, kept| {
+        let same = later.0 == kept.0;
+        if same {
+            kept.1 += later.1;
+        }
+        same
+    });
 }
 
 /// Scratch memory of the closing pass: which segments showed which latent of the current entity.
