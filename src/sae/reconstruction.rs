@@ -10,6 +10,8 @@ use crate::sae::wide::Wide;
 
 /// Partial sums kept apart, so that the compiler can use vector registers.
 const LANES: usize = 8;
+/// Registers of a reconstruction: half of those AVX2 has, so that a block stays in them while all latents pass by.
+const REGISTERS: usize = 8;
 
 /// Reconstruction quality of one row.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -63,9 +65,25 @@ impl Decoder {
     fn reconstruct(&self, latents: &[LatentId], values: &[f32], x_hat: &mut Vec<f32>) {
         x_hat.clear();
         x_hat.extend_from_slice(&self.b_dec);
+        let (lanes, rest) = x_hat.as_chunks_mut::<LANES>();
+        let (blocks, few) = lanes.as_chunks_mut::<REGISTERS>();
+        let n_in_blocks = blocks.len() * REGISTERS * LANES;
+        for (block, start) in blocks.iter_mut().zip((0..).step_by(REGISTERS * LANES)) {
+            let mut sums = *block;
+            for (latent, value) in latents.iter().zip(values) {
+                let row = &self.w_dec[latent.index() * self.d_in + start..];
+                let Some(row) = row.as_chunks::<LANES>().0.first_chunk::<REGISTERS>() else { continue };
+                for register in 0..REGISTERS {
+                    for lane in 0..LANES {
+                        sums[register][lane] += value * row[register][lane];
+                    }
+                }
+            }
+            *block = sums;
+        }
         for (latent, value) in latents.iter().zip(values) {
-            let row = &self.w_dec[latent.index() * self.d_in..][..self.d_in];
-            for (out, w) in x_hat.iter_mut().zip(row) {
+            let row = &self.w_dec[latent.index() * self.d_in..][n_in_blocks..self.d_in];
+            for (out, w) in few.as_flattened_mut().iter_mut().chain(rest.iter_mut()).zip(row) {
                 *out += value * w;
             }
         }
@@ -75,21 +93,17 @@ impl Decoder {
 /// The three sums of a row in one pass.
 #[inline(always)]
 fn row_error(x: &[f32], x_hat: &[f32]) -> RowError {
-    let (mut error, mut product, mut norm_hat, mut norm) = ([0f64; LANES], [0f64; LANES], [0f64; LANES], [0f64; LANES]);
-    let mut add = |lane: usize, a: f32, b: f32| {
-        let (a, b) = (f64::from(a), f64::from(b));
-        error[lane] += (a - b) * (a - b);
-        product[lane] += a * b;
-        norm_hat[lane] += b * b;
-        norm[lane] += a * a;
-    };
+    let mut sums = [[0f64; LANES]; 4];
     let ((chunks, rest), (hat_chunks, hat_rest)) = (x.as_chunks::<LANES>(), x_hat.as_chunks::<LANES>());
     for (xs, hats) in chunks.iter().zip(hat_chunks) {
-        for lane in 0..LANES {
-            add(lane, xs[lane], hats[lane]);
-        }
+        add(&mut sums, xs, hats);
     }
-    rest.iter().zip(hat_rest).enumerate().for_each(|(lane, (a, b))| add(lane, *a, *b));
+    // Filled up with zeros, which add nothing: a lane of a variable number would keep the sums out of registers.
+    let (mut xs, mut hats) = ([0.0; LANES], [0.0; LANES]);
+    xs.iter_mut().zip(rest).for_each(|(place, value)| *place = *value);
+    hats.iter_mut().zip(hat_rest).for_each(|(place, value)| *place = *value);
+    add(&mut sums, &xs, &hats);
+    let [error, product, norm_hat, norm] = sums;
     let sum = |lanes: [f64; LANES]| lanes.iter().sum::<f64>();
     let (product, squared_norm_hat, squared_norm) = (sum(product), sum(norm_hat), sum(norm));
     let scale = (squared_norm * squared_norm_hat).sqrt();
@@ -98,6 +112,18 @@ fn row_error(x: &[f32], x_hat: &[f32]) -> RowError {
         cosine: if scale > 0.0 { product / scale } else { 0.0 },
         norm_ratio: if squared_norm > 0.0 { (squared_norm_hat / squared_norm).sqrt() } else { 0.0 },
         squared_norm,
+    }
+}
+
+// No closure, which would be compiled on its own and for no CPU in particular.
+#[inline(always)]
+fn add([error, product, norm_hat, norm]: &mut [[f64; LANES]; 4], xs: &[f32; LANES], hats: &[f32; LANES]) {
+    for lane in 0..LANES {
+        let (a, b) = (f64::from(xs[lane]), f64::from(hats[lane]));
+        error[lane] += (a - b) * (a - b);
+        product[lane] += a * b;
+        norm_hat[lane] += b * b;
+        norm[lane] += a * a;
     }
 }
 
