@@ -40,10 +40,12 @@
 //! its factor and 1/2 for that product; and the share of the bias in the third line. Nothing overflows:
 //! `||p|| max_j ||q_j|| / 2^h + E + max_j |b_j| / u <= 32700` is checked for every row.
 //!
-//! **What follows.** A latent whose `up_j + SLACK` lies below the k-th largest of some values that were
-//! computed cannot be among the k largest, not even as a tie. So: compute the latents with the largest
-//! `mid_j`, k and a few more, with the engine's own dot product; then those whose `up_j` reaches the k-th
-//! of these. A row that fails a check, or keeps too many, is computed in full.
+//! **What follows.** A latent whose `up_j + SLACK` lies below the k-th largest of some values cannot be among the
+//! k largest, not even as a tie. The third line holds in both directions, so where k estimates reach a number `r`,
+//! k values reach `r - E - SLACK`. So: compute the latents whose `up_j` reaches `r - E - 2 SLACK`, all at once.
+//! Where these are many, because the margin is wide: compute those whose `mid_j` reaches `r` first, with the engine's
+//! own dot product; then those whose `up_j` reaches the least of these values, which is closer. A row that fails a
+//! check, or keeps too many, is computed in full.
 //!
 //! Rejected: eight bits for `x` in pairs (saturates in AVX2), one bound a latent (`Rw` and `Re` are nearly the
 //! same for all, because `s_j` follows the norm), PCA and error-feedback rounding (gain nothing).

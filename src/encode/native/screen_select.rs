@@ -21,6 +21,9 @@ use crate::sae::weights::Selection;
 const MOST_SHARE: usize = 8;
 /// As many as are always computed one by one.
 const FEW: usize = 128;
+/// Latents, in k, up to which a row is content with what estimates say of the k-th value. Where more may reach it, as
+/// in wide embeddings, k of them are computed first, which bounds it closer.
+const MANY: usize = 4;
 /// Room that collecting needs beyond what is kept: it stops behind the word of 64 latents that is one too many.
 const ROOM: usize = 128;
 
@@ -41,7 +44,7 @@ pub(super) struct Chooser {
     rows: Vec<Row>,
     /// `[rows, lanes]`
     maxima: Vec<i16>,
-    /// `[rows, room]`: what reaches the first bound, and the values of a row of it.
+    /// What of a row reaches the first bound, and its values.
     promising: Vec<u32>,
     promising_values: Vec<f32>,
     /// `[rows, room]`: what reaches the second bound, and the values of a row of it.
@@ -58,11 +61,8 @@ pub(super) struct Chooser {
 #[derive(Clone, Copy, Debug, Default)]
 struct Row {
     in_full: bool,
-    /// The estimate that promising latents reach.
-    bound: i16,
-    n_promising: usize,
-    /// The least value of k of them or more, which bounds what else is selected.
-    kept: f32,
+    /// An estimate that k latents or more reach, where one above 0 was found.
+    bound: Option<i16>,
     /// Latents whose value may reach the selection.
     n: usize,
 }
@@ -87,51 +87,69 @@ impl Chooser {
             values.resize(room + product::ROOM, 0.0);
         }
         self.rows.clear();
-        let row = Row { bound: i16::MAX, kept: model.floor(), ..Row::default() };
-        self.rows.extend(tile.iter().map(|tile| Row { in_full: tile.unit == 0.0, ..row }));
-        if let Selection::TopK(k) = model.spec().selection {
-            self.promise(parts, k.get(), mid, ys);
-        }
-        let mids = mid.chunks_exact(screen.d_sae);
-        for (((row, tile), mid), latents) in self.rows.iter_mut().zip(tile).zip(mids).zip(self.latents.chunks_exact_mut(room)) {
-            if !row.in_full {
-                // Not above the first bound, so that every promising latent is met again, in its place.
-                let bound = units(row.kept, tile.unit, screen.slack).min(row.bound);
-                row.n = collect(kernel, screen, mid, tile.margin, bound, latents);
-                row.in_full = row.n > most(screen);
+        self.rows.extend(tile.iter().map(|tile| Row { in_full: tile.unit == 0.0, ..Row::default() }));
+        let k = match model.spec().selection {
+            Selection::TopK(k) => {
+                self.bound(parts, k.get(), mid);
+                k.get()
             }
+            Selection::Threshold(_) => usize::MAX,
+        };
+        let mut mids = mid.chunks_exact(screen.d_sae).zip(ys.chunks_exact(model.padded_in()));
+        for (at, tile) in tile.iter().enumerate() {
+            let Some((mid, y)) = mids.next() else { return };
+            if self.rows[at].in_full {
+                continue;
+            }
+            let floor = units(model.floor(), tile.unit, screen.slack);
+            let bound = self.rows[at].bound.map_or(floor, |bound| below(bound, tile.margin, screen.slack).max(floor));
+            let latents = &mut self.latents[at * room..(at + 1) * room];
+            let mut n = collect(kernel, screen, mid, tile.margin, bound, latents);
+            if n > MANY.saturating_mul(k)
+                && let Some(kept) = self.rows[at].bound.and_then(|bound| self.promise(parts, (k, bound), mid, y))
+            {
+                n = collect(
+                    kernel,
+                    screen,
+                    mid,
+                    tile.margin,
+                    units(kept, tile.unit, screen.slack).max(bound),
+                    &mut self.latents[at * room..(at + 1) * room],
+                );
+            }
+            self.rows[at].n = n;
+            self.rows[at].in_full = n > most(screen);
         }
     }
 
-    /// Collects and computes the most promising latents of each row, k of them or more where they are positive.
-    fn promise(&mut self, (kernel, model, screen): Parts<'_>, k: usize, mid: &[i16], ys: &[f32]) {
-        let (room, n_lanes, mids) = (most(screen) + ROOM, n_lanes(screen.d_sae, k), mid.chunks_exact(screen.d_sae));
-        self.promising.resize(self.rows.len() * room, 0);
+    /// Bounds the k-th largest estimate of each row from below.
+    fn bound(&mut self, (kernel, model, screen): Parts<'_>, k: usize, mid: &[i16]) {
+        let n_lanes = n_lanes(model.padded_sae(), k);
         self.maxima.resize(self.rows.len() * n_lanes, 0);
         self.bounds.resize(self.rows.len(), 0);
-        for (mid, maxima) in mids.clone().zip(self.maxima.chunks_exact_mut(n_lanes)) {
+        for (mid, maxima) in mid.chunks_exact(screen.d_sae).zip(self.maxima.chunks_exact_mut(n_lanes)) {
             lane_maxima(kernel, mid, maxima);
         }
         bisect(kernel, &self.maxima, n_lanes, k, &mut self.bounds);
-        for (((row, bound), mid), promising) in self.rows.iter_mut().zip(&self.bounds).zip(mids).zip(self.promising.chunks_exact_mut(room))
-        {
-            if !row.in_full {
-                row.bound = *bound;
-                row.n_promising = collect(kernel, screen, mid, 0, row.bound, promising);
-                row.in_full = row.n_promising > most(screen);
-            }
+        for (row, bound) in self.rows.iter_mut().zip(&self.bounds) {
+            row.bound = Some(*bound).filter(|bound| *bound > 0);
         }
-        let ys = ys.chunks_exact(model.padded_in());
-        for ((row, y), promising) in self.rows.iter_mut().zip(ys).zip(self.promising.chunks_exact(room)) {
-            if !row.in_full && row.n_promising >= k {
-                product::some(kernel, model, &promising[..row.n_promising], y, &mut self.promising_values);
-                let mut least = f32::INFINITY;
-                for value in &self.promising_values[..row.n_promising] {
-                    least = if *value < least { *value } else { least };
-                }
-                row.kept = least.max(model.floor());
-            }
+    }
+
+    /// Computes the most promising latents of a row, those whose estimate reaches the bound: the least value of these
+    /// k or more, below which nothing is selected. `None` where there are too many.
+    fn promise(&mut self, (kernel, model, screen): Parts<'_>, (k, bound): (usize, i16), mid: &[i16], y: &[f32]) -> Option<f32> {
+        self.promising.resize(most(screen) + ROOM, 0);
+        let n = collect(kernel, screen, mid, 0, bound, &mut self.promising);
+        if n < k || n > most(screen) {
+            return None;
         }
+        product::some(kernel, model, &self.promising[..n], y, &mut self.promising_values);
+        let mut least = f32::INFINITY;
+        for value in &self.promising_values[..n] {
+            least = if *value < least { *value } else { least };
+        }
+        Some(least.max(model.floor()))
     }
 
     /// Appends the selection of row `at` of the tile; `false`, and nothing appended, where it must be computed in full.
@@ -148,7 +166,6 @@ impl Chooser {
             return false;
         }
         let first = at * (most(screen) + ROOM);
-        // The promising ones a second time: they are few and at hand, and sorting them out would cost more.
         product::some(kernel, model, &self.latents[first..first + n], y, &mut self.values);
         self.statistics.n_computed += n as u64;
         let k = match model.spec().selection {
@@ -176,6 +193,13 @@ impl Chooser {
 /// Latents of a row that may be computed one by one.
 fn most(screen: &Screen) -> usize {
     (screen.d_sae / MOST_SHARE).max(FEW)
+}
+
+/// What lies below it, margin and slack included, has a value below those of all latents whose estimate reaches `bound`:
+/// their values lie no more than a margin and the slack below it, as no value lies more above its estimate.
+#[expect(clippy::cast_possible_truncation, reason = "clamped to the range")]
+fn below(bound: i16, margin: i16, slack: i32) -> i16 {
+    (i32::from(bound) - i32::from(margin) - 2 * slack).clamp(-32_768, 32_767) as i16
 }
 
 /// The largest whole number such that what lies below it, slack included, has a value below `value`.
