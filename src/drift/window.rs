@@ -97,7 +97,7 @@ pub struct CountedRow<'a> {
 /// Counts of one model version in an open window.
 #[derive(Clone, Debug)]
 pub struct OpenCounts {
-    segments: Vec<SegmentCounts>,
+    segments: Vec<OpenSegment>,
     visits: Option<Visits>,
     overflow: Option<TooManyEntities>,
 }
@@ -118,11 +118,11 @@ impl OpenCounts {
             let segment = mask.trailing_zeros() as usize;
             mask &= mask - 1;
             if segment >= self.segments.len() {
-                self.segments.resize_with(segment + 1, SegmentCounts::default);
+                self.segments.resize_with(segment + 1, OpenSegment::default);
             }
             add_record(&mut self.segments[segment], spec, row, bin);
         }
-        let contract = &mut self.segments[0].contract;
+        let contract = &mut self.segments[0].counts.contract;
         if contract.sum.is_empty() {
             contract.sum.resize(spec.d_in.get(), 0.0);
         }
@@ -159,24 +159,43 @@ impl OpenCounts {
 
     /// The window's sums by segment name.
     #[must_use]
-    pub fn close(mut self, spec: &CountingSpec, table: &SegmentTable) -> SegmentMap {
-        if let Some(visits) = &mut self.visits {
-            visits.count(&mut self.segments, spec.d_sae, spec.n_families, &spec.families_of);
+    pub fn close(self, spec: &CountingSpec, table: &SegmentTable) -> SegmentMap {
+        let mut segments: Vec<SegmentCounts> = self.segments.into_iter().map(OpenSegment::close).collect();
+        if let Some(mut visits) = self.visits {
+            visits.count(&mut segments, spec.d_sae, spec.n_families, &spec.families_of);
         }
-        let named = table.names().iter().zip(self.segments);
+        let named = table.names().iter().zip(segments);
         named.filter(|(_, counts)| counts.records > 0).map(|(name, counts)| (name.clone(), counts)).collect()
     }
 }
 
-fn add_record(counts: &mut SegmentCounts, spec: &CountingSpec, row: &CountedRow<'_>, bin: Option<usize>) {
+/// A segment while its window is open. What a record adds to a latent lies together: tables of a few segments do not
+/// fit the first cache, and so one line of it is fetched for a latent and not two.
+#[derive(Clone, Debug, Default)]
+struct OpenSegment {
+    /// `[d_sae]`, or empty before the first record: records in which a latent is active, and the sum of its values.
+    active: Vec<(u32, f64)>,
+    /// Everything else.
+    counts: SegmentCounts,
+}
+
+impl OpenSegment {
+    fn close(self) -> SegmentCounts {
+        let (fired, magnitude) = self.active.into_iter().unzip();
+        SegmentCounts { fired, magnitude, ..self.counts }
+    }
+}
+
+fn add_record(segment: &mut OpenSegment, spec: &CountingSpec, row: &CountedRow<'_>, bin: Option<usize>) {
+    let OpenSegment { active, counts } = segment;
     counts.records += 1;
-    if counts.fired.is_empty() {
-        counts.fired.resize(spec.d_sae, 0);
-        counts.magnitude.resize(spec.d_sae, 0.0);
+    if active.is_empty() {
+        active.resize(spec.d_sae, (0, 0.0));
     }
     for (latent, value) in row.latents.iter().zip(row.values) {
-        counts.fired[latent.index()] += 1;
-        counts.magnitude[latent.index()] += f64::from(*value);
+        let (fired, magnitude) = &mut active[latent.index()];
+        *fired += 1;
+        *magnitude += f64::from(*value);
     }
     let contract = &mut counts.contract;
     contract.n_active += row.latents.len() as u64;
