@@ -7,7 +7,9 @@
 //! recommended items. JSON is read in one pass without a tree of values; what is not configured is
 //! skipped, but it must be JSON.
 
+mod digits;
 pub mod entity;
+mod fraction;
 pub mod json;
 pub mod layout;
 #[cfg(test)]

@@ -6,8 +6,11 @@
 //! rejects, this one only answers what both would answer alike. A property test holds it to that.
 //!
 //! Most of the cost is the digits of the vector. A number of at most 2^53 with a power of ten up to 22 is
-//! one exact integer and one correctly rounded division, the same as `serde_json` computes.
+//! one exact integer and one correctly rounded division, the same as `serde_json` computes. Most are
+//! read by `decode::fraction`, which knows no other form.
 
+use crate::decode::digits;
+use crate::decode::fraction;
 use crate::decode::layout::{Node, Slot};
 use crate::decode::sink::Sink;
 
@@ -88,9 +91,28 @@ impl<'p> Scanner<'p> {
     #[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is what is wanted; beyond it is Inf, which the batch refuses")]
     fn vector(&mut self, into: &mut Vec<f32>) -> Option<()> {
         self.each(b'[', b']', |scanner| {
+            scanner.fractions(into);
             into.push(scanner.number()?.value as f32);
             Some(())
         })
+    }
+
+    /// Appends the numbers of a vector that have the usual form, as long as there are any with a comma behind them. What
+    /// it leaves is an entry like any other: the last of the vector, or one of another form.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "as for the vector")]
+    fn fractions(&mut self, into: &mut Vec<f32>) {
+        let Some((value, length)) = fraction::before_comma(self.bytes, self.at) else { return };
+        into.push(value as f32);
+        self.at += length;
+        // Some writers put a space behind each comma. They are held to what they did first: so where the next number
+        // begins does not wait for what lies there.
+        let space = usize::from(self.bytes.get(self.at) == Some(&b' '));
+        while space == 0 || self.bytes.get(self.at) == Some(&b' ') {
+            let Some((value, length)) = fraction::before_comma(self.bytes, self.at + space) else { return };
+            into.push(value as f32);
+            self.at += space + length;
+        }
     }
 
     fn items(&mut self, sink: &mut Sink<'_>) -> Option<()> {
@@ -223,7 +245,7 @@ impl<'p> Scanner<'p> {
     fn digits(&mut self, value: &mut u64) {
         // Up to eight at once, however many follow: a loop over single digits ends where the CPU does not expect it.
         while let Some(eight) = self.bytes[self.at..].first_chunk::<8>() {
-            let (n, digits) = leading_digits(*eight);
+            let (n, digits) = digits::leading(*eight);
             *value = value.wrapping_mul(WHOLE_POWERS[n]).wrapping_add(digits);
             self.at += n;
             if n < 8 {
@@ -278,23 +300,6 @@ impl Number {
             if self.negative { -value } else { value }
         })
     }
-}
-
-/// How many of eight bytes are ASCII digits before the first that is none, and their value.
-///
-/// All eight are looked at in one word. Taken from `0`, a digit is at most 9; adding 0x76 to more than that
-/// sets the byte's high bit (a carry out of a byte only reaches bytes behind it, and that one is no digit).
-/// The digits are shifted to the word's end, where zeros before them change nothing; then pairs, fours and
-/// eights are joined by one multiplication each.
-#[inline]
-fn leading_digits(bytes: [u8; 8]) -> (usize, u64) {
-    let ones = u64::from_le_bytes(bytes) ^ 0x3030_3030_3030_3030;
-    let others = (ones.wrapping_add(0x7676_7676_7676_7676) | ones) & 0x8080_8080_8080_8080;
-    let n = others.trailing_zeros() / 8;
-    let ones = ones.checked_shl(64 - 8 * n).unwrap_or(0);
-    let pairs = (ones.wrapping_mul(10).wrapping_add(ones >> 8)) & 0x00ff_00ff_00ff_00ff;
-    let fours = (pairs.wrapping_mul(100).wrapping_add(pairs >> 16)) & 0x0000_ffff_0000_ffff;
-    (n as usize, fours.wrapping_mul(10_000).wrapping_add(fours >> 32) & 0xffff_ffff)
 }
 
 #[cfg(test)]
