@@ -22,8 +22,8 @@ use crate::support;
 const DAY_MS: i64 = 24 * WINDOW_MS;
 /// Windows a shift gets to be found: the design's median is below ten at twice the rate.
 const WINDOWS_TO_FIND: u64 = 24;
-/// Windows an alert gets to end: the ratio of twelve windows back inside the gate, and three more.
-const WINDOWS_TO_RECOVER: u64 = 40;
+/// Windows an alert gets to end: as many as it lasted back inside the gate, at least twelve; four times as many after a relapse.
+const WINDOWS_TO_RECOVER: u64 = 120;
 
 /// A monitor as a user starts it: the program, a file, a bundle built by the program.
 struct Monitor {
