@@ -31,6 +31,7 @@ pub mod presence;
 mod rate_runs;
 pub mod reference;
 mod reference_fit;
+mod rejected;
 pub mod report;
 pub mod rolling;
 pub mod season;

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::drift::closed::{ENTITY_SKETCH, PartialWindow};
 use crate::drift::gap::{Gap, GapCause};
+use crate::drift::rejected::RejectsByWindow;
 use crate::drift::segment::{SeenSegments, SegmentTable};
 use crate::drift::window::{CountedRow, CountingSpec, OpenCounts, WindowSpec};
 use crate::record::{RejectReason, TopicPartition};
@@ -116,8 +117,12 @@ pub struct PartitionWindows {
     partition: TopicPartition,
     spec: WindowSpec,
     counted_next: i64,
+    /// Without its rejects, which are kept by window.
     position: PartitionPosition,
+    rejects: RejectsByWindow,
     open: BTreeMap<i64, OpenWindow>,
+    /// The watermark that moves the edge before which windows are closed.
+    edge_moves_at_ms: i64,
 }
 
 impl PartitionWindows {
@@ -125,8 +130,10 @@ impl PartitionWindows {
     #[must_use]
     pub fn resume(partition: TopicPartition, spec: WindowSpec, position: PartitionPosition) -> Self {
         let counted_next = position.next_offset;
-        let position = PartitionPosition { next_offset: position.replay_offset, ..position };
-        Self { partition, spec, counted_next, position, open: BTreeMap::new() }
+        let mut position = PartitionPosition { next_offset: position.replay_offset, ..position };
+        let rejects = RejectsByWindow::resume(std::mem::take(&mut position.rejected));
+        let edge_moves_at_ms = edge_moves_at(&spec, position.watermark_ms);
+        Self { partition, spec, counted_next, position, rejects, open: BTreeMap::new(), edge_moves_at_ms }
     }
 
     /// Which partition.
@@ -168,7 +175,7 @@ impl PartitionWindows {
     /// The record passed every check: its time moves the watermark, unless it is read again.
     pub fn accepted(&mut self, offset: i64, event_time_ms: i64) {
         if !self.is_replay(offset) {
-            self.position.watermark_ms = self.position.watermark_ms.max(event_time_ms);
+            self.advance(event_time_ms);
             if let Some(gap) = &mut self.position.gap {
                 gap.met(event_time_ms, &self.spec);
             }
@@ -178,7 +185,7 @@ impl PartitionWindows {
     /// A record was rejected; once only, however often it is read.
     pub fn rejected(&mut self, offset: i64, reason: RejectReason) {
         if !self.is_replay(offset) {
-            *self.position.rejected.entry(reason).or_insert(0) += 1;
+            self.rejects.add(reason);
             self.position.n_late += u64::from(reason == RejectReason::Late);
         }
     }
@@ -200,9 +207,18 @@ impl PartitionWindows {
 
     /// Raises the watermark of an idle partition; never lowers it.
     pub fn raise_watermark(&mut self, watermark_ms: i64) {
-        self.position.watermark_ms = self.position.watermark_ms.max(watermark_ms);
+        self.advance(watermark_ms);
         if let Some(gap) = &mut self.position.gap {
             gap.idle(self.position.watermark_ms, &self.spec);
+        }
+        self.leave_rejects();
+    }
+
+    fn advance(&mut self, watermark_ms: i64) {
+        self.position.watermark_ms = self.position.watermark_ms.max(watermark_ms);
+        if self.position.watermark_ms >= self.edge_moves_at_ms && watermark_ms != i64::MIN {
+            self.rejects.edge_moved(self.closed_before());
+            self.edge_moves_at_ms = edge_moves_at(&self.spec, self.position.watermark_ms);
         }
     }
 
@@ -234,9 +250,16 @@ impl PartitionWindows {
                 gap.closed(start_ms, &self.spec);
             }
         }
+        self.leave_rejects();
         let edge = self.closed_before();
         self.position.gap = self.position.gap.filter(|gap| !gap.is_over(edge));
         closed
+    }
+
+    fn leave_rejects(&mut self) {
+        if !self.is_rereading() && !self.is_due() {
+            self.rejects.leave_to_next();
+        }
     }
 
     fn next_due(&self) -> Option<i64> {
@@ -256,7 +279,7 @@ impl PartitionWindows {
         let oldest = self.open.values().map(|window| window.first_offset).min().unwrap_or(next_offset);
         // Until everything is read again, records of windows that are still to be rebuilt lie ahead.
         let replay_offset = if self.is_rereading() { self.position.replay_offset } else { oldest.min(next_offset) };
-        PartitionPosition { next_offset, replay_offset, ..self.position.clone() }
+        PartitionPosition { next_offset, replay_offset, rejected: self.rejects.untold(), ..self.position.clone() }
     }
 
     /// Whether records that were counted before are still being read again.
@@ -290,7 +313,7 @@ impl PartitionWindows {
             start_ms,
             end_ms: self.spec.end_of(start_ms),
             models: BTreeMap::new(),
-            rejected: std::mem::take(&mut self.position.rejected),
+            rejected: self.rejects.told_with(start_ms),
             offsets: window.first_offset..window.last_offset + 1,
             seen: window.seen.into_counts(),
             entity_sketch: Vec::new(),
@@ -308,5 +331,13 @@ impl PartitionWindows {
         partial.entity_sketch.dedup();
         partial.entity_sketch.truncate(ENTITY_SKETCH);
         partial
+    }
+}
+
+/// The watermark at which the edge before which windows are closed moves on; `i64::MIN` while there is no watermark.
+fn edge_moves_at(spec: &WindowSpec, watermark_ms: i64) -> i64 {
+    match spec.closed_before(watermark_ms) {
+        i64::MIN => i64::MIN,
+        edge => spec.end_of(edge).saturating_add(spec.lateness_ms),
     }
 }

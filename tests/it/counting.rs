@@ -69,6 +69,17 @@ fn partition() -> TopicPartition {
 
 /// Runs events from `from` on; returns the closed windows and the late offsets.
 fn run(windows: &mut PartitionWindows, events: &[Event], from: i64, by_entity: bool) -> (Vec<PartialWindow>, Vec<i64>) {
+    run_in_batches(windows, events, from, by_entity, 1)
+}
+
+/// The same with windows taken after so many events each, as a worker does after a batch.
+fn run_in_batches(
+    windows: &mut PartitionWindows,
+    events: &[Event],
+    from: i64,
+    by_entity: bool,
+    batch: i64,
+) -> (Vec<PartialWindow>, Vec<i64>) {
     let mut table = table();
     let models = vec![("v1".to_owned(), spec(by_entity))];
     let (mut closed, mut late) = (Vec::new(), Vec::new());
@@ -97,8 +108,11 @@ fn run(windows: &mut PartitionWindows, events: &[Event], from: i64, by_entity: b
                 windows.count(window_start_ms, offset, 0, &models[0].1, &row);
             }
         }
-        closed.extend(windows.close_due(&models, &table));
+        if (offset + 1) % batch == 0 {
+            closed.extend(windows.close_due(&models, &table));
+        }
     }
+    closed.extend(windows.close_due(&models, &table));
     (closed, late)
 }
 
@@ -217,6 +231,17 @@ proptest! {
         prop_assert_eq!(closed.len(), expected.keys().filter(|(_, s)| s == "_all").count());
         prop_assert_eq!(windows.position().replay_offset, events.len() as i64);
         check(&closed, &expected)?;
+    }
+
+    #[test]
+    fn a_window_is_the_same_in_whatever_batches_its_records_and_rejects_came(
+        events in prop::collection::vec(event(), 1..120).prop_map(timed),
+        batch in 2i64..40,
+    ) {
+        let mut one = PartitionWindows::resume(partition(), SPEC, PartitionPosition::starting_at(0));
+        let mut many = PartitionWindows::resume(partition(), SPEC, PartitionPosition::starting_at(0));
+        prop_assert_eq!(run(&mut one, &events, 0, true), run_in_batches(&mut many, &events, 0, true, batch));
+        prop_assert_eq!(one.position(), many.position());
     }
 
     #[test]
