@@ -107,6 +107,12 @@ fn produce(settings: &KafkaSettings, topic: &str, records: std::ops::Range<usize
     producer.settle(&receipts, Instant::now() + Duration::from_secs(30)).unwrap();
 }
 
+/// The first worker reads that many records, each once.
+fn first_reads(workers: &mut [Worker], n: usize) {
+    run(workers, |workers| workers[0].read.len() == n);
+    assert_eq!(numbers(workers), (0..n).collect::<Vec<_>>());
+}
+
 fn numbers(workers: &[Worker]) -> Vec<usize> {
     let mut numbers: Vec<usize> = workers
         .iter()
@@ -277,8 +283,7 @@ fn a_paused_partition_brings_nothing_and_a_resumed_one_the_rest() {
     run(&mut workers, |_| Instant::now() > until);
     assert_eq!(workers[0].read.len(), 0);
     workers[0].consumer.resume(&at).unwrap();
-    run(&mut workers, |workers| workers[0].read.len() == 50);
-    assert_eq!(numbers(&workers), (0..50).collect::<Vec<_>>());
+    first_reads(&mut workers, 50);
 }
 
 #[test]
@@ -297,8 +302,7 @@ fn a_partition_that_was_paused_when_it_was_taken_away_is_read_when_it_comes_back
     workers.pop().unwrap().consumer.close();
     run(&mut workers, |workers| workers[0].assigned.len() == 2 && !workers[0].next.is_empty());
     produce(&settings, &topic, 0..50, |_| None);
-    run(&mut workers, |workers| workers[0].read.len() == 50);
-    assert_eq!(numbers(&workers), (0..50).collect::<Vec<_>>());
+    first_reads(&mut workers, 50);
 }
 
 #[test]
@@ -312,8 +316,7 @@ fn a_member_that_passes_by_makes_the_group_distribute_anew_and_leaves_everything
     workers[0].consumer.nudge_group();
     run(&mut workers, |workers| workers[0].assigned.len() > 2 && workers[0].next.len() == 2);
     produce(&settings, &topic, 0..50, |_| None);
-    run(&mut workers, |workers| workers[0].read.len() == 50);
-    assert_eq!(numbers(&workers), (0..50).collect::<Vec<_>>());
+    first_reads(&mut workers, 50);
 }
 
 #[test]
@@ -327,8 +330,7 @@ fn a_worker_that_only_keeps_alive_stays_a_member_and_loses_nothing() {
     for _ in 0..10 {
         assert_eq!(workers[0].consumer.keep_alive().unwrap().messages, 0);
     }
-    run(&mut workers, |workers| workers[0].read.len() == 50);
-    assert_eq!(numbers(&workers), (0..50).collect::<Vec<_>>());
+    first_reads(&mut workers, 50);
 }
 
 #[test]
