@@ -120,7 +120,9 @@ proptest! {
         d_in in 1usize..200, d_sae in 1usize..1200, selection in selection(), seed in any::<u64>(),
     ) {
         let model = Arc::new(NativeModel::new(&weights(d_in, d_sae, selection, seed)));
-        let adversarial = FORMS.map(|form| adversarial(&model, &Screen::new(&model, form).unwrap(), 31, seed));
+        // One latent alone may have no weight to screen by; what is screened then is computed in full.
+        let screens = FORMS.map(|form| Screen::new(&model, form));
+        let adversarial: Vec<_> = screens.iter().flatten().map(|screen| adversarial(&model, screen, 31, seed)).collect();
         for rows in adversarial.iter().chain([&stress_rows(&model, 70, seed)]) {
             let mut portable = SparseActivations::default();
             NativeEncoder::in_full(Arc::clone(&model), Kernel::Portable).encode(rows, &mut portable).unwrap();
@@ -165,8 +167,10 @@ proptest! {
     #[test]
     fn no_value_exceeds_its_bound(d_in in 1usize..200, d_sae in 1usize..600, seed in any::<u64>()) {
         let model = NativeModel::new(&weights(d_in, d_sae, Selection::Threshold(0.0), seed));
-        for screen in FORMS.map(|form| Screen::new(&model, form).unwrap()) {
-            no_value_exceeds(&model, &screen, seed)?;
+        let screens = FORMS.map(|form| Screen::new(&model, form));
+        prop_assume!(screens.iter().all(Option::is_some));
+        for screen in screens.iter().flatten() {
+            no_value_exceeds(&model, screen, seed)?;
         }
     }
 
