@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::kafka::error::KafkaError;
+use crate::kafka::error::{KafkaError, setting};
 use crate::kafka::producer::{Outgoing, OwnedRecord, Receipts, ReliableProducer};
 use crate::record::{RawMessage, Reject, TopicPartition};
 
@@ -82,6 +82,15 @@ impl DeadLetter {
 
 mod shorten;
 
+/// That the topic is not there.
+#[must_use]
+pub fn missing(topic: &str) -> KafkaError {
+    setting(
+        "dead_letter_topic",
+        format!("topic {topic:?} does not exist: create it, or set it to \"\" (rejects are then counted, not kept)"),
+    )
+}
+
 /// Longest wait for letters that came back and are sent again, each alone; below a session's length.
 const AGAIN: Duration = Duration::from_secs(4);
 /// Most dead letters without an acknowledgement, a worker. At a mebibyte each this is the memory a
@@ -127,7 +136,7 @@ impl DeadLetters {
             if Instant::now() >= deadline {
                 return Err(self.producer.fault().unwrap_or_else(|| KafkaError::Delivery {
                     topic: self.topic.clone(),
-                    message: format!("{} records without acknowledgement", self.receipts.in_flight()),
+                    message: format!("{} records are not acknowledged", self.receipts.in_flight()),
                 }));
             }
         }

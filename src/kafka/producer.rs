@@ -19,6 +19,9 @@ use crate::kafka::context::log;
 use crate::kafka::error::{KafkaError, classify};
 use crate::kafka::settings;
 
+/// Longest wait for an answer about one topic.
+const ASK_BY_NAME: Duration = Duration::from_millis(500);
+
 /// A record to send.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Outgoing<'a> {
@@ -76,6 +79,26 @@ impl ReliableProducer {
         let context = Context { brokers: settings.brokers.clone(), fault: Mutex::default() };
         let producer = settings::producer(settings)?.create_with_context(context).map_err(|error| settings::option(&error))?;
         Ok(Self { producer, brokers: settings.brokers.clone() })
+    }
+
+    /// Whether a topic is there, asked as one asks who writes: a broker that makes topics by itself makes it now.
+    ///
+    /// # Errors
+    /// Nobody answers within `timeout`, or the broker refuses.
+    pub fn has_topic(&self, topic: &str, timeout: Duration) -> Result<bool, KafkaError> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            // Asked by its name, a topic that is missing is made where the broker does that; where it does not, librdkafka
+            // asks on until the time is over. What there is says the list.
+            drop(self.producer.client().fetch_metadata(Some(topic), ASK_BY_NAME));
+            let left = deadline.saturating_duration_since(Instant::now()).max(ASK_BY_NAME);
+            let listed = self.producer.client().fetch_metadata(None, left);
+            let listed = listed.map_err(|error| KafkaError::request(format!("topic {topic:?}"), &self.brokers, &error))?;
+            let is_there = listed.topics().iter().any(|known| known.name() == topic && !known.partitions().is_empty());
+            if is_there || Instant::now() >= deadline {
+                return Ok(is_there);
+            }
+        }
     }
 
     /// Queues a record; false when the queue is full (poll, then try again). Never blocks.
@@ -151,8 +174,10 @@ impl ReliableProducer {
                 break;
             }
             if Instant::now() >= deadline {
-                let message = format!("{} records without acknowledgement", receipts.in_flight());
-                return Err(self.fault().unwrap_or(KafkaError::Unreachable { brokers: self.brokers.clone(), message }));
+                return Err(self.fault().unwrap_or_else(|| KafkaError::Request {
+                    what: format!("{} records sent to {}", receipts.in_flight(), self.brokers),
+                    message: "not acknowledged in time: is the broker overloaded, or the topic short of replicas?".into(),
+                }));
             }
             std::thread::sleep(Duration::from_millis(1));
         }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
-use crate::config::settings::{CountingUnit, Settings};
+use crate::config::settings::{CountingUnit, KafkaSettings, Settings};
 use crate::config::{config_hash, counting_hash};
 use crate::decode::Decoder;
 use crate::drift::partition::PartitionPosition;
@@ -15,7 +15,8 @@ use crate::drift::segment::{SegmentTable, segment_name};
 use crate::drift::window::WindowSpec;
 use crate::kafka::admin::{Cluster, committed, preflight};
 use crate::kafka::consumer::{ReadOptions, WorkerConsumer};
-use crate::kafka::dead_letter::DeadLetters;
+use crate::kafka::dead_letter::{self, DeadLetters};
+use crate::kafka::error::KafkaError;
 use crate::kafka::producer::ReliableProducer;
 use crate::metrics::registry::ProcessMetrics;
 use crate::monitor::admission::{Admission, AdmissionBoard, segment_fields};
@@ -40,6 +41,8 @@ use crate::store::Store;
 
 /// Longest wait for the broker's first answer.
 const PREFLIGHT: Duration = Duration::from_secs(10);
+/// Longest wait for a topic that the broker makes by itself.
+const TOPIC_MADE: Duration = Duration::from_secs(3);
 
 /// Opened parts of a run.
 pub struct Setup {
@@ -70,6 +73,7 @@ impl Setup {
         let models = Models::open(settings)?;
         let engine = models.encoders(settings)?.first().map(|encoder| encoder.engine().to_owned()).unwrap_or_default();
         let cluster = preflight(&settings.kafka, PREFLIGHT)?;
+        let producer = dead_letter_producer(&settings.kafka, &cluster)?;
         let now_ms = options.clock.now_ms();
 
         let mut store = Store::open(&settings.store.path)?;
@@ -136,9 +140,6 @@ impl Setup {
             store_works: AtomicBool::new(true),
             rules,
         };
-        warn_early(settings, &cluster);
-        let dead_letters = !settings.kafka.dead_letter_topic.is_empty();
-        let producer = dead_letters.then(|| ReliableProducer::new(&settings.kafka).map(Arc::new)).transpose()?;
         Ok(Self {
             snapshot: Arc::default(),
             models,
@@ -230,15 +231,18 @@ impl Setup {
 /// windows would hardly ever be judged, and one bot could fill the table.
 const MIN_SEGMENT_RECORDS: u64 = 20;
 
-/// What is better known before the first record than after it.
-fn warn_early(settings: &Settings, cluster: &Cluster) {
-    let dead_letters = &settings.kafka.dead_letter_topic;
-    if !dead_letters.is_empty() && !cluster.topics.iter().any(|(name, _)| name == dead_letters) {
-        tracing::warn!(
-            topic = dead_letters,
-            "kafka.dead_letter_topic does not exist: unless the broker makes it, the first record that is rejected stops this program"
-        );
+/// The producer of dead letters, where they are kept. A topic that is not there is refused now: later the first record
+/// that is rejected would stop the program, after every start again.
+fn dead_letter_producer(kafka: &KafkaSettings, cluster: &Cluster) -> Result<Option<Arc<ReliableProducer>>, KafkaError> {
+    let topic = &kafka.dead_letter_topic;
+    if topic.is_empty() {
+        return Ok(None);
     }
+    let producer = ReliableProducer::new(kafka)?;
+    if cluster.topics.iter().any(|(name, _)| name == topic) || producer.has_topic(topic, TOPIC_MADE)? {
+        return Ok(Some(Arc::new(producer)));
+    }
+    Err(dead_letter::missing(topic))
 }
 
 /// Configured values, the reference's segments, and what the judge admitted before.

@@ -40,6 +40,7 @@ impl Chain {
             [kafka]
             brokers = "{brokers}"
             topics = ["{topic}"]
+            dead_letter_topic = ""
             group = "{topic}"
             {model}
             [window]

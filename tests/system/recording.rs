@@ -32,7 +32,7 @@ fn configuration(kafka: &Kafka, scene: &Scene) -> PathBuf {
     let path = scene.folder().join(unique("record.toml"));
     let topic = &scene.settings.kafka.topics[0];
     let text = format!(
-        "[kafka]\nbrokers = {:?}\ntopics = [{topic:?}]\ngroup = {:?}\n[segments]\nfields = [\"surface\"]\n",
+        "[kafka]\nbrokers = {:?}\ntopics = [{topic:?}]\ndead_letter_topic = \"\"\ngroup = {:?}\n[segments]\nfields = [\"surface\"]\n",
         kafka.brokers,
         unique("group")
     );

@@ -108,3 +108,24 @@ fn check_passes_on_a_sound_broker_and_names_every_fault_of_another() {
     let (code, printed) = scene.check(&[]);
     assert!(code == 1 && printed.contains("no TLS connection"), "{printed}");
 }
+
+/// Later the first record that is rejected would stop the program, after every start again.
+#[test]
+fn a_dead_letter_topic_that_is_not_there_is_refused_at_the_start() {
+    let Some(kafka) = kafka_server::shared() else { return };
+    let Some(mut scene) = Scene::new(kafka, "") else { return };
+    scene.settings.kafka.dead_letter_topic = crate::kafka_server::unique("never-made");
+    let words = format!("kafka.dead_letter_topic: topic {:?} does not exist: create it", scene.settings.kafka.dead_letter_topic);
+    let (code, printed) = scene.check(&[]);
+    assert!(code == 1 && printed.contains(&words), "{printed}");
+    let output = Command::new(env!("CARGO_BIN_EXE_recsae"))
+        .args(["run", "-c"])
+        .arg(scene.folder().join("recsae.toml"))
+        .env("ORT_DYLIB_PATH", &scene.library)
+        .output()
+        .unwrap();
+    let printed = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{printed}");
+    assert_eq!(printed.lines().filter(|line| line.contains(&words)).count(), 1, "{printed}");
+    assert!(!scene.settings.store.path.exists(), "nothing was begun");
+}
