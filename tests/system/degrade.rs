@@ -54,12 +54,13 @@ fn stored(scene: &Scene) -> i64 {
 
 /// Breaks the store with `fail`, sends on, and mends it with `mend`: not ready meanwhile, consumption stands, and the
 /// same process goes on afterwards.
-fn survives(scene: &Scene, monitor: Monitor, fail: impl FnOnce(), mend: impl FnOnce()) {
+fn survives(scene: &Scene, monitor: Monitor, fail: impl FnOnce(), mend: impl FnOnce(&Monitor)) {
     scene.produce(0..3, NO_PAUSE);
     monitor.wait_for(scene.sent());
     let all_stored = || (stored(scene).unsigned_abs() == scene.sent()).then_some(());
     until(Duration::from_secs(30), all_stored, || format!("{} of {}", stored(scene), scene.sent()));
     wait_until_ready(&monitor);
+    assert_eq!(monitor.metric("recsae_consumer_stalled"), Some(0.0));
 
     fail();
     let kept = scene.sent();
@@ -73,7 +74,7 @@ fn survives(scene: &Scene, monitor: Monitor, fail: impl FnOnce(), mend: impl FnO
     assert!(later.consumed <= stopped_at.max(kept) + 4096 && later.consumed < scene.sent(), "{} of {}", later.consumed, scene.sent());
     assert!(stored(scene).unsigned_abs() < scene.sent(), "nothing is acknowledged without being kept");
 
-    mend();
+    mend(&monitor);
     wait_until_ready(&monitor);
     let end = monitor.wait_for(scene.sent());
     assert_eq!(end.consumed, end.encoded + end.n_rejected());
@@ -126,7 +127,13 @@ fn a_store_that_another_program_holds_stops_consumption_until_it_lets_go() {
     let (Some(scene), Some(python)) = (Scene::new(kafka, ""), support::python()) else { return };
     let monitor = scene.start(&[]);
     let held = std::cell::RefCell::new(None);
-    let let_go = || drop(held.borrow_mut().take().map(|mut child: Child| child.wait()));
+    let let_go = |monitor: &Monitor| {
+        // Held until the partitions that have records waiting have stood for a minute.
+        let stalled = |n: std::ops::RangeInclusive<f64>| monitor.metric("recsae_consumer_stalled").filter(|stalled| n.contains(stalled));
+        println!("stalled: {} of 4", until(Duration::from_secs(120), || stalled(1.0..=4.0), || monitor.process.printed()));
+        held.borrow_mut().take().map(|mut child: Child| child.wait());
+        until(Duration::from_secs(60), || stalled(0.0..=0.0), || monitor.process.printed());
+    };
     survives(&scene, monitor, || drop(held.borrow_mut().replace(hold(&python, &scene))), let_go);
 }
 
