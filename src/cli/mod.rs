@@ -4,6 +4,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::bundle::BundleError;
+use crate::kafka::error::KafkaError;
+use crate::monitor::MonitorError;
+use crate::store::StoreError;
+
 mod alert_words;
 pub mod alerts;
 pub mod backtest;
@@ -147,12 +152,51 @@ pub fn run(cli: Cli) -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("recsae: {error:#}");
-            ExitCode::from(if error.downcast_ref::<UsageError>().is_some() { 2 } else { 70 })
+            ExitCode::from(if is_setup(&error) { 2 } else { 70 })
         }
     }
+}
+
+/// Whether usage or set-up must be mended, rather than a fault of ours: who reads the code restarts only for the latter.
+fn is_setup(error: &anyhow::Error) -> bool {
+    use std::io::ErrorKind as Io;
+    let known = |cause: &(dyn std::error::Error + 'static)| {
+        cause.is::<UsageError>()
+            || cause.is::<KafkaError>()
+            || cause.is::<BundleError>()
+            || cause.downcast_ref::<StoreError>().is_some_and(StoreError::is_setup)
+            || cause.downcast_ref::<MonitorError>().is_some_and(MonitorError::is_setup)
+            || cause.downcast_ref::<std::io::Error>().is_some_and(|error| {
+                matches!(
+                    error.kind(),
+                    Io::NotFound | Io::PermissionDenied | Io::AlreadyExists | Io::IsADirectory | Io::NotADirectory | Io::ReadOnlyFilesystem
+                )
+            })
+    };
+    // A usage error may also be the context of another.
+    error.downcast_ref::<UsageError>().is_some() || error.chain().any(known)
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let broken = |error: &std::io::Error| error.kind() == std::io::ErrorKind::BrokenPipe;
     error.chain().any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(broken))
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    #[test]
+    fn what_must_be_mended_by_hand_is_told_from_a_fault_of_ours() {
+        let missing = std::fs::File::create("/no/such/folder/out.parquet").map(drop);
+        assert!(is_setup(&missing.context("cannot write /no/such/folder/out.parquet").unwrap_err()));
+        assert!(is_setup(&anyhow::Error::new(StoreError::Missing { path: "/no/such.db".into() }).context("reading")));
+        assert!(is_setup(&anyhow::anyhow!("cause").context(UsageError("no column".into()))));
+        assert!(is_setup(&KafkaError::Delivery { topic: "t".into(), message: "unknown".into() }.into()));
+        assert!(!is_setup(&anyhow::Error::new(MonitorError::JudgeGone).context("judging")));
+        assert!(!is_setup(&anyhow::Error::new(StoreError::NoLineage)));
+        assert!(!is_setup(&anyhow::anyhow!("broken invariant")));
+    }
 }

@@ -171,10 +171,7 @@ impl MonitorError {
         match self {
             Self::Encode(_) | Self::Damaged { .. } | Self::Gap { .. } | Self::JudgeGone | Self::DrainTimeout { .. } => false,
             Self::Start(_) | Self::Failed(_) => false,
-            Self::Store(error) => {
-                use StoreError::{Damaged, Io, Locked, Newer, NotAStore};
-                matches!(error, Locked { .. } | NotAStore { .. } | Newer { .. } | Damaged { .. } | Io { .. })
-            }
+            Self::Store(error) => error.is_setup(),
             _ => true,
         }
     }

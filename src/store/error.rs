@@ -24,6 +24,22 @@ pub enum StoreError {
         /// What it is, as far as can be told.
         found: String,
     },
+    /// There is no file.
+    #[error("no store at {}: `recsae run` makes it; check [store] path", path.display())]
+    Missing {
+        /// Where it would be.
+        path: PathBuf,
+    },
+    /// Written by an older program.
+    #[error("the store {} has schema version {found}, this program reads {supported}: `recsae run` brings it up", path.display())]
+    Older {
+        /// The store.
+        path: PathBuf,
+        /// Its schema version; 0 = an empty file.
+        found: i64,
+        /// What this program reads.
+        supported: i64,
+    },
     /// Written by a newer program.
     #[error(
         "the store {} has schema version {found}, this program knows up to {supported}: use the newer recsae, or another [store] path",
@@ -100,6 +116,8 @@ impl StoreError {
         match self {
             Self::Locked { .. } => "store_locked",
             Self::NotAStore { .. } => "not_a_store",
+            Self::Missing { .. } => "no_store",
+            Self::Older { .. } => "store_older",
             Self::Newer { .. } => "store_newer",
             Self::Damaged { .. } => "store_damaged",
             Self::UnequalPartial { .. } => "unequal_partial",
@@ -110,6 +128,13 @@ impl StoreError {
             Self::Io { .. } => "store_io",
             Self::Database(_) => "store_database",
         }
+    }
+
+    /// Whether usage or set-up must be mended, rather than a fault of ours.
+    #[must_use]
+    pub fn is_setup(&self) -> bool {
+        use StoreError::{Database, NoLineage, StalePartials, UnequalPartial};
+        !matches!(self, UnequalPartial { .. } | StalePartials { .. } | NoLineage | Database(_))
     }
 
     pub(super) fn damaged(place: impl Into<String>, found: impl std::fmt::Display) -> Self {

@@ -32,15 +32,14 @@ pub(super) fn open_for_writing(path: &Path) -> StoreResult<Connection> {
 /// Opens an existing store without the right to change it.
 pub(super) fn open_for_reading(path: &Path) -> StoreResult<Connection> {
     if !path.exists() {
-        return Err(StoreError::NotFound { what: "store", name: path.display().to_string() });
+        return Err(StoreError::Missing { path: path.to_owned() });
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(|error| not_a_store(path, error))?;
     let found = check_identity(&connection, path)?;
     check_length(&connection, path, found)?;
     if found < VERSION {
-        let found = format!("a store of schema version {found}; `recsae run` brings it to {VERSION}");
-        return Err(StoreError::NotAStore { path: path.to_owned(), found });
+        return Err(StoreError::Older { path: path.to_owned(), found, supported: VERSION });
     }
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
     Ok(connection)
