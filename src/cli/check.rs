@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::bundle::Bundle;
-use crate::cli::check_sample::{SampledFinding, suggest};
+use crate::cli::check_sample::{SampledFinding, absent_field, suggest};
 use crate::cli::{Outcome, UsageError};
 use crate::config::parsed::ReferenceChoice;
 use crate::config::settings::{CountingUnit, EngineChoice, Settings};
@@ -18,6 +18,7 @@ use crate::encode::{self, Engine};
 use crate::http::actions::Token;
 use crate::http::tls;
 use crate::kafka::admin::{Cluster, preflight};
+use crate::kafka::dead_letter;
 use crate::kafka::sample::{SampledRecord, newest};
 use crate::monitor::assemble::MAX_SPLIT;
 use crate::record::{Record, TopicPartition};
@@ -187,7 +188,7 @@ fn broker(settings: &Settings, report: &mut Report) -> Option<Cluster> {
     let cluster = report.note(&format!("broker {}", kafka.brokers), preflight(kafka, PATIENCE), described)?;
     let dead_letters = &kafka.dead_letter_topic;
     if !dead_letters.is_empty() && !cluster.topics.iter().any(|(name, _)| name == dead_letters) {
-        report.fault(format!("kafka.dead_letter_topic: topic {dead_letters:?} does not exist: create it, or set it to \"\""));
+        report.fault(dead_letter::missing(dead_letters).to_string());
     }
     Some(cluster)
 }
@@ -210,6 +211,9 @@ fn records(settings: &Settings, cluster: &Cluster, widths: &[usize], show: bool,
         report.sample = shown.iter().map(|record| look(record, &mut decoder, settings, widths)).collect();
         if report.sample.iter().any(|finding| !finding.accepted) {
             report.would_fit = suggest(&records, widths.first().copied());
+        }
+        for field in absent(&shown, &mut decoder, settings) {
+            report.fault(absent_field(&field, &shown));
         }
         if records.is_empty() {
             report.fault("sample: the topics hold no records".into());
@@ -275,7 +279,11 @@ fn look(record: &SampledRecord, decoder: &mut Decoder, settings: &Settings, widt
         EmbeddingBatch::new(d_in).push(&scratch.embedding).ok()
     };
     if !widths.is_empty() && !widths.iter().any(|width| fits(width).is_some()) {
-        let found = format!("rejected, the vector has {width} values (or one that is not finite), the SAE reads {widths:?}");
+        let found = if widths.contains(&width) {
+            "rejected, not_finite: the vector holds a value that is not finite".to_owned()
+        } else {
+            format!("rejected, wrong_width: the vector has {width} values, the SAE reads {widths:?}")
+        };
         return SampledFinding { at, found, accepted: false };
     }
     let time = jiff::Timestamp::from_millisecond(scratch.event_time_ms).map_or_else(|_| "?".to_owned(), |time| time.to_string());
@@ -291,6 +299,22 @@ fn look(record: &SampledRecord, decoder: &mut Decoder, settings: &Settings, widt
         fields.join(", ")
     );
     SampledFinding { at, found, accepted }
+}
+
+/// Fields of `segments.fields` that none of the records has which can be read.
+fn absent(records: &[&SampledRecord], decoder: &mut Decoder, settings: &Settings) -> Vec<String> {
+    let fields = &settings.segments.fields;
+    let mut is_absent = vec![true; fields.len()];
+    let (mut scratch, mut n_read) = (Record::default(), 0);
+    for record in records {
+        let headers = record.borrowed_headers();
+        if decoder.decode(&record.as_message(&headers), &mut scratch).is_ok() {
+            n_read += 1;
+            is_absent.iter_mut().zip(&scratch.fields).for_each(|(absent, value)| *absent &= value.is_empty());
+        }
+    }
+    let named = fields.iter().zip(is_absent).filter(|(_, absent)| *absent && n_read > 0);
+    named.map(|(name, _)| name.clone()).collect()
 }
 
 fn print(report: &Report, json: bool) -> anyhow::Result<()> {

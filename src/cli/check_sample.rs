@@ -68,6 +68,26 @@ pub fn suggest(records: &[SampledRecord], d_in: Option<usize>) -> BTreeMap<Strin
     lines
 }
 
+/// What to say of a segment field that no record has: with the nearest place that the records do have.
+#[must_use]
+pub fn absent_field(field: &str, records: &[&SampledRecord]) -> String {
+    let mut places: Vec<String> = Vec::new();
+    for record in records {
+        places.extend(record.headers.iter().map(|(name, _)| format!("header:{name}")));
+        let mut fields = BTreeMap::new();
+        if let Ok(json) = serde_json::from_slice(record.payload.as_deref().unwrap_or_default()) {
+            flatten("", &json, &mut fields);
+        }
+        places.extend(
+            fields.into_iter().filter(|(_, value)| value.is_string() || value.is_number() || value.is_boolean()).map(|(place, _)| place),
+        );
+    }
+    let likeness = |place: &String| strsim::jaro_winkler(field, place);
+    let nearest = places.iter().filter(|place| likeness(place) > 0.7).max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    let hint = nearest.map_or_else(String::new, |place| format!("; did you mean {place:?}?"));
+    format!("segments.fields: {field:?} is in none of the {} records looked at: every record would be _other{hint}", records.len())
+}
+
 /// Leaves of an object by dotted path; arrays stay whole.
 fn flatten(path: &str, value: &Json, into: &mut BTreeMap<String, Json>) {
     match value {
