@@ -38,6 +38,15 @@ pub struct Snapshot {
     pub alerts: Vec<Alert>,
 }
 
+impl Snapshot {
+    /// Name of a stream of a model; of a model that is no longer configured, the stream's own.
+    #[must_use]
+    pub fn name_in(&self, model_version: &str, stream: StreamId) -> ConceptName {
+        let model = self.models.iter().find(|model| model.model_version == model_version);
+        model.map_or_else(|| ModelPicture::default().name_of(stream), |model| model.name_of(stream))
+    }
+}
+
 /// What does not change while the process runs.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct InstanceFacts {

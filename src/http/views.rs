@@ -199,15 +199,8 @@ pub fn alerts(snapshot: &Snapshot) -> Vec<AlertListing> {
 /// One alert under its concept's name.
 #[must_use]
 pub fn alert(snapshot: &Snapshot, alert: &Alert) -> AlertListing {
-    let name = name_in(snapshot, &alert.opened.model_version, alert.opened.stream);
+    let name = snapshot.name_in(&alert.opened.model_version, alert.opened.stream);
     AlertListing::of(alert, &name.name, &name.verification)
-}
-
-/// Name of a stream of a model; of a model that is no longer configured, the stream's own.
-#[must_use]
-pub fn name_in(snapshot: &Snapshot, model_version: &str, stream: StreamId) -> ConceptName {
-    let model = snapshot.models.iter().find(|model| model.model_version == model_version);
-    model.map_or_else(|| ModelPicture::default().name_of(stream), |model| model.name_of(stream))
 }
 
 fn model(model: &ModelPicture) -> ModelView {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use crate::drift::alert::{ActionKind, Alert, AlertAction};
+use crate::drift::alert::{ActionKind, Alert, AlertAction, utc_text};
 use crate::drift::closed::{ALL, counted_version};
 use crate::drift::report::{AlertChange, DriftReport, Verdict};
 use crate::fault;
@@ -256,13 +256,15 @@ impl Judge {
         match change {
             AlertChange::Opened(crossing) => {
                 self.shared.metrics.alerted(crossing.direction);
-                tracing::info!(
+                // A warning, so that it is in the log of who asks for nothing quieter, under the name that people know.
+                tracing::warn!(
+                    concept = self.snapshot.load().name_in(&crossing.model_version, crossing.stream).name,
                     stream = %crossing.stream,
                     segment = %crossing.segment,
                     model = %crossing.model_version,
                     direction = crossing.direction.kind(),
                     ratio = crossing.ratio,
-                    began_ms = crossing.began_ms,
+                    began = utc_text(crossing.began_ms),
                     "drift alert opened"
                 );
             }
