@@ -6,12 +6,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use clap::builder::PossibleValuesParser;
+
 use crate::cli::{Outcome, UsageError};
 use crate::config::settings::KafkaSettings;
 use crate::kafka::dead_letter::DeadLetter;
 use crate::kafka::error::KafkaError;
 use crate::kafka::producer::{Outgoing, Receipts, ReliableProducer};
 use crate::kafka::scan::scan;
+use crate::record::RejectReason;
 
 /// Longest wait for a broker that does not answer.
 const BROKER: Duration = Duration::from_secs(30);
@@ -55,11 +58,16 @@ struct Choice {
     #[arg(long)]
     topic: Option<String>,
     /// Only this reason; may be repeated
-    #[arg(long)]
+    #[arg(long, value_parser = reasons())]
     reason: Vec<String>,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
+}
+
+/// A reason that does not exist would silently choose nothing.
+fn reasons() -> PossibleValuesParser {
+    PossibleValuesParser::new(RejectReason::ALL.map(RejectReason::kind))
 }
 
 /// Reads the dead-letter topic from its first record to its end.

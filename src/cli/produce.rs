@@ -24,6 +24,8 @@ use encode::{Encoded, encode};
 
 /// Longest wait for the broker, at the start and for the last acknowledgement.
 const BROKER: Duration = Duration::from_secs(60);
+/// How often a line tells how far it is where there is no terminal.
+const SAY_EVERY: Duration = Duration::from_secs(5);
 
 /// Arguments of `recsae produce`.
 #[derive(Debug, clap::Args)]
@@ -199,7 +201,8 @@ fn produce(
     order: &[(i64, usize)],
     places: Option<&Places>,
 ) -> anyhow::Result<u64> {
-    let by = args.by.as_deref().map(|name| table.column(name).with_context(|| format!("no column {name:?} for --by"))).transpose()?;
+    let no_column = |name| UsageError(format!("no column {name:?} for --by; there are {}", table.names().join(", ")));
+    let by = args.by.as_deref().map(|name| table.column(name).ok_or_else(|| no_column(name))).transpose()?;
     let mut fields = table.renamed(&[(&args.entity, "entity"), (&args.timestamp, "timestamp"), (&args.items, "items")])?;
     // Where a record lay on its topic is no part of it.
     fields.retain(|(name, _)| !name.starts_with("recsae."));
@@ -208,11 +211,20 @@ fn produce(
     let receipts = Arc::new(Receipts::default());
     let bar = ProgressBar::with_draw_target(Some(order.len() as u64), ProgressDrawTarget::stderr());
     let (started, mut said) = (Instant::now(), Instant::now());
+    let mut say = |number: usize| {
+        bar.set_position(number as u64);
+        // Without a terminal there is no bar: a line now and then.
+        if bar.is_hidden() && said.elapsed() >= SAY_EVERY {
+            said = Instant::now();
+            eprintln!("recsae: {number} of {} records", order.len());
+        }
+    };
     let mut record = Encoded::default();
     for (number, (time, row)) in order.iter().enumerate() {
         let first = order.first().map_or(0, |(first, _)| *first);
         if let Some(due) = due(args, number, time - first) {
             while started.elapsed() < due {
+                say(number);
                 producer.poll(due.saturating_sub(started.elapsed()).min(Duration::from_millis(100)));
             }
         }
@@ -230,11 +242,7 @@ fn produce(
         if number % 1024 == 0 {
             producer.poll(Duration::ZERO);
             receipts.outcome()?;
-            bar.set_position(number as u64);
-            if bar.is_hidden() && said.elapsed() > Duration::from_secs(5) {
-                said = Instant::now();
-                tracing::info!(records = number, of = order.len(), "produced");
-            }
+            say(number);
         }
     }
     producer.settle(&receipts, Instant::now() + BROKER)?;

@@ -56,7 +56,8 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     if args.json {
         writeln!(out, "{}", serde_json::to_string(&summary)?)?;
     } else {
-        writeln!(out, "{} windows judged, {} alerts firing", summary.windows_judged, summary.alerts_firing)?;
+        let RunSummary { records, rejected, windows_judged, alerts_firing } = summary;
+        writeln!(out, "{records} records read, {rejected} rejected; {windows_judged} windows judged, {alerts_firing} alerts firing")?;
     }
     Ok(Outcome::Done)
 }

@@ -192,6 +192,13 @@ impl ProcessMetrics {
         }
     }
 
+    /// Records consumed so far, and of those, rejected.
+    #[must_use]
+    pub fn records(&self) -> (u64, u64) {
+        let _booking = self.booking.lock().unwrap_or_else(PoisonError::into_inner);
+        (self.consumed.get(), self.rejected.iter().map(IntCounter::get).sum())
+    }
+
     /// Adds time to a stage.
     pub fn spent(&self, stage: Stage, time: Duration) {
         self.stage_seconds[stage as usize].inc_by(time.as_secs_f64());

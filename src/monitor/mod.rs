@@ -57,6 +57,10 @@ const STEPS_WAITING: usize = 64;
 /// What a run did.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct RunSummary {
+    /// Records read for the first time.
+    pub records: u64,
+    /// Of those, rejected.
+    pub rejected: u64,
     /// Windows judged.
     pub windows_judged: u64,
     /// Alerts that fire at the end.
@@ -101,7 +105,8 @@ pub fn run(settings: &Settings, options: RunOptions, group: &TaskGroup) -> Resul
             .collect();
         return Err(MonitorError::Failed(words.join("; ")));
     }
-    Ok(RunSummary { windows_judged, alerts_firing: firing(&setup.snapshot) })
+    let (records, rejected) = setup.records();
+    Ok(RunSummary { records, rejected, windows_judged, alerts_firing: firing(&setup.snapshot) })
 }
 
 fn start_worker(

@@ -161,6 +161,12 @@ impl Setup {
         if settings.kafka.workers > 0 { settings.kafka.workers } else { cores }.min(self.shared.rules.n_partitions.max(1))
     }
 
+    /// Records read for the first time, and of those, rejected.
+    #[must_use]
+    pub fn records(&self) -> (u64, u64) {
+        self.shared.metrics.records()
+    }
+
     /// What others read, and the way to the judge.
     #[must_use]
     pub fn opened(&self, commands: Commands) -> Opened {
