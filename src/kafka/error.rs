@@ -38,7 +38,7 @@ pub enum KafkaError {
         message: String,
     },
     /// Nothing answers.
-    #[error("no broker answers at {brokers}: check kafka.brokers, the network and security.protocol ({message})")]
+    #[error("no broker answers at {brokers}: check kafka.brokers, the network, security.protocol and how busy the broker is ({message})")]
     Unreachable {
         /// `kafka.brokers`.
         brokers: String,

@@ -66,7 +66,7 @@ pub(super) fn watermarks(consumer: &BaseConsumer<Context>, at: &TopicPartition, 
 }
 
 /// Asks again while the answer passes by itself: a broker that has just come up, or comes back from a stall, is for a
-/// moment no coordinator and leads nothing.
+/// moment no coordinator, leads nothing and knows no topic.
 fn patiently<T>(
     timeout: Duration,
     mut ask: impl FnMut(Duration) -> Result<T, rdkafka::error::KafkaError>,
@@ -87,6 +87,9 @@ fn patiently<T>(
                     | Code::WaitingForCoordinator
                     | Code::NotLeaderForPartition
                     | Code::LeaderNotAvailable
+                    | Code::UnknownTopicOrPartition
+                    | Code::RequestTimedOut
+                    | Code::OperationTimedOut
                     | Code::BrokerTransportFailure
                     | Code::AllBrokersDown
             )
