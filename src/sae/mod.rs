@@ -1,6 +1,7 @@
 //! The sparse autoencoder as mathematics: no I/O, no clock, no logging; same input, same bytes.
 
 pub mod activation;
+pub mod aligned;
 pub mod concept;
 pub mod embedding;
 pub mod hold_out;

@@ -1,48 +1,82 @@
-//! The same code compiled twice: for every machine of the target, and for CPUs with AVX2.
+//! The same code compiled several times: for every machine of the target, and for CPUs with AVX2 or AVX-512.
 //!
-//! A program for any x86-64 computes with 4 lanes of f32 where the CPU has 8. What runs in [`Wide::run`]
-//! is compiled for AVX2 and nothing else changes: no fused multiply-add, the same operations in the
+//! A program for any x86-64 computes with 4 lanes of f32 where the CPU has 8 or 16. What runs in [`Wide::run`]
+//! is compiled for these and nothing else changes: no fused multiply-add, the same operations in the
 //! same order, so every machine gives the same bits.
 
 #![cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "calls code for a CPU feature that was detected"))]
 
+/// What is compiled for each width. Only what is inlined gains: `run` and all it calls are `#[inline(always)]`. No closure,
+/// which is compiled on its own, and for no CPU in particular, once it is called in more than one place.
+pub trait Work {
+    /// What comes of it.
+    type Done;
+
+    /// Does it.
+    fn run(self) -> Self::Done;
+}
+
 /// How wide this CPU computes.
-#[derive(Clone, Copy, Debug)]
-pub struct Wide {
-    avx2: bool,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wide(Width);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Width {
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
 }
 
 impl Wide {
     /// As wide as this CPU can.
     #[must_use]
     pub fn detect() -> Self {
-        #[cfg(target_arch = "x86_64")]
-        let avx2 = is_x86_feature_detected!("avx2");
-        #[cfg(not(target_arch = "x86_64"))]
-        let avx2 = false;
-        Self { avx2 }
+        Self::all().pop().unwrap_or(Self::portable())
     }
 
-    /// As every machine of the target: what the other is compared with.
+    /// As every machine of the target: what the others are compared with.
     #[must_use]
     pub fn portable() -> Self {
-        Self { avx2: false }
+        Self(Width::Portable)
     }
 
-    /// Runs `work`, compiled for this CPU. Only what is inlined into `work` gains: `#[inline(always)]`, no calls.
-    #[inline]
-    pub fn run<R>(self, work: impl FnOnce() -> R) -> R {
+    /// Every width this CPU has, the widest last.
+    #[must_use]
+    pub fn all() -> Vec<Self> {
+        let mut all = vec![Self::portable()];
         #[cfg(target_arch = "x86_64")]
-        if self.avx2 {
-            // SAFETY: `avx2` is true only where the CPU was found to have it.
-            return unsafe { with_avx2(work) };
+        {
+            all.extend(is_x86_feature_detected!("avx2").then_some(Self(Width::Avx2)));
+            all.extend(is_x86_feature_detected!("avx512f").then_some(Self(Width::Avx512)));
         }
-        work()
+        all
+    }
+
+    /// Runs `work`, compiled for this CPU.
+    #[inline]
+    pub fn run<W: Work>(self, work: W) -> W::Done {
+        match self.0 {
+            Width::Portable => work.run(),
+            // SAFETY: a width of this kind is made only where the CPU was found to have it.
+            #[cfg(target_arch = "x86_64")]
+            Width::Avx2 => unsafe { with_avx2(work) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Width::Avx512 => unsafe { with_avx512(work) },
+        }
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn with_avx2<R>(work: impl FnOnce() -> R) -> R {
-    work()
+fn with_avx2<W: Work>(work: W) -> W::Done {
+    work.run()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn with_avx512<W: Work>(work: W) -> W::Done {
+    work.run()
 }

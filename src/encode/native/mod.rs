@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::encode::{EncodeError, Encoder};
 use crate::sae::activation::SparseActivations;
+use crate::sae::aligned::Aligned;
 use crate::sae::embedding::EmbeddingBatch;
 use crate::sae::topk::Selector;
 
@@ -59,7 +60,7 @@ pub struct NativeEncoder {
     chooser: Chooser,
     tile: Tile,
     rows: Vec<f32>,
-    mid: Vec<i16>,
+    mid: Aligned<i16>,
     dense: Vec<f32>,
 }
 
@@ -87,7 +88,7 @@ impl NativeEncoder {
             chooser: Chooser::default(),
             tile: Tile::default(),
             rows: Vec::new(),
-            mid: Vec::new(),
+            mid: Aligned::default(),
             dense: Vec::new(),
         }
     }
@@ -115,7 +116,7 @@ impl NativeEncoder {
         let Self { model, kernel, selector, chooser, tile, rows, mid, dense, .. } = self;
         let (d_in, d_sae, parts) = (model.padded_in(), model.padded_sae(), (*kernel, &**model, screen));
         let tile_rows = screen.form.rows();
-        mid.resize(tile_rows * d_sae, 0);
+        mid.reserve_exactly(tile_rows * d_sae);
         for block in batch.values().chunks(tile_rows * batch.d_in()) {
             let n_rows = block.len() / batch.d_in();
             rows.resize(n_rows * d_in, 0.0);

@@ -1,5 +1,6 @@
 //! The weights as the native engine reads them, made once and shared by all workers.
 
+use crate::sae::aligned::Aligned;
 use crate::sae::weights::{SaeSpec, SaeWeights, Selection};
 
 /// Dimensions a kernel takes at once, a multiple of the lanes of `native::dot`: rows are padded to a multiple of it.
@@ -14,7 +15,7 @@ pub struct NativeModel {
     padded_in: usize,
     padded_sae: usize,
     /// `[padded_sae, padded_in]`
-    w: Vec<f32>,
+    w: Aligned<f32>,
     /// `[padded_sae]`
     b: Vec<f32>,
     /// `[d_in]`: zero where the graph subtracts nothing.
@@ -31,7 +32,7 @@ impl NativeModel {
     pub fn new(weights: &SaeWeights) -> Self {
         let spec = *weights.spec();
         let (padded_in, padded_sae) = (spec.d_in.get().next_multiple_of(INPUT_STEP), spec.d_sae.get().next_multiple_of(LATENT_STEP));
-        let mut w = vec![0.0; padded_in * padded_sae];
+        let mut w = Aligned::zeros(padded_in * padded_sae);
         for (row, padded) in weights.w_enc().outer_iter().zip(w.chunks_exact_mut(padded_in)) {
             row.iter().zip(padded).for_each(|(value, padded)| *padded = *value);
         }
@@ -52,7 +53,9 @@ impl NativeModel {
     /// What a fault in memory may leave behind: the same model with every weight's sign turned. For tests, which
     /// plant it, and for the point at which they do.
     pub(in crate::encode) fn with_signs_turned(&self) -> Self {
-        Self { w: self.w.iter().map(|w| -w).collect(), ..self.clone() }
+        let mut turned = self.clone();
+        turned.w.iter_mut().for_each(|w| *w = -*w);
+        turned
     }
 
     /// Shape and selection.

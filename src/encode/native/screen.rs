@@ -52,6 +52,7 @@
 
 use crate::encode::native::cpu::Kernel;
 use crate::encode::native::model::NativeModel;
+use crate::sae::aligned::Aligned;
 
 /// Pairs of dimensions whose products are added in 16 bits before they are shifted.
 pub(super) const BLOCK_PAIRS: usize = 16;
@@ -143,13 +144,13 @@ pub(super) struct Screen {
     /// Pairs: bits a block's sum is shifted right by, `h`.
     pub(super) shift: u32,
     /// `[d_sae / PANEL, n_groups, PANEL, 2 or 4]`; quads: the bits of `q_j + 128`.
-    pub(super) weights: Vec<i8>,
+    pub(super) weights: Aligned<i8>,
     /// Pairs: `-64 sum(q_j)` of each block, modulo 2^16: `[n_blocks, d_sae]`
     pub(super) starts: Vec<i16>,
     /// `s_j / S` in 15 bits: `[d_sae]`
-    pub(super) scales: Vec<i16>,
+    pub(super) scales: Aligned<i16>,
     /// `b_j / max |b|` in 15 bits: `[d_sae]`
-    pub(super) biases: Vec<i16>,
+    pub(super) biases: Aligned<i16>,
     /// `S`
     pub(super) largest_step: f64,
     /// `max |b_j|`
@@ -184,10 +185,10 @@ impl Screen {
             n_groups,
             d_sae,
             shift: n_blocks.next_power_of_two().trailing_zeros(),
-            weights: vec![form.stored(0.0); d_sae * d_in],
+            weights: Aligned::zeros(d_sae * d_in),
             starts: if form == Form::Pairs { vec![0; n_blocks * d_sae] } else { Vec::new() },
-            scales: vec![0; d_sae],
-            biases: vec![0; d_sae],
+            scales: Aligned::zeros(d_sae),
+            biases: Aligned::zeros(d_sae),
             largest_step: 0.0,
             largest_bias: 0.0,
             bias_steps: 0.0,
@@ -198,6 +199,7 @@ impl Screen {
             float_error: 2f64.powi(-24) * (d_in as f64 / 8.0 + 5.0),
             slack: 0,
         };
+        screen.weights.fill(form.stored(0.0));
         screen.slack = whole(4.0 + 0.5 * n_blocks as f64 + 32_767.0 * screen.float_error);
         // Thresholds of latents are taken off their biases, so that one bound serves all: `v_j > f_j` is
         // `v_j - (f_j - f) > f` with the floor `f` of all.

@@ -6,19 +6,21 @@
 #![expect(unsafe_code, reason = "calls code for CPU features that were detected; loads and stores arrays of one register's size")]
 
 use std::arch::x86_64::{
-    __m512i, _mm_cvtsi32_si128, _mm512_add_epi16, _mm512_cmpgt_epi16_mask, _mm512_dpbusd_epi32, _mm512_loadu_si512, _mm512_max_epi16,
-    _mm512_mulhrs_epi16, _mm512_packs_epi32, _mm512_set1_epi16, _mm512_set1_epi32, _mm512_setzero_si512, _mm512_sra_epi32,
-    _mm512_storeu_si512,
+    __m512i, _mm_cvtsi32_si128, _mm512_add_epi16, _mm512_add_epi32, _mm512_cmpgt_epi16_mask, _mm512_dpbusd_epi32, _mm512_loadu_si512,
+    _mm512_maskz_compress_epi32, _mm512_max_epi16, _mm512_mulhrs_epi16, _mm512_packs_epi32, _mm512_set1_epi16, _mm512_set1_epi32,
+    _mm512_setr_epi32, _mm512_setzero_si512, _mm512_sra_epi32, _mm512_storeu_si512,
 };
 
 use crate::encode::native::cpu::Avx512;
 use crate::encode::native::model::NativeModel;
 use crate::encode::native::screen::{PANEL, QUAD_ROWS as ROWS, Screen};
 use crate::encode::native::screen_row::{Tile, TileRow};
-use crate::encode::native::screen_steps::{self as steps, WORD, take_bits};
+use crate::encode::native::screen_steps as steps;
 
 /// Bytes of a register.
 const BYTES: usize = 64;
+/// Latents of a panel whose positions fill a register.
+const HALF: usize = PANEL / 2;
 /// Rows whose bounds are bisected together: four of 128 lanes fill half the registers.
 const BISECTED: usize = 4;
 
@@ -132,27 +134,37 @@ fn bisect_avx512(maxima: &[i16], n_lanes: usize, k: usize, bounds: &mut [i16]) {
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,bmi1,popcnt")]
-#[expect(clippy::cast_possible_truncation, reason = "latents are numbered in u32")]
+// Sixteen positions at once are moved together and written, whoever of them is wanted: what is written behind the last
+// that is, the next sixteen overwrite. Bit by bit a mispredicted branch a word costs more than all of this.
+#[target_feature(enable = "avx512f,avx512bw,popcnt")]
+#[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "halves of a mask, and sixteen")]
 fn collect_avx512<const MARGINS: bool>(screen: &Screen, mid: &[i16], margin: i16, bound: i16, latents: &mut [u32]) -> usize {
     let (below, margins) = (below(bound), _mm512_set1_epi16(margin));
-    let reaching = |mid: &[i16], scales: &[i16]| {
+    let (mut positions, half) = (_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), _mm512_set1_epi32(HALF as i32));
+    let mut n = 0;
+    for (mid, scales) in mid.as_chunks::<PANEL>().0.iter().zip(screen.scales.as_chunks::<PANEL>().0) {
         let mid = load(mid);
         let up = if MARGINS { _mm512_add_epi16(mid, _mm512_mulhrs_epi16(margins, load(scales))) } else { mid };
-        u64::from(_mm512_cmpgt_epi16_mask(up, below))
-    };
-    let mut n = 0;
-    let (words, rest) = mid.as_chunks::<WORD>();
-    let (scale_words, scale_rest) = screen.scales.as_chunks::<WORD>();
-    for ((mid, scales), start) in words.iter().zip(scale_words).zip((0u32..).step_by(WORD)) {
-        let ((low, high), (low_scales, high_scales)) = (mid.split_at(PANEL), scales.split_at(PANEL));
-        let bits = reaching(low, low_scales) | (reaching(high, high_scales) << PANEL);
-        let Some(end) = take_bits(bits, start, latents, n) else { return latents.len() };
-        n = end;
+        let reached = _mm512_cmpgt_epi16_mask(up, below);
+        let (low, high) = (reached as u16, (reached >> HALF) as u16);
+        let n_low = low.count_ones() as usize;
+        let Some(places) = latents.get_mut(n..n + PANEL) else { return latents.len() };
+        take(low, positions, &mut places[..HALF]);
+        positions = _mm512_add_epi32(positions, half);
+        take(high, positions, &mut places[n_low..n_low + HALF]);
+        positions = _mm512_add_epi32(positions, half);
+        n += n_low + high.count_ones() as usize;
     }
-    // Half a word is left where the dictionary is an odd number of panels.
-    let bits = if rest.is_empty() { 0 } else { reaching(rest, scale_rest) };
-    take_bits(bits, (words.len() * WORD) as u32, latents, n).unwrap_or(latents.len())
+    n
+}
+
+/// Writes the positions whose bit is set, one after the other; zeros behind them.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn take(bits: u16, positions: __m512i, places: &mut [u32]) {
+    debug_assert_eq!(places.len(), HALF);
+    // SAFETY: every caller hands over room for sixteen numbers of four bytes; the store needs no alignment.
+    unsafe { _mm512_storeu_si512(places.as_mut_ptr().cast(), _mm512_maskz_compress_epi32(bits, positions)) }
 }
 
 /// What the values that reach `bound` are greater than, which is what the instruction compares with.

@@ -116,7 +116,7 @@ pub(super) fn collect(kernel: Kernel, screen: &Screen, mid: &[i16], margin: i16,
     match kernel {
         Kernel::Portable => {
             let reaches = |(mid, scale): (&i16, &i16)| mid.wrapping_add(high_product(margin, *scale)) >= bound;
-            let found = (0u32..).zip(mid.iter().zip(&screen.scales)).filter(|(_, latent)| reaches(*latent));
+            let found = (0u32..).zip(mid.iter().zip(&*screen.scales)).filter(|(_, latent)| reaches(*latent));
             found.zip(latents).map(|((position, _), latent)| *latent = position).count()
         }
         #[cfg(target_arch = "x86_64")]

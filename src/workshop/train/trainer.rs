@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use crate::sae::wide::Wide;
+use crate::sae::wide::{Wide, Work};
 use crate::workshop::train::adam::AdamStep;
-use crate::workshop::train::latents::{self, ByLatent, CHUNK_LATENTS};
+use crate::workshop::train::latents::{self, ByLatent, CHUNK_LATENTS, LatentChunk};
 use crate::workshop::train::recipe::Recipe;
 use crate::workshop::train::rows::{CHUNK_ROWS, RowChunk, StepConstants};
 use crate::workshop::train::state::TrainingState;
@@ -86,7 +86,7 @@ impl Trainer {
         let (wide, before) = (self.wide, &*state);
         on_threads(self.threads, chunks.iter_mut().zip(rows.chunks(CHUNK_ROWS)), |(chunk, rows)| {
             chunk.fill(rows.iter().copied());
-            wide.run(|| chunk.run(before, constants));
+            wide.run(RowWork { chunk, state: before, constants });
         });
 
         self.centred.clear();
@@ -111,7 +111,7 @@ impl Trainer {
         let adam = AdamStep::new(step, recipe.learning_rate_at(state.step, n_steps), recipe.beta2);
         let (terms, centred, gradients) = (&self.terms, &self.centred, &self.gradients);
         on_threads(self.threads, latents::chunks(state, self.d_in, &mut self.centring), |mut chunk| {
-            wide.run(|| chunk.run((step, adam), terms, centred, gradients, &mut Vec::new()));
+            wide.run(LatentWork { chunk: &mut chunk, step: (step, adam), terms, centred, gradients });
         });
         self.move_centre(adam, used);
         self.state.step += 1;
@@ -127,6 +127,40 @@ impl Trainer {
         parts.for_each(|row| gradient.iter_mut().zip(row).for_each(|(sum, g)| *sum += g));
         let b_dec = &mut self.state.b_dec;
         adam.update(&mut b_dec.weights, &gradient, &mut b_dec.second);
+    }
+}
+
+/// The rows of a chunk.
+struct RowWork<'a> {
+    chunk: &'a mut RowChunk,
+    state: &'a TrainingState,
+    constants: StepConstants<'a>,
+}
+
+impl Work for RowWork<'_> {
+    type Done = ();
+
+    #[inline(always)]
+    fn run(self) {
+        self.chunk.run(self.state, self.constants);
+    }
+}
+
+/// The latents of a chunk.
+struct LatentWork<'a, 'chunk> {
+    chunk: &'a mut LatentChunk<'chunk>,
+    step: (u64, AdamStep),
+    terms: &'a ByLatent,
+    centred: &'a [f32],
+    gradients: &'a [f32],
+}
+
+impl Work for LatentWork<'_, '_> {
+    type Done = ();
+
+    #[inline(always)]
+    fn run(self) {
+        self.chunk.run(self.step, self.terms, self.centred, self.gradients, &mut Vec::new());
     }
 }
 
