@@ -13,7 +13,7 @@ use ahash::AHashMap;
 
 use crate::drift::counts::{N_BUCKETS, N_RESIDUAL_BINS, SegmentCounts, bucket_of, kish_weight};
 use crate::drift::distinct::Distinct;
-use crate::drift::segment::{MASK_ALL, SegmentMask};
+use crate::drift::segment::{MASK_ALL, SegmentMask, bits};
 use crate::sae::latent::LatentId;
 
 /// What a record adds: the latents it shows and how well it was reconstructed.
@@ -142,16 +142,38 @@ impl Visits {
     /// `entities`, `presence`, `presence_by_bucket` of `_all`, `family_presence`, and the Kish sums.
     /// `families_of[latent]` lists the families a latent belongs to.
     pub fn count(&mut self, segments: &mut [SegmentCounts], d_sae: usize, n_families: usize, families_of: &[Vec<u32>]) {
-        self.groups.sort_by_key(|group| group.entity);
+        self.sort_by_entity();
         let mut fold = Fold::new(d_sae, n_families);
         for groups in self.groups.chunk_by(|a, b| a.entity == b.entity) {
             fold.entity(self, groups, segments, families_of);
         }
     }
 
+    /// Groups of an entity one after the other, in the order of the records. Entities are numbered from 0, so that
+    /// counting them says where each begins.
+    fn sort_by_entity(&mut self) {
+        let mut next = vec![0_usize; self.entities.len() + 1];
+        self.groups.iter().for_each(|group| next[group.entity as usize + 1] += 1);
+        let mut begin = 0;
+        for place in &mut next {
+            begin += *place;
+            *place = begin;
+        }
+        let mut sorted = self.groups.clone();
+        for group in &self.groups {
+            let place = &mut next[group.entity as usize];
+            sorted[*place] = *group;
+            *place += 1;
+        }
+        self.groups = sorted;
+    }
+
     fn compact(&mut self) {
+        self.sort_by_entity();
         // Stable: latents of one group keep the order of the records, so the result is deterministic.
-        self.groups.sort_by_key(|group| (group.entity, group.segments));
+        for groups in self.groups.chunk_by_mut(|a, b| a.entity == b.entity) {
+            groups.sort_by_key(|group| group.segments);
+        }
         let mut latents = Vec::with_capacity(self.latents.len() / 2);
         let mut repeats = Vec::new();
         let mut bins = Vec::with_capacity(self.bins.len());
@@ -280,14 +302,4 @@ impl Fold {
             }
         }
     }
-}
-
-fn bits(mut mask: SegmentMask) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        (mask != 0).then(|| {
-            let bit = mask.trailing_zeros() as usize;
-            mask &= mask - 1;
-            bit
-        })
-    })
 }

@@ -25,6 +25,17 @@ pub type SegmentMask = u128;
 
 /// The mask of `_all` alone.
 pub const MASK_ALL: SegmentMask = 1;
+
+/// Positions of the segments in a mask, ascending.
+pub fn bits(mut mask: SegmentMask) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        (mask != 0).then(|| {
+            let bit = mask.trailing_zeros() as usize;
+            mask &= mask - 1;
+            bit
+        })
+    })
+}
 /// The mask of `_other` alone.
 pub const MASK_OTHER: SegmentMask = 2;
 

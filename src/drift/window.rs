@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use crate::drift::closed::SegmentMap;
 use crate::drift::counts::{N_RESIDUAL_BINS, SegmentCounts, WEIGHT_ONE, residual_bin};
 use crate::drift::presence::{TooManyEntities, Visit, Visits};
-use crate::drift::segment::{SegmentMask, SegmentTable};
+use crate::drift::segment::{SegmentMask, SegmentTable, bits};
 use crate::sae::latent::LatentId;
 
 /// Where windows lie and how long they stay open; all in ms.
@@ -94,10 +94,21 @@ pub struct CountedRow<'a> {
     pub fit: Option<Fit>,
 }
 
+/// Combinations of segments that have a table of their own.
+const MOST_COMBINED: usize = 8;
+
 /// Counts of one model version in an open window.
+///
+/// A record is in two segments at least, `_all` and one of a field. What the records of one combination of segments add
+/// is counted once and added to each of them when the window closes: half of the memory that a record touches. Where
+/// there are many combinations, the later ones are added to each of their segments at once.
 #[derive(Clone, Debug)]
 pub struct OpenCounts {
+    combined: Vec<(SegmentMask, OpenSegment)>,
+    /// By segment, what the records of other combinations add.
     segments: Vec<OpenSegment>,
+    /// Sum of the embeddings, `[d_in]`.
+    embeddings: Vec<f64>,
     visits: Option<Visits>,
     overflow: Option<TooManyEntities>,
 }
@@ -107,26 +118,29 @@ impl OpenCounts {
     #[must_use]
     pub fn new(spec: &CountingSpec) -> Self {
         let visits = spec.by_entity.then(|| Visits::new(spec.max_entities, spec.kish));
-        Self { segments: Vec::new(), visits, overflow: None }
+        Self { combined: Vec::new(), segments: Vec::new(), embeddings: Vec::new(), visits, overflow: None }
     }
 
     /// Counts a row in each of its segments.
     pub fn add(&mut self, spec: &CountingSpec, row: &CountedRow<'_>) {
         let bin = row.fit.map(|fit| residual_bin(fit.squared_error / fit.squared_norm));
-        let mut mask = row.segments;
-        while mask != 0 {
-            let segment = mask.trailing_zeros() as usize;
-            mask &= mask - 1;
-            if segment >= self.segments.len() {
-                self.segments.resize_with(segment + 1, OpenSegment::default);
+        let mut known = self.combined.iter().position(|(mask, _)| *mask == row.segments);
+        if known.is_none() && self.combined.len() < MOST_COMBINED {
+            known = Some(self.combined.len());
+            self.combined.push((row.segments, OpenSegment::default()));
+        }
+        if let Some(at) = known {
+            add_record(&mut self.combined[at].1, spec, row, bin);
+        } else {
+            for segment in bits(row.segments) {
+                if segment >= self.segments.len() {
+                    self.segments.resize_with(segment + 1, OpenSegment::default);
+                }
+                add_record(&mut self.segments[segment], spec, row, bin);
             }
-            add_record(&mut self.segments[segment], spec, row, bin);
         }
-        let contract = &mut self.segments[0].counts.contract;
-        if contract.sum.is_empty() {
-            contract.sum.resize(spec.d_in.get(), 0.0);
-        }
-        for (sum, value) in contract.sum.iter_mut().zip(row.embedding) {
+        self.embeddings.resize(spec.d_in.get(), 0.0);
+        for (sum, value) in self.embeddings.iter_mut().zip(row.embedding) {
             *sum += f64::from(*value);
         }
         if let (Some(visits), Some(entity)) = (&mut self.visits, row.entity)
@@ -161,6 +175,17 @@ impl OpenCounts {
     #[must_use]
     pub fn close(self, spec: &CountingSpec, table: &SegmentTable) -> SegmentMap {
         let mut segments: Vec<SegmentCounts> = self.segments.into_iter().map(OpenSegment::close).collect();
+        for (mask, counts) in self.combined.into_iter().map(|(mask, combined)| (mask, combined.close())) {
+            for segment in bits(mask) {
+                if segment >= segments.len() {
+                    segments.resize_with(segment + 1, SegmentCounts::default);
+                }
+                segments[segment].merge(&counts);
+            }
+        }
+        if let Some(all) = segments.first_mut() {
+            all.contract.sum = self.embeddings;
+        }
         if let Some(mut visits) = self.visits {
             visits.count(&mut segments, spec.d_sae, spec.n_families, &spec.families_of);
         }

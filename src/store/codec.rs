@@ -17,6 +17,8 @@ use crate::store::error::{StoreError, StoreResult};
 /// zstd level: 3 takes 0.1 s for the largest window (24 segments x 2048 latents with buckets); higher
 /// levels save some per cent and cost ten times that.
 const LEVEL: i32 = 3;
+/// The same for what is deleted once its window is judged.
+const QUICK_LEVEL: i32 = 1;
 /// Largest blob that is unpacked: a damaged length must not allocate all memory.
 const MAX_BYTES: usize = 1 << 30;
 
@@ -100,8 +102,17 @@ pub(super) fn unpack<T: DeserializeOwned>(bytes: &[u8]) -> StoreResult<T> {
 
 /// One zstd frame with a checksum.
 pub(super) fn compress(bytes: &[u8]) -> StoreResult<Vec<u8>> {
+    compress_at(LEVEL, bytes)
+}
+
+/// The same of what is deleted soon: quicker, and somewhat longer.
+pub(super) fn compress_quickly(bytes: &[u8]) -> StoreResult<Vec<u8>> {
+    compress_at(QUICK_LEVEL, bytes)
+}
+
+fn compress_at(level: i32, bytes: &[u8]) -> StoreResult<Vec<u8>> {
     let work = || {
-        let mut compressor = zstd::bulk::Compressor::new(LEVEL)?;
+        let mut compressor = zstd::bulk::Compressor::new(level)?;
         compressor.include_checksum(true)?;
         compressor.compress(bytes)
     };

@@ -127,7 +127,7 @@ fn store_partial(transaction: &Transaction<'_>, lineage: i64, window: &PartialWi
     }
     transaction.execute(
         "INSERT INTO partials (lineage, window_start, topic, partition, window_end, digest, counts) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-        params![lineage, window.start_ms, &**topic, partition, window.end_ms, digest.as_slice(), codec::compress(&bytes)?],
+        params![lineage, window.start_ms, &**topic, partition, window.end_ms, digest.as_slice(), codec::compress_quickly(&bytes)?],
     )?;
     Ok(())
 }

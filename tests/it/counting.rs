@@ -11,7 +11,7 @@ use recsae::drift::closed::PartialWindow;
 use recsae::drift::counts::{BUCKET_EDGES, N_BUCKETS};
 use recsae::drift::partition::{Admission, PartitionPosition, PartitionWindows};
 use recsae::drift::segment::{SegmentFields, SegmentTable};
-use recsae::drift::window::{CountedRow, CountingSpec, Fit, WindowSpec};
+use recsae::drift::window::{CountedRow, CountingSpec, Fit, OpenCounts, WindowSpec};
 use recsae::record::{RejectReason, TopicPartition};
 use recsae::sae::latent::LatentId;
 
@@ -297,4 +297,58 @@ fn one_entity_too_many_is_said_and_costs_no_memory() {
     assert!(add(&mut visits, 3).is_err());
     assert!(add(&mut visits, 1).is_err(), "the window stays without a verdict");
     assert_eq!(visits.n_entities(), 0);
+}
+
+proptest! {
+    /// Records of a combination of segments share a table, as long as combinations are few: here they mostly are not.
+    #[test]
+    fn segments_are_counted_alike_however_many_combinations_of_them_there_are(
+        records in prop::collection::vec((0..4_u8, 0..4_u8, 0..3_u8, prop::collection::btree_set(0..D_SAE as u32, 0..4), 0.25_f32..4.0), 1..200),
+    ) {
+        let fields = SegmentFields { names: vec!["a".into(), "b".into(), "c".into()], pairs: vec![(0, 1)] };
+        let mut table = SegmentTable::new(fields, 64);
+        for (field, n) in [("a", 3), ("b", 3), ("c", 2)] {
+            (0..n).for_each(|value| assert!(table.admit(&format!("{field}={value}"), i64::MIN)));
+        }
+        assert!(table.admit("a=1&b=1", i64::MIN));
+        let spec = spec(false);
+        let mut open = OpenCounts::new(&spec);
+        type Active = BTreeMap<u32, (u32, f64)>;
+        let mut expected: BTreeMap<String, (u64, Active)> = BTreeMap::new();
+        for (a, b, c, latents, value) in &records {
+            let mut names = BTreeSet::from(["_all".to_owned()]);
+            for (field, admitted, value) in [("a", 3, a), ("b", 3, b), ("c", 2, c)] {
+                names.insert(if *value < admitted { format!("{field}={value}") } else { "_other".into() });
+            }
+            // Of the pairs one is followed.
+            names.insert(if (*a, *b) == (1, 1) { "a=1&b=1" } else { "_other" }.into());
+            for name in names {
+                let (n, active) = expected.entry(name).or_default();
+                *n += 1;
+                for latent in latents {
+                    let (fired, magnitude) = active.entry(*latent).or_default();
+                    (*fired, *magnitude) = (*fired + 1, *magnitude + f64::from(*value));
+                }
+            }
+            let segments = table.mask(&[a.to_string(), b.to_string(), c.to_string()], 0);
+            let (latents, values): (Vec<_>, Vec<_>) = latents.iter().map(|latent| (LatentId(*latent), *value)).unzip();
+            let row = CountedRow { entity: None, segments, embedding: &[*value], latents: &latents, values: &values, fit: None };
+            open.add(&spec, &row);
+        }
+        let closed = open.close(&spec, &table);
+        prop_assert_eq!(closed.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+        for (name, (n, active)) in expected {
+            let counts = &closed[&name];
+            prop_assert_eq!(counts.records, n);
+            for latent in 0..D_SAE as u32 {
+                let (fired, magnitude) = active.get(&latent).copied().unwrap_or_default();
+                prop_assert_eq!(counts.fired[latent as usize], fired);
+                // Added up in another order.
+                prop_assert!((counts.magnitude[latent as usize] - magnitude).abs() <= 1e-12 * magnitude, "{} latent {}", name, latent);
+            }
+        }
+        let sum: f64 = records.iter().map(|(.., value)| f64::from(*value)).sum();
+        prop_assert_eq!(&closed["_all"].contract.sum, &[sum]);
+        prop_assert!(closed.iter().all(|(name, counts)| name == "_all" || counts.contract.sum.is_empty()));
+    }
 }

@@ -30,7 +30,7 @@ fn files_that_are_no_store_are_refused_and_left_alone() {
     let foreign = folder.path().join("foreign.db");
     rusqlite::Connection::open(&foreign).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
     assert!(Store::open(&foreign).unwrap_err().to_string().contains("another program's"));
-    assert_eq!(StoreReader::open(&folder.path().join("absent.db")).unwrap_err().kind(), "not_found");
+    assert_eq!(StoreReader::open(&folder.path().join("absent.db")).unwrap_err().kind(), "no_store");
     assert!(!folder.path().join("absent.db").exists());
 }
 
