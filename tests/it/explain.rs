@@ -31,8 +31,11 @@ use serde_json::Value;
 
 use crate::support;
 
-/// Windows of the world; the first eight are the reference.
-const N_WINDOWS: u64 = 15;
+/// Windows of the world; the first eight are the reference, the tenth is the first that shifts. The rest is what a fall
+/// to a third may take to be found (one in 25 was not in six windows).
+const N_WINDOWS: u64 = 27;
+/// The broker keeps 5 MiB a partition, and everything is sent before it is read.
+const N_PARTITIONS: i32 = 24;
 const BOT: u32 = 900_000;
 /// Records of the bot in a window: some concept of the world is shown to forty users.
 const BOT_RECORDS: usize = 250;
@@ -55,7 +58,7 @@ fn prepared(folder: &Path, broker: &EmbeddedBroker, world: &World, library: &Pat
     settings.drift.harmonics = Some(0);
     settings.kafka.workers = 2;
     settings.window.future_tolerance = Duration::from_secs(400 * 86_400);
-    broker.create_topic(TOPIC, 6).unwrap();
+    broker.create_topic(TOPIC, N_PARTITIONS).unwrap();
     settings
 }
 
