@@ -196,7 +196,7 @@ fn broker(settings: &Settings, report: &mut Report) -> Option<Cluster> {
 /// Reads the newest records: is the group usable, is the topic keyed by the entity, and what is in them.
 fn records(settings: &Settings, cluster: &Cluster, widths: &[usize], show: bool, report: &mut Report) {
     let by_entity = settings.counting.unit != CountingUnit::Records;
-    let n = if by_entity { RECORDS_FOR_SPLIT } else { SHOWN.try_into().unwrap_or(i64::MAX) };
+    let n = if by_entity || !settings.segments.fields.is_empty() { RECORDS_FOR_SPLIT } else { SHOWN.try_into().unwrap_or(i64::MAX) };
     let what = format!("group {}", settings.kafka.group);
     let read = newest(&settings.kafka, &cluster.partitions, n, PATIENCE);
     let Some(records) = report.note(&what, read, |records| format!("{} records read beside it", records.len())) else { return };
@@ -212,8 +212,8 @@ fn records(settings: &Settings, cluster: &Cluster, widths: &[usize], show: bool,
         if report.sample.iter().any(|finding| !finding.accepted) {
             report.would_fit = suggest(&records, widths.first().copied());
         }
-        for field in absent(&shown, &mut decoder, settings) {
-            report.fault(absent_field(&field, &shown));
+        for field in absent(&records, &mut decoder, settings) {
+            report.fault(absent_field(&field, &records));
         }
         if records.is_empty() {
             report.fault("sample: the topics hold no records".into());
@@ -302,7 +302,7 @@ fn look(record: &SampledRecord, decoder: &mut Decoder, settings: &Settings, widt
 }
 
 /// Fields of `segments.fields` that none of the records has which can be read.
-fn absent(records: &[&SampledRecord], decoder: &mut Decoder, settings: &Settings) -> Vec<String> {
+fn absent(records: &[SampledRecord], decoder: &mut Decoder, settings: &Settings) -> Vec<String> {
     let fields = &settings.segments.fields;
     let mut is_absent = vec![true; fields.len()];
     let (mut scratch, mut n_read) = (Record::default(), 0);

@@ -23,6 +23,8 @@ pub struct SampledFinding {
 const ENTITY_NAMES: [&str; 8] = ["entity", "user_id", "user", "userid", "uid", "session_id", "session", "customer_id"];
 /// The same for the event time.
 const TIME_NAMES: [&str; 8] = ["timestamp", "event_time", "time", "ts", "served_at", "created_at", "datetime", "date"];
+/// What a header's place begins with.
+const HEADER: &str = "header:";
 /// Arrays shorter than this are no vectors when the SAE's width is not known.
 const SHORTEST_VECTOR: usize = 8;
 
@@ -70,10 +72,10 @@ pub fn suggest(records: &[SampledRecord], d_in: Option<usize>) -> BTreeMap<Strin
 
 /// What to say of a segment field that no record has: with the nearest place that the records do have.
 #[must_use]
-pub fn absent_field(field: &str, records: &[&SampledRecord]) -> String {
+pub fn absent_field(field: &str, records: &[SampledRecord]) -> String {
     let mut places: Vec<String> = Vec::new();
     for record in records {
-        places.extend(record.headers.iter().map(|(name, _)| format!("header:{name}")));
+        places.extend(record.headers.iter().map(|(name, _)| format!("{HEADER}{name}")));
         let mut fields = BTreeMap::new();
         if let Ok(json) = serde_json::from_slice(record.payload.as_deref().unwrap_or_default()) {
             flatten("", &json, &mut fields);
@@ -82,10 +84,12 @@ pub fn absent_field(field: &str, records: &[&SampledRecord]) -> String {
             fields.into_iter().filter(|(_, value)| value.is_string() || value.is_number() || value.is_boolean()).map(|(place, _)| place),
         );
     }
-    let likeness = |place: &String| strsim::jaro_winkler(field, place);
+    // What all headers share says nothing.
+    let own = |place: &str| place.strip_prefix(HEADER).unwrap_or(place).to_owned();
+    let likeness = |place: &String| strsim::jaro_winkler(&own(field), &own(place));
     let nearest = places.iter().filter(|place| likeness(place) > 0.7).max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
     let hint = nearest.map_or_else(String::new, |place| format!("; did you mean {place:?}?"));
-    format!("segments.fields: {field:?} is in none of the {} records looked at: every record would be _other{hint}", records.len())
+    format!("segments.fields: {field:?} is in none of the {} records looked at: no record would be in a segment of it{hint}", records.len())
 }
 
 /// Leaves of an object by dotted path; arrays stay whole.

@@ -136,8 +136,7 @@ fn read(choice: &Choice) -> anyhow::Result<(KafkaSettings, Vec<DeadLetter>)> {
             }
         }
         None => foreign += 1,
-    })
-    .map_err(|error| if error.needs_human() { anyhow::Error::from(UsageError(error.to_string())) } else { error.into() })?;
+    })?;
     if foreign > 0 {
         tracing::warn!(messages = foreign, topic, "messages that are no dead letters were left out");
     }

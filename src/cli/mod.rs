@@ -45,7 +45,7 @@ pub mod steer_run;
 pub mod train;
 pub mod verify;
 
-/// What a command that ran to its end says: exit 0 or 1. Errors are 2 ([`UsageError`]) or 70.
+/// What a command that ran to its end says: exit 0 or 1. Errors are 2 (see `is_setup`) or 70.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Done, or the answer is yes.
@@ -157,12 +157,14 @@ pub fn run(cli: Cli) -> ExitCode {
     }
 }
 
-/// Whether usage or set-up must be mended, rather than a fault of ours: who reads the code restarts only for the latter.
+/// Whether usage or set-up must be mended (exit 2), rather than a fault of ours or one that a new start mends (exit 70).
 fn is_setup(error: &anyhow::Error) -> bool {
     use std::io::ErrorKind as Io;
     let known = |cause: &(dyn std::error::Error + 'static)| {
         cause.is::<UsageError>()
-            || cause.is::<KafkaError>()
+            || cause
+                .downcast_ref::<KafkaError>()
+                .is_some_and(|error| error.needs_human() || matches!(error, KafkaError::Unreachable { .. }))
             || cause.is::<BundleError>()
             || cause.downcast_ref::<StoreError>().is_some_and(StoreError::is_setup)
             || cause.downcast_ref::<MonitorError>().is_some_and(MonitorError::is_setup)
@@ -195,6 +197,7 @@ mod tests {
         assert!(is_setup(&anyhow::Error::new(StoreError::Missing { path: "/no/such.db".into() }).context("reading")));
         assert!(is_setup(&anyhow::anyhow!("cause").context(UsageError("no column".into()))));
         assert!(is_setup(&KafkaError::Delivery { topic: "t".into(), message: "unknown".into() }.into()));
+        assert!(!is_setup(&KafkaError::Fatal { message: "made anew".into() }.into()), "a new start mends it");
         assert!(!is_setup(&anyhow::Error::new(MonitorError::JudgeGone).context("judging")));
         assert!(!is_setup(&anyhow::Error::new(StoreError::NoLineage)));
         assert!(!is_setup(&anyhow::anyhow!("broken invariant")));

@@ -216,7 +216,7 @@ fn produce(
         // Without a terminal there is no bar: a line now and then.
         if bar.is_hidden() && said.elapsed() >= SAY_EVERY {
             said = Instant::now();
-            eprintln!("recsae: {number} of {} records", order.len());
+            drop(writeln!(std::io::stderr(), "recsae: {number} of {} records", order.len()));
         }
     };
     let mut record = Encoded::default();

@@ -1,7 +1,7 @@
 //! SIGHUP: the configuration and its bundles are read again, checked, and only then taken up.
 //!
 //! What is new is opened beside what runs: every fault of the configuration is looked for, every bundle is
-//! opened and its golden rows are met. A fault is logged and the old configuration goes on untouched. Else
+//! opened and its golden rows are met, and the broker is asked for the topics. A fault is logged and the old configuration goes on untouched. Else
 //! the running part drains (everything counted is stored and committed) and a new one starts in the same
 //! process, where the old one stopped. A changed SAE begins a new lineage at a window edge (`store::lineage`),
 //! so no window mixes two; the one that was open gets no verdict.
@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::config;
 use crate::config::settings::Settings;
 use crate::monitor::models::Models;
+use crate::monitor::setup::connect;
 use crate::task::Shutdown;
 
 /// What the watcher and the run share.
@@ -85,5 +86,6 @@ fn checked(file: &std::path::Path) -> Result<Settings, String> {
         return Err(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
     }
     Models::open(&settings).and_then(|models| models.encoders(&settings)).map_err(|error| error.to_string())?;
+    connect(&settings.kafka).map_err(|error| error.to_string())?;
     Ok(settings)
 }

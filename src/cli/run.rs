@@ -44,10 +44,11 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     outer.task(runtime.handle(), "signals", trigger_on_signal(outer.shutdown().clone()));
     let reload = Reload::new(args.config.clone());
     outer.task(runtime.handle(), "reload", reload.clone().watch(outer.shutdown().clone()));
+    let mut before = RunSummary::default();
     let summary = loop {
-        let summary = run_once(args, &settings, &reload, &outer, runtime.handle())?;
+        let summary = run_once(args, &settings, &reload, &outer, runtime.handle())?.after(&before);
         match reload.take() {
-            Some(next) if !outer.shutdown().is_triggered() => settings = next,
+            Some(next) if !outer.shutdown().is_triggered() => (settings, before) = (next, summary),
             _ => break summary,
         }
     };

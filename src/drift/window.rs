@@ -99,7 +99,7 @@ const MOST_COMBINED: usize = 8;
 
 /// Counts of one model version in an open window.
 ///
-/// A record is in two segments at least, `_all` and one of a field. What the records of one combination of segments add
+/// A record is mostly in two segments or more, `_all` and one of a field. What the records of one combination of segments add
 /// is counted once and added to each of them when the window closes: half of the memory that a record touches. Where
 /// there are many combinations, the later ones are added to each of their segments at once.
 #[derive(Clone, Debug)]

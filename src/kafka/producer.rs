@@ -87,16 +87,21 @@ impl ReliableProducer {
     /// Nobody answers within `timeout`, or the broker refuses.
     pub fn has_topic(&self, topic: &str, timeout: Duration) -> Result<bool, KafkaError> {
         let deadline = Instant::now() + timeout;
+        let client = self.producer.client();
+        let mut listed = Err(NativeError::MetadataFetch(RDKafkaErrorCode::OperationTimedOut));
         loop {
             // Asked by its name, a topic that is missing is made where the broker does that; where it does not, librdkafka
-            // asks on until the time is over. What there is says the list.
-            drop(self.producer.client().fetch_metadata(Some(topic), ASK_BY_NAME));
-            let left = deadline.saturating_duration_since(Instant::now()).max(ASK_BY_NAME);
-            let listed = self.producer.client().fetch_metadata(None, left);
-            let listed = listed.map_err(|error| KafkaError::request(format!("topic {topic:?}"), &self.brokers, &error))?;
-            let is_there = listed.topics().iter().any(|known| known.name() == topic && !known.partitions().is_empty());
-            if is_there || Instant::now() >= deadline {
-                return Ok(is_there);
+            // asks on until the time is over. What there is says the list, once it was given.
+            match client.fetch_metadata(Some(topic), ASK_BY_NAME) {
+                Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::TopicAuthorizationFailed) => listed = Err(error),
+                _ => match client.fetch_metadata(None, 2 * ASK_BY_NAME) {
+                    Ok(all) => listed = Ok(all.topics().iter().any(|known| known.name() == topic && !known.partitions().is_empty())),
+                    Err(error) if listed.is_err() => listed = Err(error),
+                    Err(_) => {}
+                },
+            }
+            if matches!(listed, Ok(true)) || Instant::now() >= deadline {
+                return listed.map_err(|error| KafkaError::request(format!("topic {topic:?}"), &self.brokers, &error));
             }
         }
     }

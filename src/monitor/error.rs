@@ -171,6 +171,8 @@ impl MonitorError {
         match self {
             Self::Encode(_) | Self::Damaged { .. } | Self::Gap { .. } | Self::JudgeGone | Self::DrainTimeout { .. } => false,
             Self::Start(_) | Self::Failed(_) => false,
+            // A running monitor has asked for nothing that is not there.
+            Self::Store(StoreError::NotFound { .. } | StoreError::Refused(_)) => false,
             Self::Store(error) => error.is_setup(),
             _ => true,
         }

@@ -55,7 +55,7 @@ pub use options::{OnOpen, Opened, RunOptions};
 const STEPS_WAITING: usize = 64;
 
 /// What a run did.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct RunSummary {
     /// Records read for the first time.
     pub records: u64,
@@ -65,6 +65,19 @@ pub struct RunSummary {
     pub windows_judged: u64,
     /// Alerts that fire at the end.
     pub alerts_firing: usize,
+}
+
+impl RunSummary {
+    /// What both did, this one after the other.
+    #[must_use]
+    pub fn after(self, before: &Self) -> Self {
+        Self {
+            records: before.records + self.records,
+            rejected: before.rejected + self.rejected,
+            windows_judged: before.windows_judged + self.windows_judged,
+            ..self
+        }
+    }
 }
 
 /// Runs until the group's shutdown, or to the end of the log where that is asked for; then drains.

@@ -72,8 +72,7 @@ impl Setup {
         let fault = |fault| MonitorError::Config(vec![fault]);
         let models = Models::open(settings)?;
         let engine = models.encoders(settings)?.first().map(|encoder| encoder.engine().to_owned()).unwrap_or_default();
-        let cluster = preflight(&settings.kafka, PREFLIGHT)?;
-        let producer = dead_letter_producer(&settings.kafka, &cluster)?;
+        let (cluster, producer) = connect(&settings.kafka)?;
         let now_ms = options.clock.now_ms();
 
         let mut store = Store::open(&settings.store.path)?;
@@ -236,6 +235,16 @@ impl Setup {
 /// Records a new segment needs in one window to be followed from the next ones on. Below it its
 /// windows would hardly ever be judged, and one bot could fill the table.
 const MIN_SEGMENT_RECORDS: u64 = 20;
+
+/// The cluster, and the producer of dead letters.
+///
+/// # Errors
+/// Nobody answers, or a topic is missing.
+pub fn connect(kafka: &KafkaSettings) -> Result<(Cluster, Option<Arc<ReliableProducer>>), KafkaError> {
+    let cluster = preflight(kafka, PREFLIGHT)?;
+    let producer = dead_letter_producer(kafka, &cluster)?;
+    Ok((cluster, producer))
+}
 
 /// The producer of dead letters, where they are kept. A topic that is not there is refused now: later the first record
 /// that is rejected would stop the program, after every start again.

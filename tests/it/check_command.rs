@@ -114,15 +114,14 @@ fn a_configuration_that_does_not_fit_the_records_is_told_which_would() {
     assert_eq!(report["would_fit"]["record.embedding"], "\"embedding\"");
     assert_eq!(report["would_fit"]["record.entity"], "\"entity\"");
 
-    // A segment field that no record has: everything would be counted as `_other`.
+    // A segment field that no record has.
     let text = std::fs::read_to_string(&config).unwrap().replace("surface", "surfaces");
     std::fs::write(&config, text).unwrap();
     let (code, report) = check(&config, &["--sample"], &[]);
     let faults = lines(&report, "faults");
     assert_eq!(code, 1);
-    let expected =
-        "segments.fields: \"surfaces\" is in none of the 10 records looked at: every record would be _other; did you mean \"surface\"?";
-    assert_eq!(faults, [expected]);
+    let said = ["segments.fields: \"surfaces\" is in none of the ", "; did you mean \"surface\"?"];
+    assert!(faults.len() == 1 && said.iter().all(|words| faults[0].contains(words)), "{faults:?}");
 }
 
 #[test]

@@ -29,7 +29,7 @@ pub struct KafkaSettings {
     pub protocol: String,
     /// Worker threads, each with a consumer and an ONNX session of its own. 0 (default) = one a core.
     pub workers: usize,
-    /// Topic for rejected records. Empty = rejects are counted, not kept. Default `recsae.dead-letters`.
+    /// Topic for rejected records; must be there. Empty = rejects are counted, not kept. Default `recsae.dead-letters`.
     pub dead_letter_topic: String,
     /// Longest time a drain may take after SIGTERM or a revoked partition. Must stay below
     /// `session.timeout.ms`, or the group gives the partition away while it is still flushed. Default 5 s.
