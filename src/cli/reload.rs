@@ -1,8 +1,8 @@
 //! SIGHUP: the configuration and its bundles are read again, checked, and only then taken up.
 //!
 //! What is new is opened beside what runs: every fault of the configuration is looked for, every bundle is
-//! opened and its golden rows are met, and the broker is asked for the topics. A fault is logged and the old configuration goes on untouched. Else
-//! the running part drains (everything counted is stored and committed) and a new one starts in the same
+//! opened and its golden rows are met, and the broker is asked for the topics. A fault is logged and the old
+//! configuration goes on untouched. Else the running part drains (everything counted is stored and committed) and a new one starts in the same
 //! process, where the old one stopped. A changed SAE begins a new lineage at a window edge (`store::lineage`),
 //! so no window mixes two; the one that was open gets no verdict.
 

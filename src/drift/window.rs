@@ -133,10 +133,7 @@ impl OpenCounts {
             add_record(&mut self.combined[at].1, spec, row, bin);
         } else {
             for segment in bits(row.segments) {
-                if segment >= self.segments.len() {
-                    self.segments.resize_with(segment + 1, OpenSegment::default);
-                }
-                add_record(&mut self.segments[segment], spec, row, bin);
+                add_record(of(&mut self.segments, segment), spec, row, bin);
             }
         }
         self.embeddings.resize(spec.d_in.get(), 0.0);
@@ -177,10 +174,7 @@ impl OpenCounts {
         let mut segments: Vec<SegmentCounts> = self.segments.into_iter().map(OpenSegment::close).collect();
         for (mask, counts) in self.combined.into_iter().map(|(mask, combined)| (mask, combined.close())) {
             for segment in bits(mask) {
-                if segment >= segments.len() {
-                    segments.resize_with(segment + 1, SegmentCounts::default);
-                }
-                segments[segment].merge(&counts);
+                of(&mut segments, segment).merge(&counts);
             }
         }
         if let Some(all) = segments.first_mut() {
@@ -209,6 +203,14 @@ impl OpenSegment {
         let (fired, magnitude) = self.active.into_iter().unzip();
         SegmentCounts { fired, magnitude, ..self.counts }
     }
+}
+
+/// What belongs to a segment, made where it is the first time that it is asked for.
+fn of<T: Default>(all: &mut Vec<T>, segment: usize) -> &mut T {
+    if segment >= all.len() {
+        all.resize_with(segment + 1, T::default);
+    }
+    &mut all[segment]
 }
 
 fn add_record(segment: &mut OpenSegment, spec: &CountingSpec, row: &CountedRow<'_>, bin: Option<usize>) {

@@ -87,7 +87,9 @@ mod shorten;
 pub fn missing(topic: &str) -> KafkaError {
     setting(
         "dead_letter_topic",
-        format!("topic {topic:?} does not exist: create it, or set it to \"\" (rejects are then counted, not kept)"),
+        format!(
+            "topic {topic:?} does not exist: create it, or set it to \"\" (rejects are then counted, not kept); one that this login may not see counts as missing"
+        ),
     )
 }
 

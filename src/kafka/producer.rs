@@ -88,21 +88,22 @@ impl ReliableProducer {
     pub fn has_topic(&self, topic: &str, timeout: Duration) -> Result<bool, KafkaError> {
         let deadline = Instant::now() + timeout;
         let client = self.producer.client();
-        let mut listed = Err(NativeError::MetadataFetch(RDKafkaErrorCode::OperationTimedOut));
-        loop {
+        let mut refused = None;
+        let mut was_listed = false;
+        while Instant::now() < deadline {
             // Asked by its name, a topic that is missing is made where the broker does that; where it does not, librdkafka
             // asks on until the time is over. What there is says the list, once it was given.
-            match client.fetch_metadata(Some(topic), ASK_BY_NAME) {
-                Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::TopicAuthorizationFailed) => listed = Err(error),
-                _ => match client.fetch_metadata(None, 2 * ASK_BY_NAME) {
-                    Ok(all) => listed = Ok(all.topics().iter().any(|known| known.name() == topic && !known.partitions().is_empty())),
-                    Err(error) if listed.is_err() => listed = Err(error),
-                    Err(_) => {}
-                },
+            drop(client.fetch_metadata(Some(topic), ASK_BY_NAME));
+            match client.fetch_metadata(None, 2 * ASK_BY_NAME) {
+                Ok(all) if all.topics().iter().any(|known| known.name() == topic && !known.partitions().is_empty()) => return Ok(true),
+                Ok(_) => was_listed = true,
+                Err(error) => refused = Some(error),
             }
-            if matches!(listed, Ok(true)) || Instant::now() >= deadline {
-                return listed.map_err(|error| KafkaError::request(format!("topic {topic:?}"), &self.brokers, &error));
-            }
+            std::thread::sleep(ASK_BY_NAME / 5);
+        }
+        match refused.filter(|_| !was_listed) {
+            Some(error) => Err(KafkaError::request(format!("topic {topic:?}"), &self.brokers, &error)),
+            None => Ok(false),
         }
     }
 

@@ -1,7 +1,8 @@
 //! Numbers that begin where a cache line does.
 //!
 //! An allocator aligns to 16 bytes. Rows of a matrix then lie across lines: a row of 256 bytes touches five of them
-//! instead of four, and a load of a register's 32 or 64 bytes is two loads where it crosses the border.
+//! instead of four, and a load of a register's 32 or 64 bytes is two loads where it crosses the border. Rejected: a crate of
+//! aligned vectors, which brings an allocator's unsafe code for what a few spare elements do.
 
 use std::ops::{Deref, DerefMut};
 

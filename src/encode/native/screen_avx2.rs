@@ -14,10 +14,15 @@ use crate::encode::native::cpu::Avx2;
 use crate::encode::native::model::NativeModel;
 use crate::encode::native::screen::{BLOCK_PAIRS, PAIR_ROWS as ROWS, PANEL, Screen};
 use crate::encode::native::screen_row::Tile;
-use crate::encode::native::screen_steps::{self as steps, WORD, high_product, take_bits};
+use crate::encode::native::screen_steps::{self as steps, high_product};
 
 /// Numbers of a register.
 const WIDTH: usize = 16;
+/// Latents whose comparisons are the bits of a word.
+const WORD: usize = 2 * PANEL;
+/// Latents of a word that are written before anybody looks how many there are. Fewer: a mispredicted branch more
+/// often. More: more writes for nothing.
+const EAGER: usize = 4;
 
 /// Centres and rounds a tile's rows.
 pub(super) fn round(_: Avx2, (model, screen): (&NativeModel, &Screen), xs: &[f32], ys: &mut [f32], tile: &mut Tile) {
@@ -206,4 +211,24 @@ fn store(into: &mut [i16], values: __m256i) {
     debug_assert_eq!(into.len(), WIDTH);
     // SAFETY: every caller hands over room for 16 numbers, which are 32 bytes; the store needs no alignment.
     unsafe { _mm256_storeu_si256(into.as_mut_ptr().cast(), values) }
+}
+
+/// Writes the positions of a word's bits, the first bit standing for `start`, to `latents[n..]`; returns the new n,
+/// or nothing where there is no room for a whole word.
+#[inline(always)]
+fn take_bits(mut bits: u64, start: u32, latents: &mut [u32], n: usize) -> Option<usize> {
+    let places = latents.get_mut(n..n + WORD)?;
+    let n_bits = bits.count_ones() as usize;
+    for place in &mut places[..EAGER] {
+        // Past the last bit this writes 64, which the next word overwrites.
+        *place = start + bits.trailing_zeros();
+        bits &= bits.wrapping_sub(1);
+    }
+    if n_bits > EAGER {
+        for place in &mut places[EAGER..n_bits] {
+            *place = start + bits.trailing_zeros();
+            bits &= bits.wrapping_sub(1);
+        }
+    }
+    Some(n + n_bits)
 }

@@ -1,16 +1,8 @@
 //! Steps of the screen that are the same with any instructions, inlined into code for each of them.
 
-use crate::encode::native::screen::PANEL;
-
 /// Bisections of a bound: its distance to the k-th maximum is then below a hundredth of the range, and the margin of
 /// a row is larger.
 const BISECTIONS: usize = 8;
-/// Latents whose comparisons are the bits of a word.
-pub(super) const WORD: usize = 2 * PANEL;
-/// Latents of a word that are written before anybody looks how many there are. Fewer: a mispredicted branch more
-/// often. More: more writes for nothing.
-const EAGER: usize = 4;
-
 /// For each of `R` rows of maxima a number that at least `k` of them reach, as large as is cheap to find; 0 where
 /// none is found. There is no way out before the last step: whether one comes early is a coin toss to the CPU and
 /// costs more than the steps left. Several rows at once, because a step waits for the one before it.
@@ -31,26 +23,6 @@ pub(super) fn bisect<const R: usize>(maxima: [&[i16]; R], k: usize, n_reaching: 
         }
     }
     low
-}
-
-/// Writes the positions of a word's bits, the first bit standing for `start`, to `latents[n..]`; returns the new n,
-/// or nothing where there is no room for a whole word.
-#[inline(always)]
-pub(super) fn take_bits(mut bits: u64, start: u32, latents: &mut [u32], n: usize) -> Option<usize> {
-    let places = latents.get_mut(n..n + WORD)?;
-    let n_bits = bits.count_ones() as usize;
-    for place in &mut places[..EAGER] {
-        // Past the last bit this writes 64, which the next word overwrites.
-        *place = start + bits.trailing_zeros();
-        bits &= bits.wrapping_sub(1);
-    }
-    if n_bits > EAGER {
-        for place in &mut places[EAGER..n_bits] {
-            *place = start + bits.trailing_zeros();
-            bits &= bits.wrapping_sub(1);
-        }
-    }
-    Some(n + n_bits)
 }
 
 /// `a b / 2^15`, rounded: what the CPU's instruction of that kind gives.
