@@ -39,43 +39,47 @@ pub struct StreamAlternatives {
     pub gate: Gate,
     /// phi.
     pub dispersion: f64,
-}
-
-/// All streams' constants and their common threshold.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Alternatives {
-    /// By stream, `[n]`.
-    pub streams: Vec<StreamAlternatives>,
     /// `ln(A m / w)`.
     pub threshold_log: f64,
     /// Largest `ln L` of one window.
     pub cap: f64,
 }
 
+/// All streams' constants.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Alternatives {
+    /// By stream, `[n]`.
+    pub streams: Vec<StreamAlternatives>,
+}
+
 impl Alternatives {
     /// `rho` solves `(mu/phi)(rho ln(rho/b) - (rho - b)) = ln(4 A m/w)/n` for each delay n, at least `1.1 b`
     /// (at most `b/1.1`), within `[min(.05, b/3), max(8, 3 b)]`.
     #[must_use]
-    pub fn new(models: &[StreamModel], rule: GateRule, threshold_log: f64) -> Self {
-        let mut all = Self { streams: Vec::new(), threshold_log, cap: CAP_PART * threshold_log };
-        all.streams = models.iter().map(|model| all.stream(*model, rule)).collect();
-        all
+    pub fn new(models: &[StreamModel], rule: GateRule, thresholds_log: &[f64]) -> Self {
+        let streams = models.iter().zip(thresholds_log).map(|(model, &threshold_log)| StreamAlternatives::new(*model, rule, threshold_log));
+        Self { streams: streams.collect() }
     }
 
     /// Looks for other ratios in one stream: its model has changed.
     pub fn replace(&mut self, stream: usize, model: StreamModel, rule: GateRule) {
-        self.streams[stream] = self.stream(model, rule);
+        let threshold_log = self.streams[stream].threshold_log;
+        self.streams[stream] = StreamAlternatives::new(model, rule, threshold_log);
     }
+}
 
-    fn stream(&self, model: StreamModel, rule: GateRule) -> StreamAlternatives {
+impl StreamAlternatives {
+    fn new(model: StreamModel, rule: GateRule, threshold_log: f64) -> Self {
         let gate = rule.gate(model.effective_count);
-        let nats = self.needed() * model.dispersion / model.mean_expected.max(1e-9);
-        let mut this = StreamAlternatives {
+        let mut this = Self {
             per_count: [0.0; N_ALTERNATIVES],
             per_expected: [0.0; N_ALTERNATIVES],
             gate,
             dispersion: model.dispersion,
+            threshold_log,
+            cap: CAP_PART * threshold_log,
         };
+        let nats = this.needed() * model.dispersion / model.mean_expected.max(1e-9);
         for (i, delay) in DELAYS.iter().enumerate() {
             let up = clip(ratio_above(nats / delay, gate.up), gate.up * EDGE, MAX_RATIO.max(3.0 * gate.up));
             let down = clip(ratio_below(nats / delay, gate.down), MIN_RATIO.min(gate.down / 3.0), gate.down / EDGE);
@@ -97,14 +101,13 @@ impl Alternatives {
     /// Newton's iteration `u <- (u - 1 + x)/ln u` for `u ln u - u + 1 = x`, which falls to the root from above;
     /// four steps are exact to 0.1 % for ratios below 8. Capped at 1000, also for nothing expected.
     #[must_use]
-    pub fn detectable_ratio(&self, stream: usize, expected: f64) -> f64 {
-        let of = &self.streams[stream];
-        let x = self.needed() / DELAYS[N_PER_SIDE - 1] * of.dispersion / (expected * of.gate.up).max(1e-9);
+    pub fn detectable_ratio(&self, expected: f64) -> f64 {
+        let x = self.needed() / DELAYS[N_PER_SIDE - 1] * self.dispersion / (expected * self.gate.up).max(1e-9);
         let mut u = 1.0 + (2.0 * x).sqrt() + x / 3.0;
         for _ in 0..4 {
             u = (u - 1.0 + x) / u.ln();
         }
-        (u * of.gate.up).min(1000.0)
+        (u * self.gate.up).min(1000.0)
     }
 }
 
@@ -143,9 +146,9 @@ fn bisect(mut low: f64, mut high: f64, root_is_above: impl Fn(f64) -> bool) -> f
 mod tests {
     use super::*;
 
-    fn alternatives(mu: f64) -> Alternatives {
-        let model = [StreamModel { mean_expected: mu, dispersion: 1.5, effective_count: 300.0 * mu }];
-        Alternatives::new(&model, GateRule::new(336.0, 7.0, 0.0, 0.01), 1e6_f64.ln())
+    fn alternatives(mu: f64) -> StreamAlternatives {
+        let model = StreamModel { mean_expected: mu, dispersion: 1.5, effective_count: 300.0 * mu };
+        StreamAlternatives::new(model, GateRule::new(336.0, 7.0, 0.0, 0.01), 1e6_f64.ln())
     }
 
     #[test]
@@ -160,10 +163,10 @@ mod tests {
     #[test]
     fn the_detectable_ratio_solves_its_equation_and_falls_with_volume() {
         let found = alternatives(50.0);
-        let ratio = found.detectable_ratio(0, 50.0);
-        let nats = 50.0 / 1.5 * divergence(ratio, found.streams[0].gate.up);
+        let ratio = found.detectable_ratio(50.0);
+        let nats = 50.0 / 1.5 * divergence(ratio, found.gate.up);
         assert!((nats - found.needed() / 20.0).abs() < 1e-3 * nats, "{nats}");
-        assert!(found.detectable_ratio(0, 500.0) < ratio);
-        assert_eq!(found.detectable_ratio(0, 0.0), 1000.0);
+        assert!(found.detectable_ratio(500.0) < ratio);
+        assert_eq!(found.detectable_ratio(0.0), 1000.0);
     }
 }

@@ -64,15 +64,15 @@ pub(super) struct Place<'a> {
 }
 
 impl Channel {
-    /// `test`: what the reference says of each stream, how gates follow, and the threshold.
+    /// `test`: what the reference says of each stream, how gates follow, and each stream's threshold.
     pub(super) fn new(
         segment: &str,
         streams: Vec<StreamId>,
-        test: (Vec<StreamModel>, GateRule, f64),
+        test: (Vec<StreamModel>, GateRule, Vec<f64>),
         (frequent, n_shared): (Vec<usize>, usize),
         (families, fired_dispersion): (Vec<Vec<LatentId>>, Vec<f64>),
     ) -> Self {
-        let (models, rule, threshold_log) = test;
+        let (models, rule, thresholds_log) = test;
         let state = ChannelState {
             evidence: Evidence::new(streams.len()),
             holds: BTreeMap::new(),
@@ -80,7 +80,7 @@ impl Channel {
             rate_runs: RateRuns::default(),
             accepted: BTreeMap::new(),
         };
-        let alternatives = Alternatives::new(&models, rule, threshold_log);
+        let alternatives = Alternatives::new(&models, rule, &thresholds_log);
         Self {
             segment: segment.to_owned(),
             streams,
@@ -138,8 +138,8 @@ impl Channel {
 
         state.rate_runs.step(&state.evidence, &window);
 
-        let threshold = self.alternatives.threshold_log;
-        let crossed: Vec<usize> = (0..self.streams.len()).filter(|&j| self.log_evidence[j] >= threshold).collect();
+        let crosses = |&j: &usize| self.log_evidence[j] >= self.alternatives.streams[j].threshold_log;
+        let crossed: Vec<usize> = (0..self.streams.len()).filter(crosses).collect();
         let crossings: Vec<(usize, Crossing)> = crossed.iter().map(|&j| (j, self.crossing(j, &window, place))).collect();
         let mut reports: Vec<StreamReport> = (0..self.streams.len()).map(|j| self.report(j, &window)).collect();
         let mut opened = Vec::new();
@@ -264,21 +264,21 @@ impl Channel {
         let report = |(&j, hold): (&usize, &Hold)| {
             let state = hold.state()?;
             let (count, expected) = hold.recent_sums();
-            let phi = self.alternatives.streams[j].dispersion;
-            let (ratio, ratio_low, ratio_high) = ratio_interval(count, expected, phi);
+            let of = &self.alternatives.streams[j];
+            let (ratio, ratio_low, ratio_high) = ratio_interval(count, expected, of.dispersion);
             Some(StreamReport {
                 stream: self.streams[j],
                 state,
                 evidence_log: if hold.is_alert() { hold.evidence_log } else { 0.0 },
-                threshold_log: self.alternatives.threshold_log,
+                threshold_log: of.threshold_log,
                 count: 0.0,
                 expected: 0.0,
                 exposure: 0.0,
-                dispersion: phi,
+                dispersion: of.dispersion,
                 ratio,
                 ratio_low,
                 ratio_high,
-                mde_ratio: self.alternatives.detectable_ratio(j, 0.0),
+                mde_ratio: of.detectable_ratio(0.0),
             })
         };
         self.state.holds.iter().filter_map(report).collect()
@@ -307,9 +307,9 @@ impl Channel {
         let log_evidence = self.log_evidence[j];
         StreamReport {
             stream: self.streams[j],
-            state: unheld_state(log_evidence, self.alternatives.threshold_log),
+            state: unheld_state(log_evidence, of.threshold_log),
             evidence_log: log_evidence.max(0.0),
-            threshold_log: self.alternatives.threshold_log,
+            threshold_log: of.threshold_log,
             count: y,
             expected: mu,
             exposure: window.exposure[j],
@@ -317,7 +317,7 @@ impl Channel {
             ratio,
             ratio_low,
             ratio_high,
-            mde_ratio: self.alternatives.detectable_ratio(j, mu),
+            mde_ratio: of.detectable_ratio(mu),
         }
     }
 
@@ -337,7 +337,7 @@ impl Channel {
             stream: self.streams[j],
             direction,
             evidence_log: self.log_evidence[j],
-            threshold_log: self.alternatives.threshold_log,
+            threshold_log: of.threshold_log,
             ratio,
             ratio_low,
             ratio_high,
@@ -345,7 +345,7 @@ impl Channel {
             began_low_ms: run.began_ms.saturating_sub(slack),
             began_high_ms: run.began_ms.saturating_add(slack).min(place.start_ms),
             exposure: window.exposure[j],
-            mde_ratio: self.alternatives.detectable_ratio(j, window.mu[j]),
+            mde_ratio: of.detectable_ratio(window.mu[j]),
             reference: place.reference.to_owned(),
             rate_ratio: rate.map(|(ratio, _, _)| ratio),
             rate_low: rate.map(|(_, low, _)| low),

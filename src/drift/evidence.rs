@@ -78,7 +78,7 @@ impl Evidence {
         for ((((r, runs), began), per_stream), (&y, &mu)) in streams.zip(runs).zip(began).zip(&alternatives.streams).zip(y.iter().zip(mu)) {
             let mut log_ratio = [0.0; N_ALTERNATIVES];
             for k in 0..N_ALTERNATIVES {
-                log_ratio[k] = (y * per_stream.per_count[k] - mu * per_stream.per_expected[k]).min(alternatives.cap).max(MIN_LOG_RATIO);
+                log_ratio[k] = (y * per_stream.per_count[k] - mu * per_stream.per_expected[k]).min(per_stream.cap).max(MIN_LOG_RATIO);
                 r[k] = (r[k] + 1.0) * log_ratio[k].exp();
             }
             log_evidence.push((r.iter().sum::<f64>() / N_ALTERNATIVES as f64).ln());
@@ -141,7 +141,7 @@ mod tests {
 
     fn one_stream(mu: f64) -> Alternatives {
         let model = [StreamModel { mean_expected: mu, dispersion: 1.0, effective_count: 336.0 * mu }];
-        Alternatives::new(&model, GateRule::new(336.0, 7.0, 0.0, 0.01), 1000f64.ln())
+        Alternatives::new(&model, GateRule::new(336.0, 7.0, 0.0, 0.01), &[1000f64.ln()])
     }
 
     #[test]
@@ -154,7 +154,7 @@ mod tests {
         for t in 50..54 {
             evidence.step(&alternatives, &[40.0], &[20.0], t, &mut log_m);
         }
-        assert!(log_m[0] > alternatives.threshold_log);
+        assert!(log_m[0] > alternatives.streams[0].threshold_log);
         assert_eq!(evidence.direction(0), Direction::Up);
         let run = evidence.run(0, Direction::Up).unwrap();
         assert_eq!((run.began_ms, run.count, run.expected), (50, 160.0, 80.0));
@@ -166,7 +166,7 @@ mod tests {
     fn one_window_alone_never_crosses() {
         let (alternatives, mut evidence, mut log_m) = (one_stream(20.0), Evidence::new(1), Vec::new());
         evidence.step(&alternatives, &[1e9], &[20.0], 0, &mut log_m);
-        assert!(log_m[0] < alternatives.threshold_log);
+        assert!(log_m[0] < alternatives.streams[0].threshold_log);
         evidence.step(&alternatives, &[1e9], &[20.0], 1, &mut log_m);
         assert!(log_m[0].is_finite());
     }

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::drift::accepted::{AcceptError, AcceptedLevel};
-use crate::drift::budget::{global_share, segment_share, threshold_log};
+use crate::drift::budget::{global_share, segment_share, thresholds_log};
 use crate::drift::channel::{Channel, ChannelState, Place};
 use crate::drift::closed::{ALL, ClosedWindow};
 use crate::drift::concentration::frequent;
@@ -103,14 +103,14 @@ impl ModelJudge {
         let n_segments = reference.segments.len();
         let shared = reference.unit == CountingUnit::Presence;
         let channel = |segment: &str, streams: Vec<_>, models: Vec<_>, mean_expected: &[f64], share: f64| {
-            let threshold = threshold_log(settings.budget_windows, streams.len(), share);
+            let thresholds = thresholds_log(settings.budget_windows, &streams, share);
             let n_latents = reference.layout.n_latents;
             let frequent = if shared { frequent(&mean_expected[..n_latents]) } else { Vec::new() };
             let n_shared = if segment == ALL { reference.layout.n_concepts() } else { n_latents };
             Channel::new(
                 segment,
                 streams,
-                (models, rule, threshold),
+                (models, rule, thresholds),
                 (frequent, n_shared),
                 (reference.layout.families.clone(), reference.rates.fired_dispersion.clone()),
             )

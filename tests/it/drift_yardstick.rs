@@ -33,7 +33,7 @@ struct Expected {
 #[derive(Deserialize)]
 struct ExpectedSegment {
     streams: Vec<String>,
-    threshold: f64,
+    threshold: Vec<f64>,
     evidence: Vec<Option<Vec<f64>>>,
     alarms: Vec<ExpectedAlarm>,
     skipped: Vec<usize>,
@@ -125,8 +125,8 @@ fn compare(report: &SegmentReport, expected: &ExpectedSegment, t: usize, n_refer
     let names: Vec<String> = report.streams.iter().map(|stream| stream.stream.to_string()).collect();
     assert_eq!(names, expected.streams);
     let mut compared = 0;
-    for (stream, evidence) in report.streams.iter().zip(evidence) {
-        assert!(near(stream.threshold_log, expected.threshold));
+    for ((stream, evidence), threshold) in report.streams.iter().zip(evidence).zip(&expected.threshold) {
+        assert!(near(stream.threshold_log, *threshold), "{}: {} is not {threshold}", stream.stream, stream.threshold_log);
         if stream.state != StreamState::Alert {
             let found = stream.evidence_log;
             assert!(near(found, evidence.max(0.0)), "window {t} {}: {found} is not {evidence}", stream.stream);

@@ -161,7 +161,12 @@ def scene(a):
         r = ref if name == "_all" else dr.SegmentReference(ref, y[:R], e[:R], t[:R])
         share = (0.5 if name == "_all" else 0.5 / len(segments)) if segments else 1.0
         own = names if name == "_all" else names[:M] + names[-1:]
-        det = dr.Detector(r, A=A, weight=np.full(len(own), share))
+        is_family = np.array([n.startswith("family") for n in own])
+        weight = np.full(len(own), share)
+        if is_family.any():                                                     # groups of their own: ln(A m_g / share_g)
+            for of, of_share in ((~is_family, 0.8), (is_family, 0.2)):
+                weight[of] = of_share * share * len(own) / of.sum()
+        det = dr.Detector(r, A=A, weight=weight)
         frequent = np.flatnonzero(r.mu_mean[:M] >= min(20.0, np.quantile(r.mu_mean[:M], 0.8)))
         shared = M + (len(members) if name == "_all" else 0)
         mu = r.mu(e[R:], t[R:])
@@ -188,7 +193,7 @@ def scene(a):
                     det, r, q, new = renewed(dr, s, kept, det, A, opt), None, dr.presence_curve(s["D"][kept].sum(0), s["N"][kept]), 0
                     mu[i + 1:] = det.ref.mu(np.column_stack([dr.exposure(s["N"][R + i + 1:], q), s["kish"][R + i + 1:]]), t[R + i + 1:])
                     frequent = np.flatnonzero(det.ref.mu_mean[:M] >= min(20.0, np.quantile(det.ref.mu_mean[:M], 0.8)))
-        expected["segments"][name] = dict(streams=own, threshold=float(det.thr[0]), sigma_w=det.ref.sigma_w, evidence=evidence, alarms=alarms, skipped=skipped)
+        expected["segments"][name] = dict(streams=own, threshold=det.thr.tolist(), sigma_w=det.ref.sigma_w, evidence=evidence, alarms=alarms, skipped=skipped)
     (folder / "expected.json").write_text(json.dumps(expected))
 
 

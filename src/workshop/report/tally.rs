@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::drift::budget::{global_share, segment_share};
+use crate::drift::budget::{budget_windows, global_share, segment_share};
 use crate::drift::closed::ALL;
 use crate::drift::report::{DriftReport, SegmentReport, StreamState, Verdict};
 use crate::drift::stream::StreamId;
@@ -25,7 +25,7 @@ pub struct Tally {
     /// Largest evidence as a share of the threshold.
     nearest: BTreeMap<Place, f64>,
     /// Last threshold of `_all`, its streams, and segments judged beside it.
-    budget: Option<(f64, usize, usize)>,
+    budget: Option<f64>,
 }
 
 #[derive(Debug, Default)]
@@ -88,21 +88,20 @@ impl Tally {
                 *known = known.max(near);
             }
         }
-        if let Some(first) = segment.streams.first().filter(|_| segment.segment == ALL) {
-            let others = report.segments.iter().filter(|s| s.segment != ALL && s.verdict != Verdict::InsufficientReference).count();
-            self.budget = Some((first.threshold_log, segment.streams.len(), others));
-        } else if let Some(first) = segment.streams.first().filter(|_| self.budget.is_none()) {
-            let others = report.segments.iter().filter(|s| s.segment != ALL && s.verdict != Verdict::InsufficientReference).count();
+        let others = report.segments.iter().filter(|s| s.segment != ALL && s.verdict != Verdict::InsufficientReference).count();
+        let is_all = segment.segment == ALL;
+        if let Some(first) = segment.streams.iter().find(|s| !matches!(s.stream, StreamId::Family(_)) && (is_all || self.budget.is_none()))
+        {
             // A report of one segment: its own share of the budget gives the same A.
-            let as_global = first.threshold_log + (segment_share(others) / global_share(others)).ln();
-            self.budget = Some((as_global, segment.streams.len(), others));
+            let share = if is_all { global_share(others) } else { segment_share(others) };
+            self.budget = Some(budget_windows(first.threshold_log, segment.streams.iter().map(|s| &s.stream), share));
         }
     }
 
-    /// A, windows per allowed false alarm: `threshold = ln(A m / share)` solved for A.
+    /// A, windows per allowed false alarm.
     #[must_use]
     pub fn budget_windows(&self) -> Option<f64> {
-        self.budget.map(|(threshold, n_streams, others)| threshold.exp() * global_share(others) / n_streams.max(1) as f64)
+        self.budget
     }
 
     /// Largest evidence of a stream as a share of its threshold.
