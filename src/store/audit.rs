@@ -50,10 +50,8 @@ pub(super) fn append(transaction: &Transaction<'_>, at_ms: i64, kind: &str, body
     let (last, previous) = last(transaction)?.unwrap_or((0, [0; 32]));
     let (id, body) = (last + 1, body.to_string());
     let hash = chain(&previous, id, at_ms, kind, &body);
-    transaction.execute(
-        "INSERT INTO audit (id, at_ms, kind, body, hash) VALUES (?1, ?2, ?3, ?4, ?5)",
-        params![id, at_ms, kind, body, hash.as_slice()],
-    )?;
+    let sql = "INSERT INTO audit (id, at_ms, kind, body, hash) VALUES (?1, ?2, ?3, ?4, ?5)";
+    transaction.prepare_cached(sql)?.execute(params![id, at_ms, kind, body, hash.as_slice()])?;
     Ok(())
 }
 
@@ -91,8 +89,8 @@ pub(super) fn verify(
 }
 
 fn last(connection: &Connection) -> StoreResult<Option<(i64, [u8; 32])>> {
-    let row: Option<(i64, Vec<u8>)> =
-        connection.query_row("SELECT id, hash FROM audit ORDER BY id DESC LIMIT 1", [], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    let mut statement = connection.prepare_cached("SELECT id, hash FROM audit ORDER BY id DESC LIMIT 1")?;
+    let row: Option<(i64, Vec<u8>)> = statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
     row.map(|(id, hash)| Ok((id, hash.try_into().map_err(|_| StoreError::damaged(format!("audit entry {id}"), "no 32-byte hash"))?)))
         .transpose()
 }

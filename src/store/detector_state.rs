@@ -13,10 +13,8 @@ pub(super) fn store_state(
     window_start_ms: i64,
     state: &[u8],
 ) -> StoreResult<()> {
-    transaction.execute(
-        "INSERT INTO judge_states (lineage, model_version, window_start, state) VALUES (?1, ?2, ?3, ?4)
-         ON CONFLICT DO UPDATE SET window_start = ?3, state = ?4",
-        params![lineage, model_version, window_start_ms, codec::compress(state)?],
-    )?;
+    let sql = "INSERT INTO judge_states (lineage, model_version, window_start, state) VALUES (?1, ?2, ?3, ?4)
+               ON CONFLICT DO UPDATE SET window_start = ?3, state = ?4";
+    transaction.prepare_cached(sql)?.execute(params![lineage, model_version, window_start_ms, codec::compress(state)?])?;
     Ok(())
 }

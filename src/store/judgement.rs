@@ -70,10 +70,9 @@ impl Store {
             return Err(StoreError::NoLineage);
         }
         let transaction = self.transaction()?;
-        let inserted = transaction.execute(
-            "INSERT OR IGNORE INTO windows (lineage, window_start, window_end, judged_ms) VALUES (?1, ?2, ?3, ?4)",
-            params![lineage, judgement.start_ms, judgement.end_ms, judgement.judged_ms],
-        )?;
+        let sql = "INSERT OR IGNORE INTO windows (lineage, window_start, window_end, judged_ms) VALUES (?1, ?2, ?3, ?4)";
+        let window = params![lineage, judgement.start_ms, judgement.end_ms, judgement.judged_ms];
+        let inserted = transaction.prepare_cached(sql)?.execute(window)?;
         if inserted == 0 {
             return Ok(JudgementOutcome::AlreadyJudged);
         }
@@ -115,8 +114,8 @@ impl Store {
 }
 
 fn release_partials(transaction: &Transaction<'_>, lineage: i64, judgement: &Judgement) -> StoreResult<()> {
-    let stored = transaction
-        .execute("UPDATE partials SET counts = NULL WHERE lineage = ?1 AND window_start = ?2", params![lineage, judgement.start_ms])?;
+    let sql = "UPDATE partials SET counts = NULL WHERE lineage = ?1 AND window_start = ?2";
+    let stored = transaction.prepare_cached(sql)?.execute(params![lineage, judgement.start_ms])?;
     if stored == judgement.n_partials {
         return Ok(());
     }
@@ -128,41 +127,38 @@ fn store_model(transaction: &Transaction<'_>, lineage: i64, model: &JudgedModel)
     let (counts, said) = (codec::closed_bytes(window)?, codec::pack(report)?);
     let offsets = serde_json::to_string(&window.offsets).map_err(|error| StoreError::damaged("offsets to be stored", error))?;
     let rejected: u64 = window.rejected.values().sum();
-    transaction.execute(
-        "INSERT INTO judged_models (lineage, window_start, model_version, reference, counts, report, offsets, rejected)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-        params![
+    let sql = "INSERT INTO judged_models (lineage, window_start, model_version, reference, counts, report, offsets, rejected)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+    transaction.prepare_cached(sql)?.execute(params![
+        lineage,
+        window.start_ms,
+        window.model_version,
+        report.reference,
+        codec::compress(&counts)?,
+        codec::compress(&said)?,
+        offsets,
+        to_sql(rejected)
+    ])?;
+    let sql = "INSERT INTO judged_segments
+               (lineage, window_start, model_version, segment, verdict, why, records, entities, fvu, cosine, norm_ratio, l0)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+    let mut statement = transaction.prepare_cached(sql)?;
+    for segment in &report.segments {
+        let contract = &segment.contract;
+        statement.execute(params![
             lineage,
             window.start_ms,
             window.model_version,
-            report.reference,
-            codec::compress(&counts)?,
-            codec::compress(&said)?,
-            offsets,
-            to_sql(rejected)
-        ],
-    )?;
-    for segment in &report.segments {
-        let contract = &segment.contract;
-        transaction.execute(
-            "INSERT INTO judged_segments
-             (lineage, window_start, model_version, segment, verdict, why, records, entities, fvu, cosine, norm_ratio, l0)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
-            params![
-                lineage,
-                window.start_ms,
-                window.model_version,
-                segment.segment,
-                segment.verdict.kind(),
-                segment.why,
-                to_sql(segment.records),
-                to_sql(segment.entities),
-                contract.fvu,
-                contract.cosine,
-                contract.norm_ratio,
-                contract.l0
-            ],
-        )?;
+            segment.segment,
+            segment.verdict.kind(),
+            segment.why,
+            to_sql(segment.records),
+            to_sql(segment.entities),
+            contract.fvu,
+            contract.cosine,
+            contract.norm_ratio,
+            contract.l0
+        ])?;
     }
     store_state(transaction, lineage, &window.model_version, window.start_ms, &model.state)?;
     Ok(json!({

@@ -16,6 +16,9 @@ const MIGRATIONS: [&str; 4] =
 /// Schema version this program writes.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 
+/// Prepared statements that the writer keeps: more than a step and a judgement use, so that neither parses SQL again.
+const STATEMENTS: usize = 64;
+
 /// Opens or creates the file, checks what it is, and brings it to [`VERSION`].
 pub(super) fn open_for_writing(path: &Path) -> StoreResult<Connection> {
     let mut connection = Connection::open(path).map_err(|error| not_a_store(path, error))?;
@@ -25,6 +28,7 @@ pub(super) fn open_for_writing(path: &Path) -> StoreResult<Connection> {
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
     migrate(&mut connection, found)?;
     Ok(connection)
 }

@@ -82,7 +82,7 @@ impl Store {
 
 fn stored_next(transaction: &Transaction<'_>, lineage: i64, partition: &TopicPartition) -> StoreResult<Option<i64>> {
     let sql = "SELECT next_offset FROM positions WHERE lineage = ?1 AND topic = ?2 AND partition = ?3";
-    Ok(transaction.query_row(sql, params![lineage, &*partition.topic, partition.partition], |row| row.get(0)).optional()?)
+    Ok(transaction.prepare_cached(sql)?.query_row(params![lineage, &*partition.topic, partition.partition], |row| row.get(0)).optional()?)
 }
 
 pub(super) fn store_position(
@@ -94,22 +94,20 @@ pub(super) fn store_position(
     let not_json = |error| StoreError::damaged("position to be stored", error);
     let rejected = serde_json::to_string(&position.rejected).map_err(not_json)?;
     let gap = position.gap.map(|gap| serde_json::to_string(&gap)).transpose().map_err(not_json)?;
-    transaction.execute(
-        "INSERT INTO positions (lineage, topic, partition, next_offset, replay_offset, watermark_ms, n_late, rejected, gap)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
-         ON CONFLICT DO UPDATE SET next_offset = ?4, replay_offset = ?5, watermark_ms = ?6, n_late = ?7, rejected = ?8, gap = ?9",
-        params![
-            lineage,
-            &*partition.topic,
-            partition.partition,
-            position.next_offset,
-            position.replay_offset,
-            position.watermark_ms,
-            i64::try_from(position.n_late).unwrap_or(i64::MAX),
-            rejected,
-            gap
-        ],
-    )?;
+    let sql = "INSERT INTO positions (lineage, topic, partition, next_offset, replay_offset, watermark_ms, n_late, rejected, gap)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+               ON CONFLICT DO UPDATE SET next_offset = ?4, replay_offset = ?5, watermark_ms = ?6, n_late = ?7, rejected = ?8, gap = ?9";
+    transaction.prepare_cached(sql)?.execute(params![
+        lineage,
+        &*partition.topic,
+        partition.partition,
+        position.next_offset,
+        position.replay_offset,
+        position.watermark_ms,
+        i64::try_from(position.n_late).unwrap_or(i64::MAX),
+        rejected,
+        gap
+    ])?;
     Ok(())
 }
 
@@ -119,15 +117,23 @@ fn store_partial(transaction: &Transaction<'_>, lineage: i64, window: &PartialWi
     let TopicPartition { topic, partition } = &window.partition;
     let sql = "SELECT digest FROM partials WHERE lineage = ?1 AND window_start = ?2 AND topic = ?3 AND partition = ?4";
     let known: Option<Vec<u8>> =
-        transaction.query_row(sql, params![lineage, window.start_ms, &**topic, partition], |row| row.get(0)).optional()?;
+        transaction.prepare_cached(sql)?.query_row(params![lineage, window.start_ms, &**topic, partition], |row| row.get(0)).optional()?;
     match known {
         Some(known) if known == digest => return Ok(()),
         Some(_) => return Err(StoreError::UnequalPartial { partition: window.partition.clone(), start_ms: window.start_ms }),
         None => {}
     }
-    transaction.execute(
-        "INSERT INTO partials (lineage, window_start, topic, partition, window_end, digest, counts) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-        params![lineage, window.start_ms, &**topic, partition, window.end_ms, digest.as_slice(), codec::compress_quickly(&bytes)?],
-    )?;
+    let sql =
+        "INSERT INTO partials (lineage, window_start, topic, partition, window_end, digest, counts) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    let counts = codec::compress_quickly(&bytes)?;
+    transaction.prepare_cached(sql)?.execute(params![
+        lineage,
+        window.start_ms,
+        &**topic,
+        partition,
+        window.end_ms,
+        digest.as_slice(),
+        counts
+    ])?;
     Ok(())
 }
