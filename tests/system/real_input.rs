@@ -164,8 +164,8 @@ fn crossings(reports: Vec<DriftReport>) -> Vec<Crossing> {
 }
 
 /// (window end, latent, direction) as the yardstick prints them.
-fn yardstick(pair: &Pair) -> BTreeSet<String> {
-    let script = support::repo().join("../shared/tools/ml100k_yardstick.py");
+fn yardstick(data: &Path, pair: &Pair) -> BTreeSet<String> {
+    let script = data.parent().unwrap().join("tools/ml100k_yardstick.py");
     let arguments = ["--model", pair.model, "--sae", pair.sae, "--k", &pair.k.to_string(), "--shuffles", "0"].map(str::to_owned);
     let output = Command::new(support::python().unwrap()).arg(script).args(arguments).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -189,7 +189,7 @@ fn every_alarm_on_the_real_data_is_the_yardsticks() {
                 format!("{} {} {}", &end[..10], crossing.stream, crossing.direction.kind())
             })
             .collect();
-        let expected = yardstick(pair);
+        let expected = yardstick(&data, pair);
         println!("{}: {} crossings, the yardstick has {}", pair.sae, listed.len(), expected.len());
         assert_eq!(listed, expected, "{}", pair.sae);
         if pair.sae == "sasrec.sae_k32_s32" {
