@@ -30,6 +30,7 @@ mod verdict;
 mod world;
 
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use monitor::Checked;
@@ -60,6 +61,9 @@ const SCENARIOS: &[Scenario] = &[
     ("restored", "24: a store restored from an older copy", store_faults::restored),
 ];
 
+/// Scenarios at a time: they mostly wait for sessions, restarts and ends of idle times.
+const LANES: usize = 3;
+
 /// Only by name: long, or of little worth at every run.
 const LONG: &[Scenario] = &[
     ("long", "1: hundreds of kills", long::run),
@@ -80,29 +84,40 @@ fn main() -> ExitCode {
     let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(seed_of_the_clock);
     println!("seed {seed}");
     let Some(stage) = Stage::set_up(seed) else { return ExitCode::SUCCESS };
-    let (mut passed, mut failed) = (0, 0);
     let all = names.is_empty();
-    for (name, row, scenario) in
-        SCENARIOS.iter().filter(|_| all).chain(SCENARIOS.iter().chain(LONG).filter(|(name, ..)| names.contains(name)))
-    {
-        let began = Instant::now();
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| scenario(&stage)));
-        let outcome = outcome.unwrap_or_else(|_| Err("panicked, see above".into()));
-        let took = began.elapsed().as_secs_f32();
-        match outcome {
-            Ok(seen) => {
-                passed += 1;
-                println!("ok   {name} ({row}; {took:.1} s): {seen}");
-            }
-            Err(why) => {
-                failed += 1;
-                println!("FAIL {name} ({row}; {took:.1} s): {why}\n     again: make chaos SEED={seed} FAULTS={name}");
-            }
+    let chosen: Vec<&Scenario> =
+        SCENARIOS.iter().filter(|_| all).chain(SCENARIOS.iter().chain(LONG).filter(|(name, ..)| names.contains(name))).collect();
+    let next = AtomicUsize::new(0);
+    let lane = || {
+        let mut n_failed = 0;
+        while let Some(scenario) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
+            n_failed += usize::from(!holds(scenario, &stage));
         }
-    }
+        n_failed
+    };
+    let failed: usize = std::thread::scope(|scope| {
+        let lanes: Vec<_> = (0..LANES).map(|_| scope.spawn(lane)).collect();
+        lanes.into_iter().map(|lane| lane.join().unwrap()).sum()
+    });
+    let passed = chosen.len() - failed;
     // The line that `make test` counts.
     println!("\ntest result: {}. {passed} passed; {failed} failed; 0 ignored", if failed == 0 { "ok" } else { "FAILED" });
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Plays a scenario and tells what became of it.
+fn holds((name, row, scenario): &Scenario, stage: &Stage) -> bool {
+    let began = Instant::now();
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| scenario(stage)));
+    let outcome = outcome.unwrap_or_else(|_| Err("panicked, see above".into()));
+    let took = began.elapsed().as_secs_f32();
+    match &outcome {
+        Ok(seen) => println!("ok   {name} ({row}; {took:.1} s): {seen}"),
+        Err(why) => {
+            println!("FAIL {name} ({row}; {took:.1} s): {why}\n     again: make chaos SEED={} FAULTS={name}", stage.seed);
+        }
+    }
+    outcome.is_ok()
 }
 
 fn seed_of_the_clock() -> u64 {
