@@ -100,12 +100,15 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         report.passed.push(format!("configuration: {}", args.config.display()));
     }
     let widths = bundles(&settings, &mut report);
+    // The salt only has to be the same for all records looked at.
+    let decoder = Decoder::new(&settings.record, &settings.segments.fields, &[0; 16]);
+    let decoder = report.note("record", decoder, |_| "places fit together".into());
     files(&settings, &mut report);
     crate::kafka::settings::faults(&settings.kafka).iter().for_each(|fault| report.fault(format!("kafka: {fault}")));
     if !args.offline
         && let Some(cluster) = broker(&settings, &mut report)
     {
-        records(&settings, &cluster, &widths, args.sample, &mut report);
+        records(&settings, &cluster, decoder, &widths, args.sample, &mut report);
     }
     print(&report, args.json)?;
     Ok(if report.faults.is_empty() { Outcome::Done } else { Outcome::No })
@@ -194,15 +197,13 @@ fn broker(settings: &Settings, report: &mut Report) -> Option<Cluster> {
 }
 
 /// Reads the newest records: is the group usable, is the topic keyed by the entity, and what is in them.
-fn records(settings: &Settings, cluster: &Cluster, widths: &[usize], show: bool, report: &mut Report) {
+fn records(settings: &Settings, cluster: &Cluster, decoder: Option<Decoder>, widths: &[usize], show: bool, report: &mut Report) {
     let by_entity = settings.counting.unit != CountingUnit::Records;
     let n = if by_entity || !settings.segments.fields.is_empty() { RECORDS_FOR_SPLIT } else { SHOWN.try_into().unwrap_or(i64::MAX) };
     let what = format!("group {}", settings.kafka.group);
     let read = newest(&settings.kafka, &cluster.partitions, n, PATIENCE);
     let Some(records) = report.note(&what, read, |records| format!("{} records read beside it", records.len())) else { return };
-    // The salt only has to be the same for all records looked at.
-    let decoder = Decoder::new(&settings.record, &settings.segments.fields, &[0; 16]);
-    let Some(mut decoder) = report.note("record", decoder, |_| "places fit together".into()) else { return };
+    let Some(mut decoder) = decoder else { return };
     if by_entity {
         entities_split(&records, &mut decoder, report);
     }

@@ -91,8 +91,9 @@ pub fn run(settings: &Settings, options: RunOptions, group: &TaskGroup) -> Resul
 
     let n_workers = setup.n_workers(settings);
     let running = Arc::new(AtomicUsize::new(n_workers));
-    for number in 0..n_workers {
-        let worker = setup.worker(settings, number, steps.clone())?;
+    let workers = (0..n_workers).map(|number| setup.worker(settings, number, steps.clone())).collect::<Result<Vec<_>, _>>()?;
+    setup.begin()?;
+    for (number, worker) in workers.into_iter().enumerate() {
         start_worker(number, worker, &running, group)?;
     }
     let (explainer, questions) = setup.explainer(settings, steps, options.until_end);

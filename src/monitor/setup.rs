@@ -1,5 +1,6 @@
 //! Everything a run needs, opened and checked in the order that gives the clearest refusal: models
-//! first (most often wrong), then the broker, then the store.
+//! first (most often wrong), then the broker, then the store. A changed way of counting is written down
+//! last, when nothing can refuse the start any more.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,6 +39,7 @@ use crate::monitor::worker::Worker;
 use crate::record::TopicPartition;
 use crate::snapshot::{InstanceFacts, Live, SnapshotCell};
 use crate::store::Store;
+use crate::store::lineage::Lineage;
 
 /// Longest wait for the broker's first answer.
 const PREFLIGHT: Duration = Duration::from_secs(10);
@@ -56,6 +58,7 @@ pub struct Setup {
     max_segments: usize,
     retention: Duration,
     salt: [u8; 16],
+    lineage: Lineage,
     judge_parts: Option<(Store, Vec<Version>)>,
 }
 
@@ -82,16 +85,8 @@ impl Setup {
             origin_ms: settings.window.origin_ms().map_err(fault)?,
             lateness_ms: ms(settings.window.lateness),
         };
-        let lineage = store.begin_lineage(&counting_hash, &models.fingerprint(), &window, now_ms)?;
-        if !lineage.continued && lineage.id > 1 {
-            let verdicts_from = lineage.edge_ms.map(crate::drift::alert::utc_text);
-            tracing::warn!(
-                lineage = lineage.id,
-                verdicts_from,
-                "what is counted has changed: a new lineage begins, the history before it stays"
-            );
-        }
         let salt = store.entity_salt()?;
+        let lineage = store.propose_lineage(&counting_hash, &models.fingerprint(), &window, now_ms)?;
         let choice = settings.drift.reference_choice().map_err(fault)?;
         let judging = models.judging(settings)?;
         let versions = Version::all(&models, judging, &choice, &store)?;
@@ -149,8 +144,25 @@ impl Setup {
             max_segments: settings.segments.max,
             retention: settings.store.retention,
             salt,
+            lineage,
             judge_parts: Some((store, versions)),
         })
+    }
+
+    /// Keeps the lineage that [`Setup::open`] proposed: the last step before records are read, so that a start which is
+    /// refused (a busy port, a place in the record that fits none other) leaves the store as it was.
+    ///
+    /// # Errors
+    /// The store refuses.
+    pub fn begin(&mut self) -> Result<(), MonitorError> {
+        let Some((store, _)) = &mut self.judge_parts else { return Ok(()) };
+        store.confirm_lineage()?;
+        let Lineage { id, continued, edge_ms } = self.lineage;
+        if !continued && id > 1 {
+            let verdicts_from = edge_ms.map(crate::drift::alert::utc_text);
+            tracing::warn!(lineage = id, verdicts_from, "what is counted has changed: a new lineage begins, the history before it stays");
+        }
+        Ok(())
     }
 
     /// Worker threads: as configured, else one a core.

@@ -5,7 +5,7 @@
 //! written again in the same way to be checked. Entries of judged windows hold the digests of the counts
 //! and of the report: a changed count breaks the chain too.
 
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 
 use crate::store::codec::hex;
@@ -46,12 +46,12 @@ pub enum Verification {
 }
 
 /// Adds an entry inside the transaction that does what it tells.
-pub(super) fn append(transaction: &Transaction<'_>, at_ms: i64, kind: &str, body: &serde_json::Value) -> StoreResult<()> {
-    let (last, previous) = last(transaction)?.unwrap_or((0, [0; 32]));
+pub(super) fn append(connection: &Connection, at_ms: i64, kind: &str, body: &serde_json::Value) -> StoreResult<()> {
+    let (last, previous) = last(connection)?.unwrap_or((0, [0; 32]));
     let (id, body) = (last + 1, body.to_string());
     let hash = chain(&previous, id, at_ms, kind, &body);
     let sql = "INSERT INTO audit (id, at_ms, kind, body, hash) VALUES (?1, ?2, ?3, ?4, ?5)";
-    transaction.prepare_cached(sql)?.execute(params![id, at_ms, kind, body, hash.as_slice()])?;
+    connection.prepare_cached(sql)?.execute(params![id, at_ms, kind, body, hash.as_slice()])?;
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! A worker's step: what it counted, in one transaction with the offsets it came from.
 
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use crate::drift::closed::PartialWindow;
 use crate::drift::partition::PartitionPosition;
@@ -86,7 +86,7 @@ fn stored_next(transaction: &Transaction<'_>, lineage: i64, partition: &TopicPar
 }
 
 pub(super) fn store_position(
-    transaction: &Transaction<'_>,
+    connection: &Connection,
     lineage: i64,
     partition: &TopicPartition,
     position: &PartitionPosition,
@@ -97,7 +97,7 @@ pub(super) fn store_position(
     let sql = "INSERT INTO positions (lineage, topic, partition, next_offset, replay_offset, watermark_ms, n_late, rejected, gap)
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
                ON CONFLICT DO UPDATE SET next_offset = ?4, replay_offset = ?5, watermark_ms = ?6, n_late = ?7, rejected = ?8, gap = ?9";
-    transaction.prepare_cached(sql)?.execute(params![
+    connection.prepare_cached(sql)?.execute(params![
         lineage,
         &*partition.topic,
         partition.partition,

@@ -125,6 +125,21 @@ fn a_configuration_that_does_not_fit_the_records_is_told_which_would() {
 }
 
 #[test]
+fn places_in_the_record_that_exclude_each_other_are_a_fault_without_a_broker_too() {
+    let Some(library) = support::onnxruntime() else { return };
+    let (folder, world) = (tempfile::tempdir().unwrap(), World::new(6, START_MS).unwrap());
+    let config = set_up(folder.path(), &world, "127.0.0.1:1", &library);
+    let (code, report) = check(&config, &["--offline"], &[]);
+    assert_eq!((code, lines(&report, "faults")), (0, vec![]));
+    for (key, place) in [("RECSAE__RECORD__ENTITY", "embedding"), ("RECSAE__RECORD__ITEMS", "user.")] {
+        let (code, report) = check(&config, &["--offline"], &[(key, place)]);
+        let faults = lines(&report, "faults");
+        assert_eq!(code, 1, "{place}");
+        assert!(faults.len() == 1 && faults[0].starts_with("record: record."), "{faults:?}");
+    }
+}
+
+#[test]
 fn every_fault_is_one_line_and_none_hides_another() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("recsae.toml");

@@ -20,6 +20,7 @@ mod import;
 mod judge_properties;
 mod kafka;
 mod label;
+mod lineage;
 mod llm;
 mod onnx_forms;
 mod picture;
