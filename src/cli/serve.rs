@@ -54,6 +54,7 @@ pub fn serve(
     let token_file = settings.http.token_file.as_deref();
     let token =
         token_file.map(|path| Token::from_file(path).map_err(|source| MonitorError::File { path: path.to_owned(), source })).transpose()?;
+    let refused = opened.metrics.http_rejected.clone();
     let state = Arc::new(HttpState {
         exposition: Arc::new(Exposition::new(Arc::clone(&opened.snapshot), Arc::clone(&opened.live), opened.metrics, limits)),
         snapshots: opened.snapshot,
@@ -69,7 +70,7 @@ pub fn serve(
     let open = |key: &'static str, address: &String, router, options| {
         let listener =
             server::bind(address, key).map_err(|error| MonitorError::Listen { key, address: error.address, source: error.source })?;
-        server::serve(group, runtime, key, listener, router, options).map_err(|source| MonitorError::Listen {
+        server::serve(group, runtime, key, listener, router, options, refused.clone()).map_err(|source| MonitorError::Listen {
             key,
             address: address.clone(),
             source,

@@ -9,11 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request};
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use prometheus::IntCounter;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -82,7 +84,8 @@ pub fn bind(address: &str, key: &'static str) -> Result<StdListener, ListenError
     Ok(listener)
 }
 
-/// Serves `router` on `listener` as a member of `group` until its flag goes up; the address it listens on.
+/// Serves `router` on `listener` as a member of `group` until its flag goes up; the address it listens on. `refused`
+/// counts the requests that a limit or a missing token turns away.
 ///
 /// # Errors
 /// The listener cannot be given to the runtime.
@@ -93,17 +96,25 @@ pub fn serve(
     listener: StdListener,
     router: Router,
     options: ListenOptions,
+    refused: IntCounter,
 ) -> io::Result<SocketAddr> {
     let address = listener.local_addr()?;
     let _runtime = runtime.enter();
     let listener = TcpListener::from_std(listener)?;
-    let router = router.layer(axum::middleware::from_fn(in_time)).layer(DefaultBodyLimit::max(MAX_BODY));
-    group.task(runtime, name, accept(listener, router, options, group.shutdown().clone()));
+    let limits = axum::middleware::from_fn_with_state(refused.clone(), within_limits);
+    let router = router.layer(limits).layer(DefaultBodyLimit::max(MAX_BODY));
+    group.task(runtime, name, accept(listener, router, options, refused, group.shutdown().clone()));
     Ok(address)
 }
 
 /// Accepts while there is room. The connections live in this task's set: when it ends, they end.
-async fn accept(listener: TcpListener, router: Router, options: ListenOptions, shutdown: Shutdown) -> Result<(), TaskError> {
+async fn accept(
+    listener: TcpListener,
+    router: Router,
+    options: ListenOptions,
+    refused: IntCounter,
+    shutdown: Shutdown,
+) -> Result<(), TaskError> {
     let room = Arc::new(Semaphore::new(options.max_connections));
     let mut connections = JoinSet::new();
     loop {
@@ -120,16 +131,19 @@ async fn accept(listener: TcpListener, router: Router, options: ListenOptions, s
                 Err(_) => { tokio::time::sleep(Duration::from_millis(100)).await; continue; }
             },
         };
-        let (router, options, shutdown) = (router.clone(), options.clone(), shutdown.clone());
+        let (router, options, refused, shutdown) = (router.clone(), options.clone(), refused.clone(), shutdown.clone());
         connections.spawn(async move {
             let patience = options.header_timeout;
             match options.tls {
-                None => answer(stream, router, patience, shutdown).await,
+                None => answer(stream, router, patience, &refused, shutdown).await,
                 Some(tls) => match tokio::time::timeout(patience, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => answer(stream, router, patience, shutdown).await,
+                    Ok(Ok(stream)) => answer(stream, router, patience, &refused, shutdown).await,
                     // Plain HTTP, a certificate that is not trusted, a scanner: the client's affair.
                     Ok(Err(error)) => tracing::debug!(%error, "tls handshake failed"),
-                    Err(_) => tracing::debug!("tls handshake took too long"),
+                    Err(_) => {
+                        refused.inc();
+                        tracing::debug!("tls handshake took too long");
+                    }
                 },
             }
             drop(permit);
@@ -144,7 +158,13 @@ async fn accept(listener: TcpListener, router: Router, options: ListenOptions, s
     Ok(())
 }
 
-async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin + Send, router: Router, header_timeout: Duration, shutdown: Shutdown) {
+async fn answer(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send,
+    router: Router,
+    header_timeout: Duration,
+    refused: &IntCounter,
+    shutdown: Shutdown,
+) {
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(header_timeout)
@@ -160,13 +180,20 @@ async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin + Send, router: Rout
         }
     };
     if let Err(error) = ended {
+        // A header that is no header, too long, or never whole: no handler has seen it.
+        refused.inc_by(u64::from(error.is_parse() || error.is_timeout()));
         tracing::debug!(%error, "http connection ended");
     }
 }
 
-async fn in_time(request: Request, next: Next) -> Response {
-    match tokio::time::timeout(ANSWER_TIMEOUT, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => ApiError::new(axum::http::StatusCode::SERVICE_UNAVAILABLE, "timeout", "the answer took longer than 30 s").into_response(),
+/// Cuts off an answer that takes too long, and counts what a limit or a missing token refused.
+async fn within_limits(State(refused): State<IntCounter>, request: Request, next: Next) -> Response {
+    let Ok(response) = tokio::time::timeout(ANSWER_TIMEOUT, next.run(request)).await else {
+        refused.inc();
+        return ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "timeout", "the answer took longer than 30 s").into_response();
+    };
+    if matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::PAYLOAD_TOO_LARGE) {
+        refused.inc();
     }
+    response
 }

@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
 use recsae::drift::alert::AlertListing;
 use recsae::http::openapi::openapi;
@@ -240,6 +241,17 @@ fn a_body_or_header_beyond_the_limit_is_refused() {
     // The server may close before it has read everything, which arrives here as a reset.
     drop(stream.read_to_end(&mut answer));
     assert!(!answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+    assert_eq!(post(instance.api, "/api/v1/alerts/2/acknowledge", None, &json!({"who": "ana", "why": "x"})).0, 401);
+    assert_eq!(get(instance.api, "/nowhere").0, 404);
+    // A wrong path is nobody's refusal. The connection that was cut is counted when its task ends, soon after.
+    let counted = || get(instance.metrics, "/metrics").1.contains("recsae_http_requests_rejected_total 3\n");
+    assert!(
+        (0..100).any(|_| counted() || {
+            std::thread::sleep(Duration::from_millis(20));
+            false
+        }),
+        "three refusals are not counted"
+    );
 }
 
 #[test]

@@ -116,6 +116,7 @@ fn serve(
     let group = TaskGroup::new(Shutdown::new());
     let clock = Arc::new(ManualClock::at(NOW_MS));
     let process = Arc::new(ProcessMetrics::new("0.1.0", "test").unwrap());
+    let refused = process.http_rejected.clone();
     let limits = Limits { max_series: 50_000, top_concepts: 50, pinned: [StreamId::ResidualOutlier].into() };
     let state = Arc::new(HttpState {
         exposition: Arc::new(Exposition::new(Arc::clone(&snapshots), Arc::clone(&live), process, limits)),
@@ -130,7 +131,7 @@ fn serve(
     });
     let open = |name, router, options| {
         let listener = server::bind("127.0.0.1:0", "[test] listen").unwrap();
-        server::serve(&group, runtime.handle(), name, listener, router, options).unwrap()
+        server::serve(&group, runtime.handle(), name, listener, router, options, refused.clone()).unwrap()
     };
     let metrics = open("http-metrics", metrics_router(Arc::clone(&state)), ListenOptions::default());
     let api = open("http-api", api_router(state), options);
