@@ -32,7 +32,7 @@ pub enum Stage {
     Step,
     /// Judging windows.
     Judge,
-    /// Everything else.
+    /// What a worker does between batches: orders of the group, steps handed over, commits, looks at ends and lag.
     Rest,
 }
 

@@ -14,6 +14,7 @@ use crate::kafka::consumer::WorkerConsumer;
 use crate::kafka::dead_letter::DeadLetters;
 use crate::kafka::error::KafkaError;
 use crate::kafka::rebalance::{Position, RebalanceEvent};
+use crate::metrics::registry::Stage;
 use crate::monitor::command::{Commands, JudgeCommand, StepAck};
 use crate::monitor::counting::Counting;
 use crate::monitor::error::MonitorError;
@@ -55,6 +56,8 @@ pub struct Worker {
     n_unacked: usize,
     /// Orders of the group that came while a step waited for the store.
     waiting: Vec<RebalanceEvent>,
+    /// Partitions whose next record is not in the log any more.
+    moved_on: Vec<TopicPartition>,
     to_commit: Vec<Position>,
     committing: Vec<Position>,
     /// Partitions that wait for the judge.
@@ -92,6 +95,7 @@ impl Worker {
             ack_to,
             n_unacked: 0,
             waiting: Vec::new(),
+            moved_on: Vec::new(),
             to_commit: Vec::new(),
             committing: Vec::new(),
             n_waiting: 0,
@@ -117,13 +121,16 @@ impl Worker {
             let waiting = std::mem::take(&mut self.waiting);
             self.answer(waiting)?;
             let rebalances = self.read()?;
+            let rest = Instant::now();
             self.answer(rebalances)?;
+            self.follow_logs()?;
             self.step(false)?;
             self.commit()?;
             if self.last_tick.elapsed() >= TICK || self.shared.pace.is_holding() {
                 self.tick()?;
                 finished = self.is_finished();
             }
+            self.shared.metrics.spent(Stage::Rest, rest.elapsed());
         }
         // Nobody waits for an end that the log itself has: a judge that lags is let to catch up.
         let drained = self.drain(if finished { CATCH_UP } else { self.shared.rules.drain });

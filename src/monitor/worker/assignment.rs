@@ -81,19 +81,32 @@ impl Worker {
         Ok(Tracked::new(assigned.partition.clone(), rules.window, position, stored, assigned.high, now_ms))
     }
 
-    /// The broker deleted what this worker was about to read: goes on where the log begins by now.
-    pub(super) fn log_moved_on(&mut self, partition: &TopicPartition) -> Result<(), MonitorError> {
-        let (low, high) = self.consumer.watermarks(partition, WATERMARKS)?;
-        let Some(tracked) = self.partitions.iter_mut().find(|tracked| tracked.windows.partition() == partition) else { return Ok(()) };
-        let next = tracked.windows.position().next_offset;
-        if next > high {
-            return Err(MonitorError::LogBehind { partition: partition.clone(), stored: next, end: high });
+    /// The broker deleted what this worker was about to read: goes on where the logs begin by now.
+    ///
+    /// Orders of the group come first: to librdkafka a partition that is given up looks like the answer to an order that
+    /// waits, and the partitions it is about would be read by nobody.
+    pub(super) fn follow_logs(&mut self) -> Result<(), MonitorError> {
+        while let Some(partition) = self.moved_on.pop() {
+            let (low, high) = self.consumer.watermarks(&partition, WATERMARKS)?;
+            let orders = self.consumer.keep_alive()?;
+            self.heed(orders.faults)?;
+            if !orders.rebalances.is_empty() {
+                self.waiting.extend(orders.rebalances);
+                self.moved_on.push(partition);
+                break;
+            }
+            let Some(tracked) = self.partitions.iter_mut().find(|tracked| *tracked.windows.partition() == partition) else { continue };
+            let next = tracked.windows.position().next_offset;
+            if next > high {
+                return Err(MonitorError::LogBehind { partition, stored: next, end: high });
+            }
+            tracked.waiting.clear();
+            tracked.windows.lost_before(low, self.shared.clock.now_ms());
+            let read_from = tracked.windows.read_from();
+            self.lost(&partition, next, low);
+            self.consumer.restart(&partition, read_from)?;
         }
-        tracked.waiting.clear();
-        tracked.windows.lost_before(low, self.shared.clock.now_ms());
-        let read_from = tracked.windows.read_from();
-        self.lost(partition, next, low);
-        Ok(self.consumer.restart(partition, read_from)?)
+        Ok(())
     }
 
     /// Says that records from `next` on are gone, where the log begins behind it.

@@ -62,14 +62,13 @@ impl Worker {
         self.pause_and_resume()?;
         self.rejects.send(&self.shared.metrics)?;
         fault::point("dead-letter-sent");
-        for partition in outcome.out_of_range {
-            self.log_moved_on(&partition)?;
-        }
+        self.moved_on.extend(outcome.out_of_range);
         self.heed(outcome.faults)?;
         Ok(outcome.rebalances)
     }
 
     pub(super) fn close_windows(&mut self) {
+        let began = Instant::now();
         for tracked in &mut self.partitions {
             let n = tracked.close(&self.shared.rules.models, self.intake.table());
             if n > 0 {
@@ -77,6 +76,7 @@ impl Worker {
             }
             self.shared.metrics.windows_closed.inc_by(n as u64);
         }
+        self.shared.metrics.spent(Stage::Close, began.elapsed());
     }
 
     /// Looks where the other partitions are: what decides how far may be counted.
