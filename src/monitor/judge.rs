@@ -132,16 +132,20 @@ impl Judge {
                 self.judge_due(shutdown)?;
             }
             JudgeCommand::Act { alert, action, reply } => {
-                drop(reply.send(act(&mut self.store, &mut self.versions, alert, &action)));
+                let outcome = act(&mut self.store, &mut self.versions, alert, &action);
                 self.publish()?;
+                drop(reply.send(outcome));
             }
             JudgeCommand::PutReference { reference, reply } => {
-                drop(reply.send(self.store.put_fitted(&reference, self.shared.clock.now_ms())));
+                let outcome = self.store.put_fitted(&reference, self.shared.clock.now_ms());
+                // Before the answer: who asks next is told of it.
                 self.look_for_references()?;
+                drop(reply.send(outcome));
             }
             JudgeCommand::ApproveReference { name, approval, reply } => {
-                drop(reply.send(self.store.approve_reference(&name, &approval)));
+                let outcome = self.store.approve_reference(&name, &approval);
                 self.look_for_references()?;
+                drop(reply.send(outcome));
             }
             JudgeCommand::Explained { alert, explanation } => {
                 self.questions.answered();
@@ -156,8 +160,8 @@ impl Judge {
                 if outcome.is_ok() {
                     self.shared.live.set_test_alert(Some(until_ms));
                 }
-                drop(reply.send(outcome));
                 self.publish()?;
+                drop(reply.send(outcome));
             }
         }
         Ok(())
