@@ -156,7 +156,7 @@ fn watch(args: &Args, seed: u64, mut feed: Feed, addresses: Addresses, shutdown:
     let mut verdict = Verdict::new(seed, shift, feed.world(), addresses);
     let mut next_send = Instant::now();
     loop {
-        let judged = api.windows_judged(feed.world().window_start_ms(0))?;
+        let Some(judged) = unless_ending(api.windows_judged(feed.world().window_start_ms(0)), shutdown)? else { break };
         let behind = feed.n_windows() < judged + WINDOWS_AHEAD;
         if behind && Instant::now() >= next_send {
             feed.send_window()?;
@@ -164,7 +164,8 @@ fn watch(args: &Args, seed: u64, mut feed: Feed, addresses: Addresses, shutdown:
             next_send = Instant::now() + pace(args, &feed, verdict.is_final());
         }
         if !verdict.is_final() {
-            verdict.look(&feed, judged, started.elapsed(), api.alerts()?);
+            let Some(alerts) = unless_ending(api.alerts(), shutdown)? else { break };
+            verdict.look(&feed, judged, started.elapsed(), alerts);
             say.progress(&verdict, last_window)?;
             if verdict.found || judged >= last_window || started.elapsed() >= TIME_TO_FIND {
                 verdict.finish();
@@ -176,9 +177,18 @@ fn watch(args: &Args, seed: u64, mut feed: Feed, addresses: Addresses, shutdown:
             }
         }
         if shutdown.wait_timeout(LOOK_EVERY) {
-            verdict.finish();
-            return Ok(verdict);
+            break;
         }
+    }
+    verdict.finish();
+    Ok(verdict)
+}
+
+/// The answer; `None` where there is none because the monitor is on its way out, which is no fault.
+fn unless_ending<T>(answer: anyhow::Result<T>, shutdown: &Shutdown) -> anyhow::Result<Option<T>> {
+    match answer {
+        Err(_) if shutdown.is_triggered() => Ok(None),
+        answer => answer.map(Some),
     }
 }
 

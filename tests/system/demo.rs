@@ -1,9 +1,11 @@
 //! The demo as a visitor runs it: ten worlds nobody chose, and one with nothing planted.
 
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use serde_json::Value as Json;
 
+use crate::background::until;
 use crate::support;
 
 fn demo(arguments: &[&str]) -> Option<Output> {
@@ -60,4 +62,24 @@ fn a_world_without_drift_raises_no_alert_and_exits_with_1() {
     assert_eq!(verdict["other_alerts"], serde_json::json!([]));
     assert_eq!((&verdict["planted"], &verdict["alert"]), (&Json::Null, &Json::Null));
     assert!(verdict["windows_judged"].as_u64().unwrap() >= 100, "{verdict:#}");
+}
+
+/// The API goes away while the demo still looks: that is no failure of it.
+#[test]
+fn an_interrupted_demo_ends_with_its_verdict() {
+    let Some(library) = support::onnxruntime() else { return };
+    for patience_ms in [0, 400, 1_100] {
+        let folder = tempfile::tempdir().unwrap();
+        let output = |name: &str| std::fs::File::create(folder.path().join(name)).unwrap();
+        let printed = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_recsae"));
+        command.args(["demo", "--seed", &first_seed().to_string()]).env("ORT_DYLIB_PATH", &library);
+        let mut demo = command.stdout(output("out")).stderr(output("err")).spawn().unwrap();
+        until(Duration::from_secs(60), || printed("out").contains("metrics  http").then_some(()), || printed("err"));
+        std::thread::sleep(Duration::from_millis(patience_ms));
+        assert!(Command::new("kill").args(["-INT", &demo.id().to_string()]).status().unwrap().success());
+        let code = demo.wait().unwrap().code();
+        assert_eq!(code, Some(1), "nothing was found yet: {}{}", printed("out"), printed("err"));
+        assert!(!printed("err").contains("recsae:"), "{}", printed("err"));
+    }
 }
