@@ -15,7 +15,6 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use prometheus::IntCounter;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -24,6 +23,7 @@ use tokio::task::JoinSet;
 
 use crate::http::error::ApiError;
 use crate::http::tls::Acceptor;
+use crate::metrics::Counter;
 use crate::task::{Shutdown, TaskError, TaskGroup};
 
 /// Longest a request may take to answer.
@@ -96,7 +96,7 @@ pub fn serve(
     listener: StdListener,
     router: Router,
     options: ListenOptions,
-    refused: IntCounter,
+    refused: Counter,
 ) -> io::Result<SocketAddr> {
     let address = listener.local_addr()?;
     let _runtime = runtime.enter();
@@ -112,7 +112,7 @@ async fn accept(
     listener: TcpListener,
     router: Router,
     options: ListenOptions,
-    refused: IntCounter,
+    refused: Counter,
     shutdown: Shutdown,
 ) -> Result<(), TaskError> {
     let room = Arc::new(Semaphore::new(options.max_connections));
@@ -162,7 +162,7 @@ async fn answer(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send,
     router: Router,
     header_timeout: Duration,
-    refused: &IntCounter,
+    refused: &Counter,
     shutdown: Shutdown,
 ) {
     let connection = hyper::server::conn::http1::Builder::new()
@@ -187,7 +187,7 @@ async fn answer(
 }
 
 /// Cuts off an answer that takes too long, and counts what a limit or a missing token refused.
-async fn within_limits(State(refused): State<IntCounter>, request: Request, next: Next) -> Response {
+async fn within_limits(State(refused): State<Counter>, request: Request, next: Next) -> Response {
     let Ok(response) = tokio::time::timeout(ANSWER_TIMEOUT, next.run(request)).await else {
         refused.inc();
         return ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "timeout", "the answer took longer than 30 s").into_response();

@@ -4,6 +4,8 @@
 //! for 50,000 series: it gets only metrics whose labels are closed sets of ours. Everything whose label
 //! values come from data is written as text from one immutable snapshot.
 
+pub use prometheus::IntCounter as Counter;
+
 pub mod registry;
 
 pub mod exposition;
