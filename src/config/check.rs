@@ -38,6 +38,10 @@ const NOT_WITH_CONSUMER_PROTOCOL: [&str; 3] = ["session.timeout.ms", "heartbeat.
 /// Session timeout that recsae sets, ms: a killed member's partitions move after this long.
 pub const SESSION_TIMEOUT_MS: u64 = 6_000;
 
+/// Session timeout of a broker for members of the new protocol, ms: its `group.consumer.session.timeout.ms` as it is
+/// delivered. A broker may be set to another one, which nothing tells its members.
+const BROKER_SESSION_TIMEOUT_MS: u64 = 45_000;
+
 /// More open windows than this per partition means a lateness that was meant for longer windows.
 const MAX_OPEN_WINDOWS: u128 = 100;
 /// Fewer windows make no reference.
@@ -55,6 +59,12 @@ pub fn check(settings: &Settings) -> Vec<Fault> {
     faults.drift(settings);
     faults.rest(settings);
     faults.found
+}
+
+/// A field as segments name it: `surface` of a header and of the record would be one name.
+#[must_use]
+pub fn segment_field(field: &str) -> &str {
+    field.trim_start_matches("header:")
 }
 
 #[derive(Default)]
@@ -88,6 +98,18 @@ impl Faults {
         self.when(kafka.topics.contains(&kafka.dead_letter_topic), "kafka.dead_letter_topic", || {
             "is one of kafka.topics: rejects would be read again for ever; give it a name of its own".into()
         });
+        // What is no regular expression is refused where patterns are compiled (kafka::settings::faults).
+        let matches = |pattern: &str| regex::Regex::new(pattern).is_ok_and(|pattern| pattern.is_match(&kafka.dead_letter_topic));
+        let is_read = |pattern: &&String| pattern.starts_with('^') && !kafka.dead_letter_topic.is_empty() && matches(pattern);
+        for pattern in kafka.topics.iter().filter(is_read) {
+            self.when(true, "kafka.topics", || {
+                format!(
+                    "expected a pattern that does not match the dead-letter topic, found {pattern:?}, which matches {:?}: rejects would be \
+                     read again for ever; narrow the pattern, or give kafka.dead_letter_topic a name that it does not match",
+                    kafka.dead_letter_topic
+                )
+            });
+        }
         self.when(kafka.group.is_empty(), "kafka.group", || "expected a consumer group's name, found nothing".into());
         self.read(kafka.start_at());
         self.when(!["classic", "consumer"].contains(&kafka.protocol.as_str()), "kafka.protocol", || {
@@ -111,7 +133,9 @@ impl Faults {
             self.when(true, &format!("kafka.secret_files.{key}"), || "is set in [kafka.librdkafka] too; keep one of them".into());
         }
         let stated = kafka.librdkafka.get("session.timeout.ms");
-        let session_ms = stated.map_or(Ok(SESSION_TIMEOUT_MS), |text| text.trim().parse::<u64>());
+        // Under the new protocol the broker decides.
+        let usual_ms = if kafka.protocol == "consumer" { BROKER_SESSION_TIMEOUT_MS } else { SESSION_TIMEOUT_MS };
+        let session_ms = stated.map_or(Ok(usual_ms), |text| text.trim().parse::<u64>());
         match session_ms {
             Err(_) => self.when(true, "kafka.librdkafka.session.timeout.ms", || {
                 format!("expected milliseconds, found {:?}", stated.map(String::as_str).unwrap_or_default())
@@ -186,7 +210,10 @@ impl Faults {
         let mut seen = BTreeSet::new();
         for field in &segments.fields {
             self.when(field.is_empty(), "segments.fields", || "expected a field's place, found an empty text".into());
-            self.when(!seen.insert(field), "segments.fields", || format!("{field:?} is listed twice"));
+            let name = segment_field(field);
+            self.when(!seen.insert(name), "segments.fields", || {
+                format!("{field:?}: {name:?} is listed twice, and is one name in segments")
+            });
         }
         let mut seen_pairs = BTreeSet::new();
         for [first, second] in &segments.pairs {
@@ -221,11 +248,14 @@ impl Faults {
             self.when(n_windows.is_some_and(|n| n < MIN_REFERENCE_WINDOWS), "drift.reference", || {
                 format!("expected at least {MIN_REFERENCE_WINDOWS} windows, {:?} holds {}", drift.reference, n_windows.unwrap_or(0))
             });
-            if let ReferenceChoice::FirstDuration(span) | ReferenceChoice::RollingDuration(span) = choice {
-                self.when(span > settings.store.retention, "store.retention", || {
-                    format!("is shorter than the reference {:?} that it must keep", drift.reference)
-                });
-            }
+            let span_ms = match choice {
+                ReferenceChoice::FirstDuration(span) | ReferenceChoice::RollingDuration(span) => span.as_millis(),
+                ReferenceChoice::FirstWindows(n) | ReferenceChoice::RollingWindows(n) => u128::from(n) * length.as_millis(),
+                ReferenceChoice::Named(_) | ReferenceChoice::OfModel(_) => 0,
+            };
+            self.when(span_ms > settings.store.retention.as_millis(), "store.retention", || {
+                format!("is shorter than the reference {:?} that it must keep", drift.reference)
+            });
         }
         self.when(drift.harmonics.is_some_and(|n| n > 3), "drift.harmonics", || "expected at most 3".into());
         for day in &drift.calendar {
@@ -260,19 +290,11 @@ impl Faults {
         });
         self.when(!(1..=65_536).contains(&encode.batch), "encode.batch", || format!("expected 1 to 65536 rows, found {}", encode.batch));
         self.when(encode.linger > Duration::from_secs(10), "encode.linger", || "expected at most 10 s".into());
-        let cluster = &settings.cluster;
-        if cluster.enabled {
-            self.topic("cluster.windows_topic", &cluster.windows_topic);
-            self.topic("cluster.judge_topic", &cluster.judge_topic);
-            self.when(cluster.windows_topic == cluster.judge_topic, "cluster.judge_topic", || {
-                "is the windows topic; they must differ".into()
-            });
-            for topic in [&cluster.windows_topic, &cluster.judge_topic] {
-                self.when(settings.kafka.topics.contains(topic), "kafka.topics", || {
-                    format!("{topic:?} is one of the cluster's own topics")
-                });
-            }
-        }
+        self.when(settings.cluster.enabled, "cluster.enabled", || {
+            "expected false, found true: several instances that judge as one are not built; run one instance, which follows every \
+             partition, or one for each group of topics with a store of its own"
+                .into()
+        });
     }
 }
 
@@ -288,16 +310,19 @@ mod tests {
     /// A change, and the key it makes faulty.
     type Case = (fn(&mut Settings), &'static str);
 
-    const CASES: [Case; 34] = [
+    const CASES: [Case; 41] = [
         (|s| s.kafka.brokers = "localhost".into(), "kafka.brokers"),
         (|s| s.kafka.brokers = "a:1,:2".into(), "kafka.brokers"),
         (|s| s.kafka.topics.clear(), "kafka.topics"),
         (|s| s.kafka.topics = vec!["two words".into()], "kafka.topics"),
         (|s| s.kafka.topics = vec!["recsae.dead-letters".into()], "kafka.dead_letter_topic"),
+        (|s| s.kafka.topics = vec!["^rec".into()], "kafka.topics"),
+        (|s| (s.kafka.topics, s.kafka.dead_letter_topic) = (vec!["^views-.*".into()], "views-rejected".into()), "kafka.topics"),
         (|s| s.kafka.start = "noon".into(), "kafka.start"),
         (|s| s.kafka.protocol = "new".into(), "kafka.protocol"),
         (|s| s.kafka.drain = Duration::from_secs(6), "kafka.drain"),
         (|s| drop(s.kafka.librdkafka.insert("session.timeout.ms".into(), "4000".into())), "kafka.drain"),
+        (|s| (s.kafka.protocol, s.kafka.drain) = ("consumer".into(), Duration::from_secs(45)), "kafka.drain"),
         (|s| drop(s.kafka.librdkafka.insert("session.timeout.ms".into(), "long".into())), "kafka.librdkafka.session.timeout.ms"),
         (|s| drop(s.kafka.librdkafka.insert("group.id".into(), "x".into())), "kafka.librdkafka.group.id"),
         (|s| s.record.entity.clear(), "record.entity"),
@@ -310,12 +335,16 @@ mod tests {
         (|s| s.window.origin = "now".into(), "window.origin"),
         (|s| s.window.timezone = "Mars/Base".into(), "window.timezone"),
         (|s| s.segments.fields = ["a", "b", "c", "d", "e"].map(String::from).to_vec(), "segments.fields"),
+        (|s| s.segments.fields = vec!["surface".into(), "header:surface".into()], "segments.fields"),
         (|s| s.segments.pairs.push(["a".into(), "b".into()]), "segments.pairs"),
         (|s| s.segments.max = 129, "segments.max"),
         (|s| drop(s.segments.values.insert("x".into(), vec![])), "segments.values.x"),
         (|s| s.drift.false_alarm_budget = "few".into(), "drift.false_alarm_budget"),
         (|s| s.drift.min_effect = f64::NAN, "drift.min_effect"),
         (|s| s.drift.reference = "first:3h".into(), "drift.reference"),
+        (|s| s.drift.reference = "first:99999999999 windows".into(), "store.retention"),
+        (|s| s.drift.reference = "rolling:18446744073709551615 windows".into(), "store.retention"),
+        (|s| s.cluster.enabled = true, "cluster.enabled"),
         (|s| s.drift.calendar = vec!["24.12.".into()], "drift.calendar"),
         (|s| s.store.retention = Duration::from_secs(86_400 * 13), "store.retention"),
         (|s| s.http.listen = "0.0.0.0:9464".into(), "http.listen"),
@@ -339,6 +368,26 @@ mod tests {
             assert!(found.iter().any(|fault| fault.key == key), "case {n}: expected a fault at {key}, found {found:?}");
             assert_eq!(found.iter().filter(|fault| fault.key != key).count(), 0, "case {n}: {found:?}");
         }
+    }
+
+    #[test]
+    fn a_pattern_beside_the_dead_letter_topic_is_sound() {
+        let mut settings = sound();
+        settings.kafka.topics = vec!["^views-[a-z]+$".into(), "^rec$".into()];
+        settings.kafka.dead_letter_topic = "views-rejected-2".into();
+        assert_eq!(check(&settings), []);
+        // Without dead letters nothing can come round.
+        (settings.kafka.topics, settings.kafka.dead_letter_topic) = (vec!["^".into()], String::new());
+        assert_eq!(check(&settings), []);
+    }
+
+    #[test]
+    fn a_drain_is_measured_by_the_session_of_its_protocol() {
+        let mut settings = sound();
+        (settings.kafka.protocol, settings.kafka.drain) = ("consumer".into(), Duration::from_secs(20));
+        assert_eq!(check(&settings), []);
+        settings.kafka.protocol = "classic".into();
+        assert!(check(&settings)[0].message.contains("session timeout of 6000 ms"), "{:?}", check(&settings));
     }
 
     #[test]

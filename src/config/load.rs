@@ -198,6 +198,13 @@ mod tests {
     }
 
     #[test]
+    fn a_pair_of_three_is_refused_and_not_cut() {
+        let found = faults("[segments]\nfields = ['a', 'b', 'x']\npairs = [['a', 'b', 'x'], ['a', 'x']]", &[]);
+        assert_eq!(found, [Fault::new("segments.pairs[0]", "expected 2 values, found 3: [\"a\", \"b\", \"x\"]")]);
+        assert_eq!(faults("[segments]\nfields = ['a', 'b']\npairs = [['a']]", &[]).len(), 1);
+    }
+
+    #[test]
     fn a_key_of_another_section_is_sent_there() {
         let found = faults("[kafka]\nlateness = '1m'", &[]);
         assert!(found[0].message.contains("belongs in [window]"), "{}", found[0]);

@@ -57,6 +57,17 @@ impl Shape {
                 true
             }
             ValueKind::Array(items) => {
+                let bound = |name: &str, otherwise: usize| {
+                    schema.get(name).and_then(Json::as_u64).map_or(otherwise, |n| usize::try_from(n).unwrap_or(usize::MAX))
+                };
+                let (least, most) = (bound("minItems", 0), bound("maxItems", usize::MAX));
+                // A list that is too long would be cut without a word where it is read.
+                if !(least..=most).contains(&items.len()) {
+                    let expected = if least == most { most.to_string() } else { format!("{least} to {most}") };
+                    let found: Vec<String> = items.iter().map(|item| format!("{:?}", item.to_string())).collect();
+                    faults.push(Fault::new(path, format!("expected {expected} values, found {}: [{}]", items.len(), found.join(", "))));
+                    return false;
+                }
                 if let Some(schema) = schema.get("items") {
                     let mut index = 0;
                     items.retain_mut(|item| {

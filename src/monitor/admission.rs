@@ -7,6 +7,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use crate::config::check::segment_field;
 use crate::config::settings::Settings;
 use crate::drift::segment::SegmentFields;
 
@@ -78,7 +79,7 @@ impl AdmissionBoard {
 /// Names of segment fields and pairs as configured.
 #[must_use]
 pub fn segment_fields(settings: &Settings) -> SegmentFields {
-    let names: Vec<String> = settings.segments.fields.iter().map(|field| field.trim_start_matches("header:").to_owned()).collect();
+    let names: Vec<String> = settings.segments.fields.iter().map(|field| segment_field(field).to_owned()).collect();
     let position = |field: &String| settings.segments.fields.iter().position(|known| known == field);
     let pairs = settings.segments.pairs.iter().filter_map(|[a, b]| position(a).zip(position(b))).collect();
     SegmentFields { names, pairs }
