@@ -315,8 +315,11 @@ impl WorkerConsumer {
 
     fn event(&self, order: Order) -> Result<RebalanceEvent, KafkaError> {
         match order {
-            Order::Assign(list) => take_over::ask(&self.consumer, list, self.start, |topic, partition| self.name(topic, partition))
-                .map(RebalanceEvent::Assigned),
+            Order::Assign(list) => {
+                take_over::refuse_dead_letters(&list, &self.settings)?;
+                take_over::ask(&self.consumer, list, self.start, |topic, partition| self.name(topic, partition))
+                    .map(RebalanceEvent::Assigned)
+            }
             Order::Revoke { partitions, lost } => {
                 let partitions = queue::entries_of(&partitions).iter().map(|entry| self.name(&entry.topic, entry.partition)).collect();
                 Ok(RebalanceEvent::Revoked { partitions, lost })

@@ -100,7 +100,13 @@ impl ClientContext for Context {
         if let Some(code) = error.rdkafka_error_code()
             && code != RDKafkaErrorCode::PartitionEOF
         {
-            self.fault(classify(code, reason, &self.brokers));
+            match classify(code, reason, &self.brokers) {
+                // A pattern that no topic matches yet: the group waits for the first one that does.
+                KafkaError::UnknownTopic { topic, .. } if topic.starts_with('^') => {
+                    tracing::warn!(pattern = topic, "no topic matches the pattern, waiting for one");
+                }
+                fault => self.fault(fault),
+            }
         }
     }
 

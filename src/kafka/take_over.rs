@@ -7,8 +7,9 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::StartAt;
+use crate::config::settings::KafkaSettings;
 use crate::kafka::context::Context;
-use crate::kafka::error::KafkaError;
+use crate::kafka::error::{KafkaError, setting};
 use crate::kafka::queue;
 use crate::kafka::rebalance::{AssignedPartition, Committed};
 use crate::record::TopicPartition;
@@ -48,6 +49,26 @@ pub(super) fn ask(
         assigned.push(AssignedPartition { partition, committed, start, low, high });
     }
     Ok(assigned)
+}
+
+/// The dead-letter topic is never read: each reject would be written there again, for ever. `config::check` refuses the
+/// patterns that match it as we read them; librdkafka and a broker of the new protocol each read patterns in a dialect
+/// of their own (`[\\d]` of POSIX holds the letter d), so what was assigned is what counts.
+///
+/// # Errors
+/// It is among the partitions.
+pub(super) fn refuse_dead_letters(list: &TopicPartitionList, settings: &KafkaSettings) -> Result<(), KafkaError> {
+    let dead_letters = &settings.dead_letter_topic;
+    let is_read = !dead_letters.is_empty() && list.elements().iter().any(|entry| entry.topic() == dead_letters);
+    if !is_read {
+        return Ok(());
+    }
+    let message = format!(
+        "expected patterns that do not match the dead-letter topic, found {:?}, by which the group assigns {dead_letters:?}: rejects would \
+         be read again for ever; narrow the pattern, or give kafka.dead_letter_topic a name that it does not match",
+        settings.topics
+    );
+    Err(setting("topics", message))
 }
 
 /// The group's committed positions.

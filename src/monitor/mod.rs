@@ -10,9 +10,9 @@
 //!  snapshot -> /metrics, /api, page                                        (immutable, swapped)
 //! ```
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::config::settings::Settings;
 use crate::monitor::judge::Judge;
@@ -93,8 +93,9 @@ pub fn run(settings: &Settings, options: RunOptions, group: &TaskGroup) -> Resul
     let running = Arc::new(AtomicUsize::new(n_workers));
     let workers = (0..n_workers).map(|number| setup.worker(settings, number, steps.clone())).collect::<Result<Vec<_>, _>>()?;
     setup.begin()?;
+    let to_mend = ToMend::default();
     for (number, worker) in workers.into_iter().enumerate() {
-        start_worker(number, worker, &running, group)?;
+        start_worker(number, worker, (&running, &to_mend), group)?;
     }
     let (explainer, questions) = setup.explainer(settings, steps, options.until_end);
     let shutdown = group.shutdown().clone();
@@ -110,6 +111,9 @@ pub fn run(settings: &Settings, options: RunOptions, group: &TaskGroup) -> Resul
     group.shutdown().trigger();
     let report = group.drain(settings.kafka.drain);
     let windows_judged = judged?;
+    if let Some(fault) = to_mend.take() {
+        return Err(fault);
+    }
     if !report.is_clean() {
         let words: Vec<String> = report
             .failures
@@ -126,15 +130,40 @@ pub fn run(settings: &Settings, options: RunOptions, group: &TaskGroup) -> Resul
 fn start_worker(
     number: usize,
     worker: impl FnOnce() -> Result<Worker, MonitorError> + Send + 'static,
-    running: &Arc<AtomicUsize>,
+    (running, to_mend): (&Arc<AtomicUsize>, &ToMend),
     group: &TaskGroup,
 ) -> Result<(), MonitorError> {
-    let (running, shutdown) = (Arc::clone(running), group.shutdown().clone());
+    let (running, to_mend, shutdown) = (Arc::clone(running), to_mend.clone(), group.shutdown().clone());
     let work = move || -> Result<(), TaskError> {
         let _ended = Ended(running);
-        Ok(worker()?.run(&shutdown)?)
+        let ran = worker().and_then(|worker| worker.run(&shutdown));
+        ran.map_err(|error| to_mend.keep(error))
     };
     group.thread(&format!("worker-{number}"), work).map_err(|error| MonitorError::Start(error.to_string()))
+}
+
+/// The first thing that a worker stopped for and a human must mend. It is why the run failed: the others mostly stopped
+/// for the same, and would say it again.
+#[derive(Clone, Default)]
+struct ToMend(Arc<Mutex<Option<MonitorError>>>);
+
+impl ToMend {
+    /// Keeps the error if it is one, and gives its words.
+    fn keep(&self, error: MonitorError) -> TaskError {
+        let words = error.to_string();
+        let by_hand = match &error {
+            MonitorError::Kafka(error) => error.needs_human(),
+            error => error.is_setup(),
+        };
+        if by_hand {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        }
+        words.into()
+    }
+
+    fn take(&self) -> Option<MonitorError> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 /// Counts a worker out however it ends, so that the judge never waits for one that panicked.

@@ -118,14 +118,60 @@ fn a_dead_letter_topic_that_is_not_there_is_refused_at_the_start() {
     let words = format!("kafka.dead_letter_topic: topic {:?} does not exist: create it", scene.settings.kafka.dead_letter_topic);
     let (code, printed) = scene.check(&[]);
     assert!(code == 1 && printed.contains(&words), "{printed}");
-    let output = Command::new(env!("CARGO_BIN_EXE_recsae"))
-        .args(["run", "-c"])
-        .arg(scene.folder().join("recsae.toml"))
-        .env("ORT_DYLIB_PATH", &scene.library)
-        .output()
-        .unwrap();
-    let printed = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{printed}");
-    assert_eq!(printed.lines().filter(|line| line.contains(&words)).count(), 1, "{printed}");
+    refused_run(&scene, &words);
+}
+
+/// `recsae run` with the file that `check` was given says the words once, and begins nothing.
+fn refused_run(scene: &Scene, words: &str) {
+    let (code, printed) = run(scene);
+    assert_eq!(code, Some(2), "{printed}");
+    assert_eq!(printed.lines().filter(|line| line.contains(words)).count(), 1, "{printed}");
     assert!(!scene.settings.store.path.exists(), "nothing was begun");
+}
+
+/// Exit code and standard error of `recsae run` with the file that `check` was given.
+fn run(scene: &Scene) -> (Option<i32>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_recsae"));
+    command.args(["run", "-c"]).arg(scene.folder().join("recsae.toml")).env("ORT_DYLIB_PATH", &scene.library);
+    let output = command.output().unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// Each reject would be read as a record and written there again, for ever.
+#[test]
+fn a_pattern_that_matches_the_dead_letter_topic_is_refused_at_the_start() {
+    let Some(kafka) = kafka_server::shared() else { return };
+    let Some(mut scene) = Scene::new(kafka, "") else { return };
+    scene.settings.kafka.topics = vec!["^pipeline-".into()];
+    let words = "expected a pattern that does not match the dead-letter topic, found \"^pipeline-\"";
+    let (code, printed) = scene.check(&["--offline"]);
+    assert!(code == 1 && printed.contains(words), "{printed}");
+    refused_run(&scene, words);
+}
+
+/// `[\-a]` is a hyphen and a letter as we read it, and to POSIX all from the backslash to the letter, `_` among them:
+/// what the group assigns is what counts.
+#[test]
+fn a_dead_letter_topic_that_only_the_group_finds_in_a_pattern_is_never_read() {
+    let Some(kafka) = kafka_server::shared() else { return };
+    let Some(mut scene) = Scene::new(kafka, "") else { return };
+    let stem = kafka_server::unique("dialect");
+    let dead = format!("{stem}_dead");
+    kafka.create(&dead, 1);
+    scene.settings.kafka.dead_letter_topic.clone_from(&dead);
+    let bad = send(&scene, 0..1, |_, payload| {
+        payload.truncate(10);
+        None
+    });
+    assert!(bad > 0);
+    scene.settings.kafka.topics.push(format!(r"^{stem}[\-a]dead$"));
+    let (code, printed) = scene.check(&[]);
+    assert_eq!(code, 0, "the two dialects differ: {printed}");
+    let (code, printed) = run(&scene);
+    assert_eq!(code, Some(2), "{printed}");
+    let last = printed.lines().last().unwrap();
+    assert!(last.contains("recsae: kafka.topics: expected patterns that do not match the dead-letter topic"), "{printed}");
+    assert!(last.contains(&dead), "{printed}");
+    let [(_, end)] = kafka.ends(&dead, 1)[..] else { panic!("one partition") };
+    assert!(u64::try_from(end).unwrap() <= bad, "{end} dead letters of {bad} records");
 }
