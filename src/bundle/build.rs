@@ -17,6 +17,7 @@ use crate::bundle::tensors::{TensorFile, write_weights};
 use crate::bundle::{catalogue, fingerprint_of};
 use crate::sae::activation::SparseActivations;
 use crate::sae::embedding::EmbeddingBatch;
+use crate::sae::latent::LatentId;
 use crate::sae::reconstruction::Decoder;
 use crate::sae::weights::{SaeSpec, SaeWeights, Selection};
 
@@ -61,6 +62,14 @@ pub struct Built {
 /// Runs a graph on a batch: the engine, which this room does not know.
 pub type RunGraph<'a> = dyn FnMut(&SaeSpec, &[u8], &EmbeddingBatch) -> Result<SparseActivations, String> + 'a;
 
+/// Row and latent of the first activation that is infinite (NaN is never above zero, so never active).
+fn not_finite(answer: &SparseActivations) -> Option<(usize, LatentId)> {
+    (0..answer.n_rows()).find_map(|row| {
+        let (latents, values) = answer.row(row);
+        values.iter().position(|value| !value.is_finite()).map(|at| (row, latents[at]))
+    })
+}
+
 /// Builds the bundle.
 ///
 /// # Errors
@@ -77,6 +86,12 @@ pub fn build(request: &BuildRequest, run: &mut RunGraph<'_>) -> Result<Built, Bu
         Some((path, bytes)) => Some((*path, TensorFile::read(path, bytes)?)),
         None => None,
     };
+    if let Some(Selection::Threshold(threshold)) = request.selection
+        && !threshold.is_finite()
+    {
+        let message = format!("expected a finite threshold, found {threshold}: no latent would ever be above it, or all would");
+        return Err(BundleError::part(&request.onnx, message));
+    }
     let selection = request.selection.or_else(|| weights_file.as_ref().and_then(|(_, file)| selection_in(file)));
     let graph = onnx::read(&request.onnx, selection).map_err(|source| BundleError::Onnx { path: request.onnx.clone(), source })?;
     let EncoderGraph { model, mut spec, weights: graph_weights, mut notes } = graph;
@@ -95,6 +110,10 @@ pub fn build(request: &BuildRequest, run: &mut RunGraph<'_>) -> Result<Built, Bu
     let rows = GoldenRows::of_activations(embedding, &SparseActivations::default(), SELF_MADE);
     let batch = rows.batch(&spec).map_err(|error| BundleError::part(&golden_path, error.to_string()))?;
     let answer = run(&spec, &model, &batch).map_err(|message| BundleError::Engine { message })?;
+    if let Some((row, latent)) = not_finite(&answer) {
+        let message = format!("latent {latent} of row {row} is not finite where the vector is: export the SAE from a sound checkpoint");
+        return Err(BundleError::Mismatch { message });
+    }
 
     let weights = match &weights_file {
         Some((path, file)) => {

@@ -11,7 +11,9 @@ use onnx_protobuf::{
     AttributeProto, FunctionProto, GraphProto, Message, ModelProto, NodeProto, OperatorSetIdProto, SparseTensorProto,
     StringStringEntryProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
 };
+use recsae::bundle::build::{BuildRequest, build};
 use recsae::bundle::onnx::{self, OnnxError};
+use recsae::encode;
 use recsae::sae::weights::Selection;
 
 const D_IN: i64 = 4;
@@ -117,6 +119,45 @@ fn weights_that_are_nan_are_refused() {
     refused("malformed", "\"W\" holds NaN, first at value 5", |model, _| {
         graph(model).initializer[0].raw_data[20..24].copy_from_slice(&f32::NAN.to_le_bytes());
     });
+}
+
+#[test]
+fn weights_that_are_infinite_are_refused() {
+    for infinite in [f32::INFINITY, f32::NEG_INFINITY] {
+        let says = format!("\"W\" holds {infinite}, first at value 5");
+        refused("malformed", &says, |model, _| {
+            graph(model).initializer[0].raw_data[20..24].copy_from_slice(&infinite.to_le_bytes());
+        });
+    }
+}
+
+/// A latent that is switched off by its bias is an SAE one can have; one that is always infinite is found in what it gives.
+#[test]
+fn an_infinite_bias_is_judged_by_what_the_graph_gives() {
+    let Some(library) = crate::support::onnxruntime() else { return };
+    let built = |bias: f32| {
+        let folder = tempfile::tempdir().unwrap();
+        let (onnx, mut model) = (folder.path().join("sae.onnx"), model());
+        graph(&mut model).initializer[1].raw_data[8..12].copy_from_slice(&bias.to_le_bytes());
+        std::fs::write(&onnx, model.write_to_bytes().unwrap()).unwrap();
+        let request = BuildRequest { onnx, out: folder.path().join("bundle"), ..BuildRequest::default() };
+        build(&request, &mut |spec, model, batch| encode::run_graph(spec, model, batch, Some(&library))).map(drop)
+    };
+    built(f32::NEG_INFINITY).unwrap();
+    let error = built(f32::INFINITY).unwrap_err().to_string();
+    assert!(error.contains("latent 2 of row 0 is not finite"), "{error}");
+}
+
+/// To open a pipe waits for somebody who writes into it: the command hung for ever.
+#[test]
+fn what_is_no_regular_file_is_refused_before_it_is_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe.onnx");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for (path, found) in [(pipe.as_path(), "a pipe"), (Path::new("/dev/zero"), "a device"), (folder.path(), "a folder")] {
+        let error = onnx::read(path, None).unwrap_err();
+        assert_eq!((error.kind(), error.to_string().contains(&format!("expected a regular file, found {found}"))), ("io", true), "{error}");
+    }
 }
 
 #[test]

@@ -119,11 +119,13 @@ const ALLOWED: &[&str] = &[
 /// Reads and checks a model file.
 pub(super) fn read(path: &Path) -> Result<ModelProto, OnnxError> {
     let io = |error: std::io::Error| OnnxError::Io(error.to_string());
+    // Looked at before it is opened: to open a pipe waits for somebody who writes into it.
+    let kind = std::fs::metadata(path).map_err(io)?.file_type();
+    if !kind.is_file() {
+        return Err(OnnxError::Io(format!("expected a regular file, found {}", kind_name(kind))));
+    }
     let file = std::fs::File::open(path).map_err(io)?;
     let metadata = file.metadata().map_err(io)?;
-    if !metadata.is_file() {
-        return Err(OnnxError::Io("expected a regular file".into()));
-    }
     let too_large =
         |found: u64| OnnxError::TooLarge { what: "size of the file in bytes".into(), limit: MAX_FILE_BYTES, found: found.to_string() };
     if metadata.len() > MAX_FILE_BYTES {
@@ -135,6 +137,16 @@ pub(super) fn read(path: &Path) -> Result<ModelProto, OnnxError> {
         return Err(too_large(bytes.len() as u64));
     }
     parse(&bytes)
+}
+
+fn kind_name(kind: std::fs::FileType) -> &'static str {
+    use std::os::unix::fs::FileTypeExt;
+    match kind {
+        kind if kind.is_dir() => "a folder",
+        kind if kind.is_fifo() => "a pipe",
+        kind if kind.is_char_device() || kind.is_block_device() => "a device",
+        _ => "a socket or another thing",
+    }
 }
 
 /// Parses and checks a model.
@@ -245,12 +257,17 @@ fn check_tensor(tensor: &TensorProto) -> Result<(), OnnxError> {
     Ok(())
 }
 
-/// A weight that is NaN makes its latents never active, and nothing else would show it.
-pub(super) fn refuse_nan(model: &ModelProto) -> Result<(), OnnxError> {
+/// A weight that is NaN makes its latents never active, one that is infinite makes them NaN or infinite where they are
+/// active, and nothing else would show it: golden rows that are made here hold the same. One value alone or in a row may
+/// be infinite, as masks and thresholds of latents that are switched off are; what comes of it is looked at in the
+/// golden rows.
+pub(super) fn refuse_not_finite(model: &ModelProto) -> Result<(), OnnxError> {
     for tensor in model.graph.iter().flat_map(|graph| &graph.initializer) {
-        let nan = floats(tensor).and_then(|values| values.iter().position(|value| value.is_nan()));
-        if let Some(index) = nan {
-            let message = format!("tensor {:?} holds NaN, first at value {index}: export the SAE from a sound checkpoint", tensor.name);
+        let is_matrix = tensor.dims.iter().filter(|dim| **dim > 1).count() > 1;
+        let is_wrong = |value: &f32| value.is_nan() || (is_matrix && value.is_infinite());
+        let values = floats(tensor);
+        if let Some((index, value)) = values.iter().flatten().enumerate().find(|(_, value)| is_wrong(value)) {
+            let message = format!("tensor {:?} holds {value}, first at value {index}: export the SAE from a sound checkpoint", tensor.name);
             return Err(OnnxError::Malformed(message));
         }
     }

@@ -45,7 +45,7 @@ pub struct EncoderGraph {
 pub fn read(path: &Path, selection: Option<Selection>) -> Result<EncoderGraph, OnnxError> {
     let mut model = guard::read(path)?;
     external::embed(&mut model, path)?;
-    guard::refuse_nan(&model)?;
+    guard::refuse_not_finite(&model)?;
     let graph = facts::Graph::new(&model)?;
     let found = analysis::find_encoder(&graph, selection)?;
     let mut notes = found.notes;
@@ -86,7 +86,7 @@ pub fn affine_encoder(bytes: &[u8], spec: &SaeSpec) -> Result<SaeWeights, String
 pub(crate) fn check_encoder(bytes: &[u8], spec: &SaeSpec) -> Result<(), OnnxError> {
     let model = guard::parse(bytes)?;
     external::refuse(&model)?;
-    guard::refuse_nan(&model)?;
+    guard::refuse_not_finite(&model)?;
     let graph = facts::Graph::new(&model)?;
     analysis::check_dense_output(&graph, spec)
 }
