@@ -21,6 +21,9 @@ pub(super) async fn build(
 ) -> Result<Json<Value>, ApiError> {
     authorise(&state, &headers)?;
     let Json(body) = body?;
+    if body.name.trim().is_empty() {
+        return Err(ApiError::bad_request("a reference needs a name, found an empty text"));
+    }
     send(&state, ReferenceRequest::Build(body)).await
 }
 

@@ -17,10 +17,14 @@ impl Store {
     /// | free      | any       | kept, audit entry     |
     /// | taken     | the same  | nothing changes       |
     /// | taken     | another   | refused               |
+    /// | blank     | any       | refused               |
     ///
     /// # Errors
     /// As the table says, or the database refuses.
     pub fn put_reference(&mut self, entry: &ReferenceEntry, body: &[u8]) -> StoreResult<()> {
+        if entry.name.trim().is_empty() {
+            return Err(StoreError::Refused("expected a reference's name, found an empty text".into()));
+        }
         let transaction = self.transaction()?;
         if let Some((_, known)) = load(&transaction, &entry.name)? {
             if known == body {
@@ -41,19 +45,31 @@ impl Store {
         Ok(transaction.commit()?)
     }
 
-    /// Approves a reference.
+    /// Approves a reference, once: who let it be used, and why, stays as it was said.
     ///
     /// # Errors
-    /// No such reference, or the database refuses.
+    /// No such reference, it is approved already, nobody or no reason is named, or the database refuses.
     pub fn approve_reference(&mut self, name: &str, approval: &Approval) -> StoreResult<()> {
+        for (what, text) in [("who approves", &approval.who), ("why", &approval.why)] {
+            if text.trim().is_empty() {
+                return Err(StoreError::Refused(format!("an approval needs to say {what}, found an empty text")));
+            }
+        }
         let transaction = self.transaction()?;
-        let changed = transaction.execute(
+        let Some((entry, _)) = load(&transaction, name)? else {
+            return Err(StoreError::NotFound { what: "reference", name: name.to_owned() });
+        };
+        if let Some(before) = entry.approval {
+            let when = crate::drift::alert::utc_text(before.at_ms);
+            return Err(StoreError::Refused(format!(
+                "reference {name:?} was approved by {:?} at {when}: an approval stays; build a reference of another name to approve anew",
+                before.who
+            )));
+        }
+        transaction.execute(
             "UPDATE reference_models SET approved_ms = ?2, approved_by = ?3, approved_why = ?4 WHERE name = ?1",
             params![name, approval.at_ms, approval.who, approval.why],
         )?;
-        if changed == 0 {
-            return Err(StoreError::NotFound { what: "reference", name: name.to_owned() });
-        }
         let facts = json!({"name": name, "who": approval.who, "why": approval.why});
         audit::append(&transaction, approval.at_ms, "reference_approved", &facts)?;
         Ok(transaction.commit()?)

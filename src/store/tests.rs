@@ -340,6 +340,15 @@ fn a_reference_is_immutable_under_its_name() {
     let approval = Approval { who: "ana".into(), why: "self-check passed".into(), at_ms: 5 };
     assert_eq!(store.approve_reference("summer", &approval).unwrap_err().kind(), "not_found");
     store.approve_reference("spring", &approval).unwrap();
+    let later = Approval { who: "bob".into(), why: "another reason".into(), at_ms: 9 };
+    let refused = store.approve_reference("spring", &later).unwrap_err();
+    assert!(refused.kind() == "refused" && refused.to_string().contains("approved by \"ana\""), "{refused}");
+    store.put_reference(&entry("autumn"), b"rates").unwrap();
+    for (who, why) in [("", "a reason"), ("ana", " ")] {
+        let blank = Approval { who: who.into(), why: why.into(), at_ms: 9 };
+        assert_eq!(store.approve_reference("autumn", &blank).unwrap_err().kind(), "refused", "{blank:?}");
+    }
+    assert_eq!(store.put_reference(&entry(" "), b"rates").unwrap_err().kind(), "refused");
     let (found, body) = store.read().reference("spring").unwrap().unwrap();
     assert_eq!((found.approval, body.as_slice()), (Some(approval), b"rates".as_slice()));
 }
