@@ -58,15 +58,29 @@ pub fn openapi() -> Value {
                 "Build": object(&["name"], json!({"name": text(), "model_version": text(), "from": {"type": "integer"}, "to": {"type": "integer"},
                     "exclude": {"type": "array", "items": {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2}}})),
                 "Test": object(&["who", "minutes"], json!({"who": text(), "why": text(), "minutes": {"type": "integer"}})),
-                "Concept": numbers(&["stream", "concept", "verification", "model_version", "segment", "state"],
+                "Concept": with(numbers(&["stream", "concept", "verification", "model_version", "segment", "state"],
                     &["rate", "expected_rate", "ratio", "ratio_low", "ratio_high", "mde_ratio", "evidence_log", "threshold_log"]),
-                "Window": numbers(&["window_start", "window_end", "model_version", "segment", "verdict"],
+                    json!({"family": {"type": ["integer", "null"], "description": "Family of the latent"}})),
+                "Window": with(numbers(&["window_start", "window_end", "model_version", "segment", "verdict"],
                     &["records", "entities", "rejected", "fvu", "cosine", "norm_ratio", "l0"]),
+                    json!({"why": {"type": ["string", "null"], "description": "Why there is no verdict"},
+                        "offsets": {"type": "array", "items": {"$ref": "#/components/schemas/Offsets"}}})),
+                "Offsets": object(&["topic", "partition", "from", "to"], json!({"topic": text(), "partition": {"type": "integer"},
+                    "from": {"type": "integer"}, "to": {"type": "integer", "description": "One past the last"}})),
+                "Done": object(&["action", "who", "why", "at"], json!({"action": text(), "who": text(), "why": text(), "at": time(),
+                    "until": {"type": ["string", "null"], "format": "date-time"}})),
+                "Moved": object(&["stream", "ratio", "same_family"],
+                    json!({"stream": text(), "ratio": {"type": "number"}, "same_family": {"type": "boolean"}})),
                 "AlertDetail": {"allOf": [{"$ref": "#/components/schemas/Alert"}, object(&["names"],
                     json!({"explanation": {"type": ["object", "null"]}, "names": {"type": "object", "additionalProperties": text()}}))]},
-                "Alert": numbers(&["state", "model_version", "segment", "stream", "concept", "verification", "direction", "began", "began_low",
+                "Alert": with(numbers(&["state", "model_version", "segment", "stream", "concept", "verification", "direction", "began", "began_low",
                     "began_high", "alerted_at", "window_start", "window_end", "reference"],
-                    &["id", "ratio", "ratio_low", "ratio_high", "evidence_log", "threshold_log", "exposure", "mde_ratio", "crossings"])
+                    &["id", "ratio", "ratio_low", "ratio_high", "evidence_log", "threshold_log", "exposure", "mde_ratio", "crossings",
+                        "rate_ratio", "rate_low", "rate_high"]),
+                    json!({"ended": {"type": ["string", "null"], "format": "date-time"},
+                        "part_of": {"type": ["string", "null"], "description": "The larger alert it is told with: family:N or dense"},
+                        "moved_with": {"type": "array", "items": {"$ref": "#/components/schemas/Moved"}},
+                        "actions": {"type": "array", "items": {"$ref": "#/components/schemas/Done"}}}))
             }
         }
     })
@@ -84,6 +98,14 @@ fn body(schema: &str) -> Value {
 
 fn object(required: &[&str], properties: Value) -> Value {
     json!({"type": "object", "required": required, "properties": properties})
+}
+
+/// An object with more properties, which need not be there.
+fn with(mut object: Value, more: Value) -> Value {
+    if let (Some(Value::Object(properties)), Value::Object(more)) = (object.get_mut("properties"), more) {
+        properties.extend(more);
+    }
+    object
 }
 
 /// An object of texts that are always there and numbers that may be null.
