@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use crate::cli::plain::plain;
 use crate::drift::alert::utc_text;
 use crate::drift::explanation::{Described, Explanation, RecordEvidence, Stretch};
 use crate::drift::report::{AlertState, Direction};
@@ -23,7 +24,7 @@ pub(super) fn write(out: &mut impl Write, detail: &AlertDetail) -> io::Result<()
         AlertState::Accepted => "accepted",
     };
     let direction = if alert.direction == Direction::Up { "up" } else { "down" };
-    writeln!(out, "alert {}  {state}  {} ({}) [{}]", alert.id, alert.concept, alert.verification, alert.stream)?;
+    writeln!(out, "alert {}  {state}  {} ({}) [{}]", alert.id, plain(&alert.concept), alert.verification, alert.stream)?;
     line(out, "where", &format!("segment {}, model version {:?}", alert.segment, alert.model_version))?;
     let activations = alert.rate_ratio.map(|_| format!("; activations {}", interval(alert.rate_ratio, alert.rate_low, alert.rate_high)));
     let ratio = interval(alert.ratio, alert.ratio_low, alert.ratio_high);
@@ -101,7 +102,7 @@ fn examples(out: &mut impl Write, when: &str, stretch: &Stretch) -> io::Result<(
 }
 
 fn line(out: &mut impl Write, name: &str, words: &str) -> io::Result<()> {
-    writeln!(out, "  {name:<11} {words}")
+    writeln!(out, "  {name:<11} {}", plain(words))
 }
 
 fn interval(ratio: Option<f64>, low: Option<f64>, high: Option<f64>) -> String {

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::bail;
+use clap::builder::NonEmptyStringValueParser;
 
 use crate::bundle::Bundle;
+use crate::cli::plain::plain;
 use crate::cli::{Outcome, UsageError, alert_words};
 use crate::clock::{Clock, SystemClock};
 use crate::config;
@@ -87,7 +89,7 @@ enum AlertsCommand {
         #[arg(long, default_value_t = 10)]
         minutes: u32,
         /// Who asks for it
-        #[arg(long, env = "USER", default_value = "unknown")]
+        #[arg(long, env = "USER", default_value = "unknown", value_parser = NonEmptyStringValueParser::new())]
         who: String,
     },
 }
@@ -107,10 +109,10 @@ struct Action {
     /// Number of the alert
     id: i64,
     /// Who acts
-    #[arg(long, env = "USER", default_value = "unknown")]
+    #[arg(long, env = "USER", default_value = "unknown", value_parser = NonEmptyStringValueParser::new())]
     who: String,
     /// Why; it is kept on the record
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     why: String,
 }
 
@@ -257,10 +259,11 @@ fn print(common: &Common, alerts: &[AlertListing]) -> anyhow::Result<()> {
         let number = |value: Option<f64>| value.map_or_else(|| "inf".into(), |value| format!("{value:.2}"));
         let ratio = format!("x{} ({} to {})", number(alert.ratio), number(alert.ratio_low), number(alert.ratio_high));
         let (began, id) = (utc_text(alert.began), alert.id);
-        writeln!(out, "{id:>5}  {state:<9}  {} [{}]  {}  {direction} {ratio}  since {began}", alert.concept, alert.stream, alert.segment)?;
+        let (concept, segment) = (plain(&alert.concept), plain(&alert.segment));
+        writeln!(out, "{id:>5}  {state:<9}  {concept} [{}]  {segment}  {direction} {ratio}  since {began}", alert.stream)?;
         for action in &alert.actions {
             let until = action.until_ms.map(|until| format!(" until {}", utc_text(until))).unwrap_or_default();
-            writeln!(out, "       {} by {}{until}: {}", action.action.kind(), action.who, action.why)?;
+            writeln!(out, "       {} by {}{until}: {}", action.action.kind(), plain(&action.who), plain(&action.why))?;
         }
     }
     Ok(())

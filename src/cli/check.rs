@@ -2,17 +2,18 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::bundle::Bundle;
 use crate::cli::check_sample::{SampledFinding, absent_field, suggest};
+use crate::cli::startable::{folder_of, writable};
 use crate::cli::{Outcome, UsageError};
+use crate::config::load_leniently;
 use crate::config::parsed::ReferenceChoice;
 use crate::config::settings::{CountingUnit, EngineChoice, Settings};
-use crate::config::{ConfigError, load_leniently};
 use crate::decode::Decoder;
 use crate::encode::{self, Engine};
 use crate::http::actions::Token;
@@ -92,18 +93,17 @@ impl Report {
 /// The file cannot be read, or standard output is closed.
 pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     telemetry::start("error");
-    let (settings, config_faults) =
-        load_leniently(&args.config, std::env::vars()).map_err(|error: ConfigError| UsageError(error_line(&error)))?;
+    let (settings, config_faults) = load_leniently(&args.config, std::env::vars()).map_err(|error| UsageError(error.to_string()))?;
     let mut report = Report::default();
     config_faults.iter().for_each(|fault| report.fault(format!("configuration: {fault}")));
     if config_faults.is_empty() {
         report.passed.push(format!("configuration: {}", args.config.display()));
     }
     let widths = bundles(&settings, &mut report);
+    files(&settings, &mut report);
     // The salt only has to be the same for all records looked at.
     let decoder = Decoder::new(&settings.record, &settings.segments.fields, &[0; 16]);
     let decoder = report.note("record", decoder, |_| "places fit together".into());
-    files(&settings, &mut report);
     crate::kafka::settings::faults(&settings.kafka).iter().for_each(|fault| report.fault(format!("kafka: {fault}")));
     if !args.offline
         && let Some(cluster) = broker(&settings, &mut report)
@@ -112,11 +112,6 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     }
     print(&report, args.json)?;
     Ok(if report.faults.is_empty() { Outcome::Done } else { Outcome::No })
-}
-
-fn error_line(error: &ConfigError) -> String {
-    let source = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
-    format!("{error}{source}")
 }
 
 /// Opens every bundle and runs its golden rows; widths of the embeddings the SAEs read.
@@ -145,7 +140,7 @@ fn bundles(settings: &Settings, report: &mut Report) -> Vec<usize> {
 /// The state folder, the store in it, and the files of keys.
 fn files(settings: &Settings, report: &mut Report) {
     let path = &settings.store.path;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder_of(path);
     let what = format!("state folder {}", folder.display());
     report.note(&what, writable(folder), |()| "writable".into());
     let what = format!("store {}", path.display());
@@ -177,12 +172,6 @@ fn named_reference(settings: &Settings, store: Option<&StoreReader>, report: &mu
                 .fault(format!("drift.reference: {name:?} is not in the store, which holds {known}: recsae reference build, or first:14d"));
         }
     }
-}
-
-fn writable(folder: &Path) -> std::io::Result<()> {
-    let probe = folder.join(format!(".recsae-check-{}", std::process::id()));
-    std::fs::write(&probe, b"probe")?;
-    std::fs::remove_file(&probe)
 }
 
 fn broker(settings: &Settings, report: &mut Report) -> Option<Cluster> {

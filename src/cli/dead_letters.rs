@@ -1,6 +1,6 @@
 //! `recsae dead-letters`: what was not counted and why, each record once; and back to its topic.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use clap::builder::PossibleValuesParser;
 
+use crate::cli::plain::plain;
 use crate::cli::{Outcome, UsageError};
 use crate::config::settings::KafkaSettings;
 use crate::kafka::dead_letter::DeadLetter;
@@ -18,6 +19,8 @@ use crate::record::RejectReason;
 
 /// Longest wait for a broker that does not answer.
 const BROKER: Duration = Duration::from_secs(30);
+/// Longest wait for a topic that the broker makes by itself.
+const TOPIC_MADE: Duration = Duration::from_secs(3);
 
 /// Header of a replayed record: where it was first.
 pub const REPLAYED: &str = "recsae.replayed";
@@ -88,7 +91,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
             for letter in &letters {
                 let time = letter.timestamp_ms.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
                 let time = time.map_or_else(|| "-".to_owned(), |time| format!("{time:.3}"));
-                writeln!(out, "{} {} {time} {}: {}", letter.partition, letter.offset, letter.reason, letter.error)?;
+                writeln!(out, "{} {} {time} {}: {}", letter.partition, letter.offset, letter.reason, plain(&letter.error))?;
             }
             let mut by_reason: BTreeMap<&str, usize> = BTreeMap::new();
             letters.iter().for_each(|letter| *by_reason.entry(&letter.reason).or_default() += 1);
@@ -100,7 +103,9 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
             let n_read = letters.len();
             // Only the beginning of these was kept: what would be sent is not the record.
             letters.retain(|letter| letter.truncated_from.is_none());
-            replay(&settings, &letters, to.as_deref())?;
+            let producer = ReliableProducer::new(&settings)?;
+            all_there(&producer, &letters, to.as_deref())?;
+            replay(&producer, &letters, to.as_deref())?;
             let truncated = n_read - letters.len();
             if choice.json {
                 writeln!(out, "{}", serde_json::json!({ "replayed": letters.len(), "truncated": truncated }))?;
@@ -144,8 +149,18 @@ fn read(choice: &Choice) -> anyhow::Result<(KafkaSettings, Vec<DeadLetter>)> {
     Ok((settings, letters))
 }
 
-fn replay(settings: &KafkaSettings, letters: &[DeadLetter], to: Option<&str>) -> Result<(), KafkaError> {
-    let producer = ReliableProducer::new(settings)?;
+/// Nothing is sent before every topic is there: a producer would go on trying.
+fn all_there(producer: &ReliableProducer, letters: &[DeadLetter], to: Option<&str>) -> anyhow::Result<()> {
+    let topics: BTreeSet<&str> = letters.iter().map(|letter| to.unwrap_or(&letter.partition.topic)).collect();
+    for topic in topics {
+        if !producer.has_topic(topic, TOPIC_MADE)? {
+            return Err(UsageError(format!("topic {topic:?} does not exist: create it, or name another with --to")).into());
+        }
+    }
+    Ok(())
+}
+
+fn replay(producer: &ReliableProducer, letters: &[DeadLetter], to: Option<&str>) -> Result<(), KafkaError> {
     let receipts = Arc::new(Receipts::default());
     for letter in letters {
         let place = format!("{}|{}|{}", letter.partition.topic, letter.partition.partition, letter.offset);

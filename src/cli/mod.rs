@@ -30,6 +30,7 @@ pub mod import;
 pub mod label;
 pub mod llm_args;
 pub mod named_sae_args;
+mod plain;
 pub mod produce;
 pub mod record;
 pub mod reference;
@@ -39,6 +40,7 @@ pub mod review;
 pub mod run;
 pub mod serve;
 mod setup_cache;
+mod startable;
 pub mod steer;
 pub mod steer_plan;
 pub mod steer_run;
@@ -177,6 +179,11 @@ fn is_setup(error: &anyhow::Error) -> bool {
     };
     // A usage error may also be the context of another.
     error.downcast_ref::<UsageError>().is_some() || error.chain().any(known)
+}
+
+/// What is asked for is not there, or does not fit what is: to be mended by whoever asks, but for a fault of the store.
+fn asked_wrong(error: anyhow::Error) -> anyhow::Error {
+    if error.chain().any(|cause| cause.is::<StoreError>()) { error } else { UsageError(format!("{error:#}")).into() }
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

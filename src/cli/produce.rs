@@ -111,11 +111,12 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let usage = |error: anyhow::Error| UsageError(format!("{error:#}"));
     let places = args.as_recorded.then(|| Places::of(&table)).transpose().map_err(usage)?;
     let order = in_order(&table, args).map_err(usage)?;
+    let (fields, rows) = asked_for(args, (&vectors, &table), &order).map_err(usage)?;
     let settings = settings(args)?;
     let partitions = places.as_ref().map_or(args.partitions, Places::n_partitions);
     admin::create_topic(&settings, &args.topic, partitions, BROKER).map_err(|error| UsageError(error.to_string()))?;
     let started = Instant::now();
-    let acked = produce(args, &settings, (&vectors, &table), &order, places.as_ref())?;
+    let acked = produce(args, &settings, (&vectors, &fields), (&order, &rows), places.as_ref())?;
     let seconds = started.elapsed().as_secs_f64();
     let mut out = std::io::stdout().lock();
     if args.json {
@@ -194,18 +195,37 @@ fn in_order(table: &Table, args: &Args) -> anyhow::Result<Vec<(i64, usize)>> {
     Ok(order)
 }
 
-fn produce(
-    args: &Args,
-    settings: &KafkaSettings,
-    (vectors, table): (&Vectors, &Table),
+/// Columns by the names a record gives them.
+type Fields<'a> = Vec<(&'a str, &'a [serde_json::Value])>;
+
+/// The record's fields, and for each record in order the row of its vector: all that is asked for is found before the
+/// broker is asked for anything.
+fn asked_for<'a>(
+    args: &'a Args,
+    (vectors, table): (&Vectors, &'a Table),
     order: &[(i64, usize)],
-    places: Option<&Places>,
-) -> anyhow::Result<u64> {
-    let no_column = |name| UsageError(format!("no column {name:?} for --by; there are {}", table.names().join(", ")));
-    let by = args.by.as_deref().map(|name| table.column(name).ok_or_else(|| no_column(name))).transpose()?;
+) -> anyhow::Result<(Fields<'a>, Vec<usize>)> {
     let mut fields = table.renamed(&[(&args.entity, "entity"), (&args.timestamp, "timestamp"), (&args.items, "items")])?;
     // Where a record lay on its topic is no part of it.
     fields.retain(|(name, _)| !name.starts_with("recsae."));
+    let rows = match &args.by {
+        None => order.iter().map(|(_, row)| *row).collect(),
+        Some(name) => {
+            let by = table.column(name).with_context(|| format!("no column {name:?} for --by; there are {}", table.names().join(", ")))?;
+            let found = |(_, row): &(i64, usize)| vectors.position(&by[*row]).with_context(|| format!("--by {name}, row {row}"));
+            order.iter().map(found).collect::<anyhow::Result<_>>()?
+        }
+    };
+    Ok((fields, rows))
+}
+
+fn produce(
+    args: &Args,
+    settings: &KafkaSettings,
+    (vectors, fields): (&Vectors, &Fields<'_>),
+    (order, rows): (&[(i64, usize)], &[usize]),
+    places: Option<&Places>,
+) -> anyhow::Result<u64> {
     let entities = fields.iter().find(|(name, _)| *name == "entity").map(|(_, column)| *column);
     let producer = ReliableProducer::new(settings)?;
     let receipts = Arc::new(Receipts::default());
@@ -228,11 +248,7 @@ fn produce(
                 producer.poll(due.saturating_sub(started.elapsed()).min(Duration::from_millis(100)));
             }
         }
-        let vector = match by {
-            None => vectors.row(*row),
-            Some(column) => vectors.by(&column[*row]).with_context(|| format!("row {row}"))?,
-        };
-        encode(args.format, vector, &fields, *row, &mut record);
+        encode(args.format, vectors.row(rows[number]), fields, *row, &mut record);
         let key = entities.and_then(|column| key_of(&column[*row]));
         let (partition, timestamp_ms) = places.map_or((None, None), |places| places.at(*row));
         let key = key.as_deref().map(str::as_bytes);

@@ -3,10 +3,11 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use clap::builder::NonEmptyStringValueParser;
 
 use crate::cli::dataset_args::DatasetArgs;
-use crate::cli::{Outcome, UsageError};
+use crate::cli::plain::plain;
+use crate::cli::{Outcome, UsageError, asked_wrong};
 use crate::clock::{Clock, SystemClock};
 use crate::config;
 use crate::config::settings::Settings;
@@ -50,7 +51,7 @@ enum ReferenceCommand {
         #[arg(long, value_name = "COLUMN")]
         timestamp: Option<String>,
         /// Its name; references are immutable
-        #[arg(long)]
+        #[arg(long, value_parser = NonEmptyStringValueParser::new())]
         name: String,
         /// First window start, RFC 3339 or a date; default: all windows
         #[arg(long)]
@@ -84,10 +85,10 @@ enum ReferenceCommand {
         /// Its name
         name: String,
         /// Who approves
-        #[arg(long)]
+        #[arg(long, value_parser = NonEmptyStringValueParser::new())]
         who: String,
         /// Why
-        #[arg(long)]
+        #[arg(long, value_parser = NonEmptyStringValueParser::new())]
         why: String,
     },
     /// Compare two references of one SAE, stream by stream
@@ -139,8 +140,9 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
                         Some(dataset) => {
                             let (models, at) = model_of(&settings, &body)?;
                             let columns = (entity.as_deref(), timestamp.as_deref());
-                            let windows = count_recorded(&settings, &models, at, dataset, columns)?;
-                            Some(build_recorded(windows, &request_of(&models, at, &body), &models.judging(&settings)?[at])?)
+                            let windows = count_recorded(&settings, &models, at, dataset, columns).map_err(asked_wrong)?;
+                            let judging = &models.judging(&settings)?[at];
+                            Some(build_recorded(windows, &request_of(&models, at, &body), judging).map_err(asked_wrong)?)
                         }
                         None => None,
                     };
@@ -167,11 +169,11 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
                 writeln!(out, "{}", serde_json::to_string(&entries)?)?;
             } else {
                 for entry in entries {
-                    let approval = entry.approval.map_or_else(|| "not approved".to_owned(), |a| format!("approved by {}", a.who));
+                    let approval = entry.approval.map_or_else(|| "not approved".to_owned(), |a| format!("approved by {}", plain(&a.who)));
                     writeln!(
                         out,
                         "{}  {} .. {}  {} windows  {approval}",
-                        entry.name,
+                        plain(&entry.name),
                         utc_text(entry.from_ms),
                         utc_text(entry.to_ms),
                         entry.windows
@@ -180,8 +182,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
             }
         }
         ReferenceCommand::Show { common, name } => {
-            let (entry, reference) =
-                reader(&common.config)?.fitted(name)?.with_context(|| format!("no reference {name:?}; see `recsae reference list`"))?;
+            let (entry, reference) = reader(&common.config)?.fitted(name)?.ok_or_else(|| no_reference(name))?;
             let facts = serde_json::json!({
                 "entry": entry, "unit": reference.unit, "window_ms": reference.window_ms, "timezone": reference.timezone,
                 "windows": reference.n_windows, "left_out": reference.left_out, "wander": reference.sigma_w,
@@ -200,7 +201,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         }
         ReferenceCommand::Compare { common, a, b, top } => {
             let reader = reader(&common.config)?;
-            let load = |name: &str| -> anyhow::Result<_> { Ok(reader.fitted(name)?.with_context(|| format!("no reference {name:?}"))?.1) };
+            let load = |name: &str| -> anyhow::Result<_> { Ok(reader.fitted(name)?.ok_or_else(|| no_reference(name))?.1) };
             let (a, b) = (load(a)?, load(b)?);
             anyhow::ensure!(
                 a.fingerprint == b.fingerprint,
@@ -250,6 +251,10 @@ fn count_recorded(
     Ok(windows)
 }
 
+fn no_reference(name: &str) -> UsageError {
+    UsageError(format!("no reference {name:?} in the store; see `recsae reference list`"))
+}
+
 fn settings(path: &Path) -> anyhow::Result<Settings> {
     config::load(path, std::env::vars()).map_err(|error| UsageError(error.to_string()).into())
 }
@@ -288,7 +293,7 @@ fn path_segment(name: &str) -> String {
 /// Fits a reference to judged windows: in the running instance, or here while none runs.
 pub(super) fn fit(settings: &Settings, reader: &StoreReader, body: &BuildBody) -> anyhow::Result<Reference> {
     let (models, at) = model_of(settings, body)?;
-    build(reader, &request_of(&models, at, body), &models.judging(settings)?[at])
+    build(reader, &request_of(&models, at, body), &models.judging(settings)?[at]).map_err(asked_wrong)
 }
 
 /// The models, and which of them is asked for.
@@ -299,7 +304,11 @@ fn model_of(settings: &Settings, body: &BuildBody) -> anyhow::Result<(Models, us
         None if models.labels.len() == 1 => Some(0),
         None => None,
     };
-    let at = at.with_context(|| format!("choose a model with --model, one of {}", models.labels.join(", ")))?;
+    let known = models.labels.join(", ");
+    let at = at.ok_or_else(|| match &body.model_version {
+        Some(found) => UsageError(format!("expected --model to be one of {known}, found {found:?}")),
+        None => UsageError(format!("choose a model with --model, one of {known}")),
+    })?;
     Ok((models, at))
 }
 

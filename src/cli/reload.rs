@@ -1,16 +1,19 @@
 //! SIGHUP: the configuration and its bundles are read again, checked, and only then taken up.
 //!
 //! What is new is opened beside what runs: every fault of the configuration is looked for, every bundle is
-//! opened and its golden rows are met, and the broker is asked for the topics. A fault is logged and the old
-//! configuration goes on untouched. Else the running part drains (everything counted is stored and committed) and a new one starts in the same
-//! process, where the old one stopped. A changed SAE begins a new lineage at a window edge (`store::lineage`),
+//! opened and its golden rows are met, files and addresses are tried, and the broker is asked for the topics. A fault
+//! is logged and the old configuration goes on untouched. Else the running part drains (everything counted is stored
+//! and committed) and a new one starts in the same process, where the old one stopped. Should that start be refused all
+//! the same (an address taken in between, a store that another process has), `run` goes back to the old configuration.
+//! A changed SAE begins a new lineage at a window edge (`store::lineage`),
 //! so no window mixes two; the one that was open gets no verdict.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::cli::startable::startable;
 use crate::config;
 use crate::config::settings::Settings;
 use crate::monitor::models::Models;
@@ -27,7 +30,7 @@ pub(super) struct Reload {
 #[derive(Default)]
 struct State {
     next: Option<Settings>,
-    running: Option<Shutdown>,
+    running: Option<(Settings, Shutdown)>,
 }
 
 impl Reload {
@@ -35,9 +38,9 @@ impl Reload {
         Self { file, state: Arc::default() }
     }
 
-    /// What is to be stopped by the next reload.
-    pub(super) fn stops(&self, running: Shutdown) {
-        self.lock().running = Some(running);
+    /// What runs from now on, and how the next reload stops it.
+    pub(super) fn runs(&self, settings: &Settings, shutdown: Shutdown) {
+        self.lock().running = Some((settings.clone(), shutdown));
     }
 
     /// The configuration to go on with, if the run was stopped for one.
@@ -54,13 +57,14 @@ impl Reload {
                 _ = hangup.recv() => {}
             }
             let file = self.file.clone();
-            let checked = tokio::task::spawn_blocking(move || checked(&file)).await.map_err(std::io::Error::other)?;
+            let Some((running, _)) = self.lock().running.clone() else { continue };
+            let checked = tokio::task::spawn_blocking(move || checked(&file, &running)).await.map_err(std::io::Error::other)?;
             match checked {
                 Ok(settings) => {
                     tracing::info!("configuration and bundles are sound: drained and started again with them");
                     let mut state = self.lock();
                     state.next = Some(settings);
-                    if let Some(running) = &state.running {
+                    if let Some((_, running)) = &state.running {
                         running.trigger();
                     }
                 }
@@ -75,7 +79,7 @@ impl Reload {
 }
 
 /// The settings of the file, if everything in them can be used.
-fn checked(file: &std::path::Path) -> Result<Settings, String> {
+fn checked(file: &Path, running: &Settings) -> Result<Settings, String> {
     let settings = config::load(file, std::env::vars()).map_err(|error| error.to_string())?;
     let faults = config::check(&settings);
     if !faults.is_empty() {
@@ -86,6 +90,7 @@ fn checked(file: &std::path::Path) -> Result<Settings, String> {
         return Err(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
     }
     Models::open(&settings).and_then(|models| models.encoders(&settings)).map_err(|error| error.to_string())?;
+    startable(&settings, running).map_err(|error| error.to_string())?;
     connect(&settings.kafka).map_err(|error| error.to_string())?;
     Ok(settings)
 }

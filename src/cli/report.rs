@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use crate::bundle::Bundle;
-use crate::cli::{Outcome, UsageError};
+use crate::cli::{Outcome, UsageError, asked_wrong};
 use crate::clock::{Clock, SystemClock};
 use crate::config;
 use crate::config::settings::Settings;
@@ -59,7 +59,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let compare = args.compare.as_ref().and_then(|sides| Some((sides.first()?.clone(), sides.get(1)?.clone())));
     let request =
         ReportRequest { from_ms, to_ms, segment: args.segment.clone(), compare, names: names(&settings), now_ms: SystemClock.now_ms() };
-    let report = gather(&open(&settings)?, &request)?;
+    let report = gather(&open(&settings)?, &request).map_err(asked_wrong)?;
     let json_file = args.out.with_extension("json");
     write(&args.out, html(&report).as_bytes())?;
     write(&json_file, &serde_json::to_vec_pretty(&report)?)?;

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::runtime::Handle;
 
@@ -44,12 +45,25 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     outer.task(runtime.handle(), "signals", trigger_on_signal(outer.shutdown().clone()));
     let reload = Reload::new(args.config.clone());
     outer.task(runtime.handle(), "reload", reload.clone().watch(outer.shutdown().clone()));
-    let mut before = RunSummary::default();
+    // What ran before the last reload, until what came after it has run.
+    let (mut before, mut old) = (RunSummary::default(), None);
     let summary = loop {
-        let summary = run_once(args, &settings, &reload, &outer, runtime.handle())?.after(&before);
-        match reload.take() {
-            Some(next) if !outer.shutdown().is_triggered() => (settings, before) = (next, summary),
-            _ => break summary,
+        match (run_once(args, &settings, &reload, &outer, runtime.handle()), old.take()) {
+            (Ok(summary), _) => {
+                let summary = summary.after(&before);
+                match reload.take() {
+                    Some(next) if !outer.shutdown().is_triggered() => {
+                        old = Some(std::mem::replace(&mut settings, next));
+                        before = summary;
+                    }
+                    _ => break summary,
+                }
+            }
+            (Err(Ended::BeforeItRan(error)), Some(old)) if !outer.shutdown().is_triggered() => {
+                tracing::error!(why = format!("{error:#}"), "the new configuration does not start, the old one goes on");
+                settings = old;
+            }
+            (Err(Ended::BeforeItRan(error) | Ended::WhileItRan(error)), _) => return Err(error),
         }
     };
     outer.drain(settings.kafka.drain);
@@ -64,7 +78,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
 }
 
 /// One run under one configuration: to the end of the log, a signal, or a reload.
-fn run_once(args: &Args, settings: &Settings, reload: &Reload, outer: &TaskGroup, runtime: &Handle) -> anyhow::Result<RunSummary> {
+fn run_once(args: &Args, settings: &Settings, reload: &Reload, outer: &TaskGroup, runtime: &Handle) -> Result<RunSummary, Ended> {
     let group = TaskGroup::new(Shutdown::new());
     let (all, this) = (outer.shutdown().clone(), group.shutdown().clone());
     group.task(runtime, "stop", async move {
@@ -74,13 +88,25 @@ fn run_once(args: &Args, settings: &Settings, reload: &Reload, outer: &TaskGroup
         }
         Ok::<(), TaskError>(())
     });
-    reload.stops(group.shutdown().clone());
+    reload.runs(settings, group.shutdown().clone());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let ran = Arc::new(AtomicBool::new(false));
     let on_open: OnOpen = {
         let (settings, group, clock, runtime) = (settings.clone(), group.clone(), Arc::clone(&clock), runtime.clone());
-        Box::new(move |opened| serve(&settings, opened, clock, &group, &runtime).map(drop))
+        let ran = Arc::clone(&ran);
+        Box::new(move |opened| serve(&settings, opened, clock, &group, &runtime).map(|_| ran.store(true, Ordering::SeqCst)))
     };
     let options = RunOptions { until_end: args.until_end, clock, on_open };
-    monitor::run(settings, options, &group)
-        .map_err(|error| if error.is_setup() { anyhow::Error::new(UsageError(error.to_string())) } else { anyhow::Error::new(error) })
+    monitor::run(settings, options, &group).map_err(|error| {
+        // Listeners that were opened before the fault hold addresses which another start needs.
+        group.drain(settings.kafka.drain);
+        let error = if error.is_setup() { anyhow::Error::new(UsageError(error.to_string())) } else { anyhow::Error::new(error) };
+        if ran.load(Ordering::SeqCst) { Ended::WhileItRan(error) } else { Ended::BeforeItRan(error) }
+    })
+}
+
+/// When a run failed: what never opened can be gone back from.
+enum Ended {
+    BeforeItRan(anyhow::Error),
+    WhileItRan(anyhow::Error),
 }

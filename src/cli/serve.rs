@@ -1,6 +1,7 @@
 //! The two listeners of a running monitor: what `run` and `demo` put around it.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 
@@ -51,9 +52,7 @@ pub fn serve(
         top_concepts: settings.metrics.top_concepts,
         pinned: pinned.collect::<Result<_, MonitorError>>()?,
     };
-    let token_file = settings.http.token_file.as_deref();
-    let token =
-        token_file.map(|path| Token::from_file(path).map_err(|source| MonitorError::File { path: path.to_owned(), source })).transpose()?;
+    let token = token(settings)?;
     let refused = opened.metrics.http_rejected.clone();
     let state = Arc::new(HttpState {
         exposition: Arc::new(Exposition::new(Arc::clone(&opened.snapshot), Arc::clone(&opened.live), opened.metrics, limits)),
@@ -105,8 +104,20 @@ fn references(settings: Settings, commands: Commands) -> ReferenceSender {
     })
 }
 
+/// The token of the page and API listener, where its file is named.
+///
+/// # Errors
+/// It cannot be read.
+pub(super) fn token(settings: &Settings) -> Result<Option<Token>, MonitorError> {
+    let read = |path: &Path| Token::from_file(path).map_err(|source| MonitorError::File { path: path.to_owned(), source });
+    settings.http.token_file.as_deref().map(read).transpose()
+}
+
 /// TLS of the page and API listener, where its files are named.
-fn tls(settings: &Settings) -> Result<Option<tls::Acceptor>, MonitorError> {
+///
+/// # Errors
+/// They cannot be read, hold something else, or do not belong together.
+pub(super) fn tls(settings: &Settings) -> Result<Option<tls::Acceptor>, MonitorError> {
     let files = settings.http.tls_cert_file.as_deref().zip(settings.http.tls_key_file.as_deref());
     let opened = files.map(|(cert, key)| tls::acceptor(cert, key)).transpose();
     opened.map_err(|error| MonitorError::Config(vec![Fault::new(error.key(), error.to_string())]))

@@ -166,6 +166,25 @@ fn every_fault_is_one_line_and_none_hides_another() {
     assert_eq!(output.status.code(), Some(2));
 }
 
+/// What `run` would refuse is found without a broker too: deploy/recsae.service asks this before each start.
+#[test]
+fn models_and_places_that_do_not_fit_together_are_found_offline() {
+    let Some(library) = support::onnxruntime() else { return };
+    let (folder, world) = (tempfile::tempdir().unwrap(), World::new(6, START_MS).unwrap());
+    let config = set_up(folder.path(), &world, "127.0.0.1:1", &library);
+    let found = |env: &[(&str, &str)]| {
+        let (code, report) = check(&config, &["--offline"], env);
+        let faults = lines(&report, "faults");
+        assert_eq!((code, faults.is_empty()), (i32::from(!faults.is_empty()), code == 0), "{report:#}");
+        faults
+    };
+    assert_eq!(found(&[]), Vec::<String>::new());
+    let place = found(&[("RECSAE__RECORD__ENTITY", "embedding")]);
+    assert!(place.len() == 1 && place[0].contains("record.entity"), "{place:?}");
+    let inside = found(&[("RECSAE__SEGMENTS__FIELDS", "surface,surface.b")]);
+    assert!(inside.len() == 1 && inside[0].contains("surface.b"), "{inside:?}");
+}
+
 #[test]
 fn config_prints_the_documented_file_and_a_schema() {
     let output = recsae(&["config", "--defaults"], &[]);

@@ -1,10 +1,13 @@
-//! SIGHUP: a new SAE is taken up at a window edge by the same process, a faulty one changes nothing.
+//! SIGHUP: a new SAE is taken up at a window edge by the same process, a faulty file changes nothing.
 
+use std::net::TcpListener;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use recsae::simulate::world::World;
+use recsae::store::Store;
+use toml::Value;
 
 use crate::background::until;
 use crate::gaps::{assert_incomplete, judged};
@@ -77,4 +80,87 @@ fn a_new_sae_is_taken_up_at_a_window_edge_and_a_faulty_one_keeps_the_old() {
     let log = monitor.end();
     assert!(log.contains("worker drained"), "{log}");
     assert!(scene.good.load(Ordering::SeqCst) > 0);
+}
+
+/// Changes keys of the file that the running monitor reads, sends SIGHUP, and waits for the words.
+fn reload(scene: &Scene, monitor: &Monitor, changes: &[(&str, &str, &str)], words: &str) {
+    scene.write_configuration(monitor);
+    let file = scene.folder().join("recsae.toml");
+    let mut table: toml::Table = std::fs::read_to_string(&file).unwrap().parse().unwrap();
+    for (section, key, value) in changes {
+        table[*section].as_table_mut().unwrap().insert((*key).to_owned(), Value::String((*value).to_owned()));
+    }
+    std::fs::write(&file, toml::to_string(&table).unwrap()).unwrap();
+    let said = monitor.process.printed().matches(words).count();
+    monitor.process.signal("HUP");
+    let again = || (monitor.process.printed().matches(words).count() > said).then_some(());
+    until(Duration::from_secs(60), again, || format!("{changes:?}\n{}", monitor.process.printed()));
+}
+
+#[test]
+fn a_file_that_could_not_start_is_refused_before_anything_is_torn_down() {
+    let Some(kafka) = kafka_server::shared() else { return };
+    let Some(scene) = Scene::new(kafka, "") else { return };
+    scene.produce(0..3, NO_PAUSE);
+    let monitor = scene.start(&[]);
+    monitor.wait_for(scene.sent());
+    let (pid, running) = (monitor.process.pid(), fingerprint(&monitor).unwrap());
+    let lineage = monitor.api("status").unwrap()["lineage"].clone();
+
+    let path = |name: &str| scene.folder().join(name).to_str().unwrap().to_owned();
+    let garbage = path("garbage.pem");
+    std::fs::write(&garbage, "not PEM").unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let busy = taken.local_addr().unwrap().to_string();
+    let (gone, store) = (path("gone"), path("gone/recsae.db"));
+    let faults: [(&[(&str, &str, &str)], &str); 7] = [
+        (&[("http", "token_file", &gone)], "cannot read "),
+        (&[("record", "entity", "embedding")], "record.entity"),
+        (&[("store", "path", &store)], "store.path: expected a folder"),
+        (&[("store", "path", &garbage)], "garbage.pem"),
+        (&[("http", "tls_cert_file", &garbage), ("http", "tls_key_file", &garbage)], "expected a certificate"),
+        (&[("http", "listen", &busy)], "cannot listen on "),
+        (&[("metrics", "listen", &busy)], "cannot listen on "),
+    ];
+    for (changes, words) in faults {
+        reload(&scene, &monitor, changes, "reload refused, the old configuration goes on");
+        let printed = monitor.process.printed();
+        let refused = printed.lines().rfind(|line| line.contains("reload refused")).unwrap();
+        assert!(refused.contains("ERROR") && refused.contains(words), "{refused}");
+        assert_eq!(fingerprint(&monitor).as_ref(), Some(&running), "{changes:?}: it answers at the old addresses");
+    }
+    assert_eq!(monitor.process.printed().matches("worker drained").count(), 0, "nothing was torn down");
+    scene.produce(3..6, NO_PAUSE);
+    assert_incomplete(&judged(&scene, &monitor, 4), &[], "");
+    assert_eq!((monitor.process.pid(), &monitor.api("status").unwrap()["lineage"]), (pid, &lineage));
+    drop(taken);
+
+    // Sound again, and taken up.
+    reload(&scene, &monitor, &[("drift", "false_alarm_budget", "1 per 60d")], "listening");
+    until(Duration::from_secs(60), || fingerprint(&monitor), || monitor.process.printed());
+    monitor.end();
+}
+
+/// A store that another process writes is seen only by the start itself.
+#[test]
+fn a_start_that_is_refused_after_the_old_run_ended_goes_back_to_the_old_configuration() {
+    let Some(kafka) = kafka_server::shared() else { return };
+    let Some(scene) = Scene::new(kafka, "") else { return };
+    scene.produce(0..3, NO_PAUSE);
+    let monitor = scene.start(&[]);
+    monitor.wait_for(scene.sent());
+    let pid = monitor.process.pid();
+    let path = scene.folder().join("other.db");
+    let other = Store::open(&path).unwrap();
+    let words = "the new configuration does not start, the old one goes on";
+    reload(&scene, &monitor, &[("store", "path", path.to_str().unwrap())], words);
+    let printed = monitor.process.printed();
+    let said = printed.lines().rfind(|line| line.contains(words)).unwrap();
+    assert!(said.contains("ERROR") && said.contains("other.db"), "{said}");
+    scene.produce(3..6, NO_PAUSE);
+    assert_incomplete(&judged(&scene, &monitor, 4), &[], "");
+    assert_eq!(monitor.process.pid(), pid);
+    assert_eq!(monitor.process.printed().matches("a new lineage begins").count(), 0);
+    drop(other);
+    monitor.end();
 }

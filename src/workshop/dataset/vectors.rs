@@ -66,11 +66,6 @@ impl Vectors {
         self.width
     }
 
-    /// The vector of a key.
-    pub(crate) fn by(&self, key: &Value) -> anyhow::Result<&[f32]> {
-        self.position(key).map(|row| self.row(row))
-    }
-
     /// Row of the vector of a key.
     pub(crate) fn position(&self, key: &Value) -> anyhow::Result<usize> {
         let row = match &self.rows {

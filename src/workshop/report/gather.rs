@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use anyhow::ensure;
+
 use crate::drift::alert::{Alert, AlertListing};
 use crate::drift::closed::{AGAINST, ALL};
 use crate::drift::report::{AlertState, DriftReport, SegmentReport, StreamReport, Verdict};
@@ -27,7 +29,7 @@ const Z95: f64 = 1.96;
 /// Reads everything a report says.
 ///
 /// # Errors
-/// The store cannot be read or is damaged, or the comparison asks for what is not there.
+/// The store cannot be read or is damaged, or the segment or the comparison asks for what is not there.
 pub fn gather(reader: &StoreReader, request: &ReportRequest) -> anyhow::Result<Report> {
     let query = WindowQuery { from_ms: Some(request.from_ms), to_ms: Some(request.to_ms), all_lineages: true, ..WindowQuery::default() };
     let wanted = |segment: &str| request.segment.as_deref().is_none_or(|only| only == segment);
@@ -48,6 +50,11 @@ pub fn gather(reader: &StoreReader, request: &ReportRequest) -> anyhow::Result<R
         found.reverse();
         found
     };
+    if let Some(segment) = &request.segment {
+        let known: BTreeSet<&str> = summaries.iter().map(|summary| summary.segment.as_str()).collect();
+        let listed = || known.iter().copied().collect::<Vec<_>>().join(", ");
+        ensure!(known.is_empty() || known.contains(segment.as_str()), "no segment {segment:?} in the span; there are {}", listed());
+    }
     let input = input(&summaries, request.segment.as_deref());
     let (record, deeds) = audited(reader, request)?;
     let comparison = match &request.compare {
