@@ -94,6 +94,8 @@ pub enum RejectReason {
     WrongWidth,
     /// NaN or Inf in the vector.
     NotFinite,
+    /// A value far beyond what the SAE's golden rows hold: it would outweigh all other records of a window.
+    OutOfRange,
     /// The timestamp is there but cannot be read.
     BadTimestamp,
     /// Neither a timestamp in the record nor one from the broker.
@@ -112,7 +114,7 @@ pub enum RejectReason {
 
 impl RejectReason {
     /// Every reason, in the order of declaration: what the metric is registered with.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Tombstone,
         Self::EmptyPayload,
         Self::TooLarge,
@@ -122,6 +124,7 @@ impl RejectReason {
         Self::BadEmbedding,
         Self::WrongWidth,
         Self::NotFinite,
+        Self::OutOfRange,
         Self::BadTimestamp,
         Self::MissingTimestamp,
         Self::MissingEntity,
@@ -144,6 +147,7 @@ impl RejectReason {
             Self::BadEmbedding => "bad_embedding",
             Self::WrongWidth => "wrong_width",
             Self::NotFinite => "not_finite",
+            Self::OutOfRange => "out_of_range",
             Self::BadTimestamp => "bad_timestamp",
             Self::MissingTimestamp => "missing_timestamp",
             Self::MissingEntity => "missing_entity",

@@ -3,8 +3,6 @@
 //! Everything that can be wrong with a record is decided here, before encoding, in one order: decode,
 //! model, entity, future, late, width. A record that fails moves no watermark and touches no count.
 
-use std::num::NonZeroUsize;
-
 use ahash::AHashMap;
 
 use crate::decode::Decoder;
@@ -93,11 +91,11 @@ pub struct Intake {
 }
 
 impl Intake {
-    /// An empty intake for models of these widths. `table` holds no more than `_all` and `_other`:
+    /// An empty intake for models that read what `embeddings` (one empty batch a model) take. `table` holds no more than `_all` and `_other`:
     /// names come from the board.
     #[must_use]
-    pub fn new(decoder: Decoder, rules: IntakeRules, models: ModelIndex, table: SegmentTable, widths: &[NonZeroUsize]) -> Self {
-        let batches = widths.iter().map(|&d_in| ModelBatch { embeddings: EmbeddingBatch::new(d_in), rows: Vec::new() }).collect();
+    pub fn new(decoder: Decoder, rules: IntakeRules, models: ModelIndex, table: SegmentTable, embeddings: Vec<EmbeddingBatch>) -> Self {
+        let batches = embeddings.into_iter().map(|embeddings| ModelBatch { embeddings, rows: Vec::new() }).collect();
         Self {
             decoder,
             rules,
@@ -213,6 +211,7 @@ fn not_a_row(error: &EmbeddingError) -> Reject {
     let reason = match error {
         EmbeddingError::Width { .. } => RejectReason::WrongWidth,
         EmbeddingError::NotFinite { .. } => RejectReason::NotFinite,
+        EmbeddingError::OutOfRange { .. } => RejectReason::OutOfRange,
     };
     Reject::new(reason, error.to_string())
 }

@@ -1,6 +1,5 @@
 //! The configured models: bundles opened and checked once, an encoder for each worker.
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use crate::bundle::Bundle;
@@ -10,9 +9,13 @@ use crate::drift::window::CountingSpec;
 use crate::encode::{self, Encoder, Engine};
 use crate::monitor::error::MonitorError;
 use crate::monitor::intake::ModelIndex;
+use crate::sae::embedding::{EmbeddingBatch, MAX_VALUE};
 
 /// Label of a model that neither the configuration nor its bundle gives a version.
 const DEFAULT_LABEL: &str = "default";
+
+/// A value this many times the largest in the golden rows is no vector of the model they come from.
+const GOLDEN_TIMES: f32 = 100.0;
 
 /// All models, in the configuration's order.
 #[derive(Clone)]
@@ -62,10 +65,17 @@ impl Models {
         self.bundles.iter().map(|bundle| Ok(encode::open_comparing(bundle, engine, library, settings.encode.compare_every)?)).collect()
     }
 
-    /// Widths of their embeddings.
+    /// An empty batch for each, which takes embeddings of its width and of values up to [`GOLDEN_TIMES`] those of its golden
+    /// rows. Rows that recsae made itself say nothing of the input's size.
     #[must_use]
-    pub fn widths(&self) -> Vec<NonZeroUsize> {
-        self.bundles.iter().map(|bundle| bundle.spec().d_in).collect()
+    pub fn empty_batches(&self) -> Vec<EmbeddingBatch> {
+        let batch = |bundle: &Arc<Bundle>| {
+            let golden = bundle.golden();
+            let largest = golden.embedding.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+            let is_known = golden.is_verified() && largest > 0.0;
+            EmbeddingBatch::within(bundle.spec().d_in, if is_known { GOLDEN_TIMES * largest } else { MAX_VALUE })
+        };
+        self.bundles.iter().map(batch).collect()
     }
 
     /// Fingerprints of all, for the counting hash.

@@ -197,7 +197,7 @@ impl Reread {
             future_tolerance_ms: i64::try_from(settings.window.future_tolerance.as_millis()).unwrap_or(i64::MAX),
         };
         let table = SegmentTable::new(segment_fields(settings), settings.segments.max.max(n_segments + 2));
-        Ok(Intake::new(decoder, rules, self.models.index.clone(), table, &self.models.widths()))
+        Ok(Intake::new(decoder, rules, self.models.index.clone(), table, self.models.empty_batches()))
     }
 }
 

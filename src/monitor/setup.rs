@@ -207,7 +207,7 @@ impl Setup {
             future_tolerance_ms: ms(settings.window.future_tolerance),
         };
         let table = SegmentTable::new(segment_fields(settings), settings.segments.max);
-        let intake = Intake::new(decoder, rules, self.models.index.clone(), table, &self.models.widths());
+        let intake = Intake::new(decoder, rules, self.models.index.clone(), table, self.models.empty_batches());
         let encoders = self.models.encoders(settings)?;
         let dead_letters = self.producer.as_ref().map(|producer| DeadLetters::new(Arc::clone(producer), &settings.kafka.dead_letter_topic));
         let (bundles, shared, kafka) = (self.models.bundles.clone(), Arc::clone(&self.shared), settings.kafka.clone());

@@ -6,8 +6,10 @@ use ndarray::{Array2, Axis, s};
 use recsae::bundle::Bundle;
 use recsae::bundle::build::{BuildRequest, build};
 use recsae::bundle::golden::GoldenRows;
+use recsae::config::settings::{ModelSettings, Settings};
 use recsae::drift::stream::StreamId;
 use recsae::encode::{self, Encoder, Engine, PlainEncoder};
+use recsae::monitor::models::Models;
 use recsae::sae::activation::SparseActivations;
 use recsae::sae::embedding::EmbeddingBatch;
 use recsae::sae::latent::LatentId;
@@ -77,6 +79,26 @@ fn every_real_file_meets_its_golden_rows_and_safetensors() {
         }
         fingerprints.dedup();
         assert_eq!(fingerprints.len(), 1, "the same SAE has one fingerprint, whatever file it came from");
+    }
+}
+
+/// What is taken is bounded by the golden rows: every real row is, and one of another world is not.
+#[test]
+fn all_real_rows_are_within_the_golden_rows_range_and_an_absurd_one_is_not() {
+    let (Some(data), Some(library)) = (support::data(), support::onnxruntime()) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let rows: Array2<f32> = ndarray_npy::read_npy(data.join("ml100k/sasrec.embeddings.npy")).unwrap();
+    let out = folder.path().join("bundle");
+    real_bundle(&data, "sasrec.sae_k8_s16", "full", false, &library, &out);
+    let settings = Settings { model: vec![ModelSettings { version: None, bundle: out }], ..Settings::default() };
+    let mut batch = Models::open(&settings).unwrap().empty_batches().remove(0);
+    for row in rows.axis_iter(Axis(0)) {
+        batch.push(&row.to_vec()).unwrap();
+        batch.clear();
+    }
+    for absurd in [1e4, 1e20, f32::MAX] {
+        let refused = batch.push(&vec![absurd; rows.ncols()]).unwrap_err();
+        assert!(refused.to_string().contains("beyond the"), "{refused}");
     }
 }
 

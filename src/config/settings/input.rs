@@ -145,7 +145,7 @@ pub struct WindowSettings {
     pub length: Duration,
     /// RFC 3339 instant at which a window starts. Default 1970-01-01T00:00:00Z.
     pub origin: String,
-    /// IANA time zone of season, weekend, calendar and printed times; windows themselves are UTC. Default UTC.
+    /// IANA time zone of season, weekend and calendar; windows and everything printed are UTC. Default UTC.
     pub timezone: String,
     /// How far a record may lag behind the newest of its partition. Default 10 min. Raising it
     /// rejects fewer records and judges later.
