@@ -22,6 +22,7 @@ use crate::kafka::admin::{Cluster, preflight};
 use crate::kafka::dead_letter;
 use crate::kafka::sample::{SampledRecord, newest};
 use crate::monitor::assemble::MAX_SPLIT;
+use crate::monitor::models::{label_of, same_label, unknown_reference_model};
 use crate::record::{Record, TopicPartition};
 use crate::sae::embedding::EmbeddingBatch;
 use crate::store::StoreReader;
@@ -122,8 +123,8 @@ fn bundles(settings: &Settings, report: &mut Report) -> Vec<usize> {
         EngineChoice::Native => Engine::Native,
     };
     let library = settings.encode.onnxruntime.as_deref();
-    let mut widths = Vec::new();
-    for model in &settings.model {
+    let (mut widths, mut labels) = (Vec::new(), Vec::<(usize, String)>::new());
+    for (at, model) in settings.model.iter().enumerate() {
         let what = format!("bundle {}", model.bundle.display());
         let described = |bundle: &Bundle| {
             let spec = bundle.spec();
@@ -131,8 +132,20 @@ fn bundles(settings: &Settings, report: &mut Report) -> Vec<usize> {
         };
         let Some(bundle) = report.note(&what, Bundle::open(&model.bundle), described) else { continue };
         widths.push(bundle.spec().d_in.get());
+        let label = label_of(model.version.as_deref(), &bundle);
+        if let Some((other, _)) = labels.iter().find(|(_, known)| *known == label) {
+            report.fault(same_label(settings, *other, at, &label).to_string());
+        }
+        labels.push((at, label));
         let rows = bundle.golden().embedding.nrows();
         report.note(&what, encode::open(&bundle, engine, library), |encoder| format!("{rows} golden rows met by {}", encoder.engine()));
+    }
+    let labels: Vec<String> = labels.into_iter().map(|(_, label)| label).collect();
+    // A bundle that was refused has no label here.
+    if labels.len() == settings.model.len()
+        && let Some(fault) = unknown_reference_model(settings, &labels)
+    {
+        report.fault(fault.to_string());
     }
     widths
 }

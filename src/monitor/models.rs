@@ -32,21 +32,27 @@ impl Models {
     /// Opens every bundle.
     ///
     /// # Errors
-    /// There is no model, or a bundle is refused.
+    /// There is no model, a bundle is refused, two models have one label, or `drift.reference` names none of them.
     pub fn open(settings: &Settings) -> Result<Self, MonitorError> {
         if settings.model.is_empty() {
             return Err(MonitorError::NoModel);
         }
-        let (mut labels, mut bundles, mut index) = (Vec::new(), Vec::new(), ModelIndex::default());
+        let (mut labels, mut bundles, mut index) = (Vec::<String>::new(), Vec::new(), ModelIndex::default());
         for (at, model) in settings.model.iter().enumerate() {
             let bundle = Bundle::open(&model.bundle)?;
-            let label = model.version.clone().or_else(|| bundle.manifest().model_version.clone());
-            labels.push(label.filter(|label| !label.is_empty()).unwrap_or_else(|| DEFAULT_LABEL.to_owned()));
+            let label = label_of(model.version.as_deref(), &bundle);
+            if let Some(other) = labels.iter().position(|known| *known == label) {
+                return Err(MonitorError::Config(vec![same_label(settings, other, at, &label)]));
+            }
+            labels.push(label);
             bundles.push(Arc::new(bundle));
             match &model.version {
                 Some(version) => drop(index.by_version.insert(version.clone(), at)),
                 None => index.default = Some(at),
             }
+        }
+        if let Some(fault) = unknown_reference_model(settings, &labels) {
+            return Err(MonitorError::Config(vec![fault]));
         }
         Ok(Self { labels, bundles, index })
     }
@@ -124,4 +130,32 @@ impl Models {
         let all: Result<Vec<_>, crate::config::Fault> = self.bundles.iter().map(one).collect();
         all.map_err(|fault| MonitorError::Config(vec![fault]))
     }
+}
+
+/// What a model is called in windows, metrics and alerts: its version, else its bundle's.
+#[must_use]
+pub fn label_of(version: Option<&str>, bundle: &Bundle) -> String {
+    let label = version.or(bundle.manifest().model_version.as_deref());
+    label.filter(|label| !label.is_empty()).unwrap_or(DEFAULT_LABEL).to_owned()
+}
+
+/// Two models of one label: a window has one row for a label, so neither of them could be judged.
+#[must_use]
+pub fn same_label(settings: &Settings, one: usize, other: usize, label: &str) -> crate::config::Fault {
+    let named = |at: usize| match &settings.model[at].version {
+        Some(version) => format!("model[{at}] by its version {version:?}"),
+        None => format!("model[{at}] without a version by its bundle {}", settings.model[at].bundle.display()),
+    };
+    let (one, other) = (named(one), named(other));
+    let message = format!("expected labels that differ, found {label:?} twice: {one}, {other}; give one of them another version");
+    crate::config::Fault::new("model", message)
+}
+
+/// `drift.reference = "model:VERSION"` of a version that no model has: its windows would be waited for for ever.
+#[must_use]
+pub fn unknown_reference_model(settings: &Settings, labels: &[String]) -> Option<crate::config::Fault> {
+    let Ok(crate::config::ReferenceChoice::OfModel(version)) = settings.drift.reference_choice() else { return None };
+    let known = labels.join(", ");
+    let message = format!("expected model: and one of the configured models ({known}), found {:?}", settings.drift.reference);
+    (!labels.contains(&version)).then(|| crate::config::Fault::new("drift.reference", message))
 }

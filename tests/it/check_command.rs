@@ -179,6 +179,11 @@ fn models_and_places_that_do_not_fit_together_are_found_offline() {
         faults
     };
     assert_eq!(found(&[]), Vec::<String>::new());
+    let bundle = folder.path().join("bundle").to_str().unwrap().to_owned();
+    let twice = found(&[("RECSAE__MODEL__1__BUNDLE", &bundle), ("RECSAE__MODEL__1__VERSION", "default")]);
+    assert!(twice.len() == 1 && twice[0].contains("model: expected labels that differ, found \"default\" twice"), "{twice:?}");
+    let unknown = found(&[("RECSAE__DRIFT__REFERENCE", "model:v99")]);
+    assert!(unknown.len() == 1 && unknown[0].contains("one of the configured models (default), found \"model:v99\""), "{unknown:?}");
     let place = found(&[("RECSAE__RECORD__ENTITY", "embedding")]);
     assert!(place.len() == 1 && place[0].contains("record.entity"), "{place:?}");
     let inside = found(&[("RECSAE__SEGMENTS__FIELDS", "surface,surface.b")]);

@@ -175,3 +175,16 @@ fn a_dead_letter_topic_that_only_the_group_finds_in_a_pattern_is_never_read() {
     let [(_, end)] = kafka.ends(&dead, 1)[..] else { panic!("one partition") };
     assert!(u64::try_from(end).unwrap() <= bad, "{end} dead letters of {bad} records");
 }
+
+/// A window has one row for a label: of two models of one label nothing was ever judged.
+#[test]
+fn two_models_of_one_label_are_refused_at_the_start() {
+    let Some(kafka) = kafka_server::shared() else { return };
+    let Some(mut scene) = Scene::new(kafka, "") else { return };
+    let again = recsae::config::settings::ModelSettings { version: Some("default".into()), ..scene.settings.model[0].clone() };
+    scene.settings.model.push(again);
+    let words = "model: expected labels that differ, found \"default\" twice: model[0] without a version by its bundle ";
+    let (code, printed) = scene.check(&["--offline"]);
+    assert!(code == 1 && printed.contains(words), "{printed}");
+    refused_run(&scene, words);
+}
