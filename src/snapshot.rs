@@ -45,6 +45,25 @@ impl Snapshot {
         let model = self.models.iter().find(|model| model.model_version == model_version);
         model.map_or_else(|| ModelPicture::default().name_of(stream), |model| model.name_of(stream))
     }
+
+    /// Name of an alert's concept: the one it was opened under. Of an alert that kept none, the name in use if the SAE is
+    /// still the same, else the stream's own: another SAE has another concept there.
+    #[must_use]
+    pub fn name_of_alert(&self, alert: &Alert) -> ConceptName {
+        let (version, stream) = (&alert.opened.model_version, alert.opened.stream);
+        match &alert.concept.name {
+            Some((name, verification)) => ConceptName { name: name.clone(), verification: verification.clone(), family: None },
+            None if self.names_hold_for(alert) => self.name_in(version, stream),
+            None => ModelPicture::default().name_of(stream),
+        }
+    }
+
+    /// Whether the names in use are those of the SAE the alert was opened under; so too where that is not known.
+    #[must_use]
+    pub fn names_hold_for(&self, alert: &Alert) -> bool {
+        let model = self.models.iter().find(|model| model.model_version == alert.opened.model_version);
+        alert.concept.fingerprint.as_ref().zip(model).is_none_or(|(then, model)| *then == model.fingerprint)
+    }
 }
 
 /// What does not change while the process runs.

@@ -20,8 +20,8 @@ pub(super) fn write(out: &mut impl Write, detail: &AlertDetail) -> io::Result<()
     let alert = &detail.alert;
     let state = match alert.state {
         AlertState::Firing => "FIRING",
-        AlertState::Recovered => "recovered",
-        AlertState::Accepted => "accepted",
+        AlertState::Ended => "ended: a new lineage began",
+        other => other.kind(),
     };
     let direction = if alert.direction == Direction::Up { "up" } else { "down" };
     writeln!(out, "alert {}  {state}  {} ({}) [{}]", alert.id, plain(&alert.concept), alert.verification, alert.stream)?;

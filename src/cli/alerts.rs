@@ -191,6 +191,7 @@ fn named(settings: &Settings) -> Snapshot {
     let pictures = models.iter().flat_map(|models| models.labels.iter().zip(&models.bundles));
     let picture = |(label, bundle): (&String, &Arc<Bundle>)| ModelPicture {
         model_version: label.clone(),
+        fingerprint: bundle.fingerprint().to_owned(),
         names: Arc::new(version::names(bundle)),
         ..ModelPicture::default()
     };
@@ -252,8 +253,7 @@ fn print(common: &Common, alerts: &[AlertListing]) -> anyhow::Result<()> {
     for alert in alerts {
         let state = match alert.state {
             AlertState::Firing => "FIRING",
-            AlertState::Recovered => "recovered",
-            AlertState::Accepted => "accepted",
+            other => other.kind(),
         };
         let direction = if alert.direction == Direction::Up { "up" } else { "down" };
         let number = |value: Option<f64>| value.map_or_else(|| "inf".into(), |value| format!("{value:.2}"));

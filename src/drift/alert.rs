@@ -50,13 +50,24 @@ pub struct AlertAction {
     pub until_ms: Option<i64>,
 }
 
+/// The concept of an alert as it was known when it was opened: another SAE has another one under the same stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlertConcept {
+    /// Fingerprint of the SAE; `None` where an older program did not keep it.
+    pub fingerprint: Option<String>,
+    /// The concept's name and its verification; `None` likewise.
+    pub name: Option<(String, String)>,
+}
+
 /// One stay of a stream in ALERT.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Alert {
     /// Number in the store, from 1.
     pub id: i64,
-    /// Firing, recovered or accepted.
+    /// Firing, recovered, accepted or ended.
     pub state: AlertState,
+    /// What it was opened on.
+    pub concept: AlertConcept,
     /// The crossing that opened it.
     pub opened: Crossing,
     /// The last crossing written on it; equal to `opened` at first.
@@ -65,7 +76,7 @@ pub struct Alert {
     pub n_crossings: u64,
     /// When it was raised by the judge's clock, ms since 1970 UTC.
     pub alerted_at_ms: i64,
-    /// End of the window in which it recovered or was accepted.
+    /// End of the window in which it recovered, when it was accepted, or the edge at which a new lineage began.
     pub ended_ms: Option<i64>,
     /// What operators did, oldest first.
     pub actions: Vec<AlertAction>,
@@ -88,7 +99,7 @@ impl Alert {
 pub struct AlertListing {
     /// Number of the alert.
     pub id: i64,
-    /// Firing, recovered or accepted.
+    /// Firing, recovered, accepted, or ended (a new lineage began).
     pub state: AlertState,
     /// Model version, "" = the only one.
     pub model_version: String,

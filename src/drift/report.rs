@@ -288,6 +288,21 @@ pub enum AlertState {
     Recovered,
     /// An operator accepted the new level.
     Accepted,
+    /// A new lineage began: nobody judges it any more, what fires now has an alert of its own.
+    Ended,
+}
+
+impl AlertState {
+    /// The state as stored and printed.
+    #[must_use]
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Firing => "firing",
+            Self::Recovered => "recovered",
+            Self::Accepted => "accepted",
+            Self::Ended => "ended",
+        }
+    }
 }
 
 /// What a window changed in the list of alerts.

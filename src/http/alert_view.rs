@@ -30,7 +30,8 @@ impl AlertDetail {
         let records = explanation.as_ref().and_then(|explanation| explanation.records.as_ref());
         let shown_with = records.into_iter().flat_map(|records| &records.shown_with).map(|shown| StreamId::Latent(shown.latent));
         let streams = listing.moved_with.iter().map(|moved| moved.stream).chain(shown_with);
-        let names = streams.map(|stream| (stream, snapshot.name_in(&listing.model_version, stream).name)).collect();
+        let known = streams.filter(|_| snapshot.names_hold_for(alert));
+        let names = known.map(|stream| (stream, snapshot.name_in(&listing.model_version, stream).name)).collect();
         Self { alert: listing, explanation, names }
     }
 

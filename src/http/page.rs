@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use crate::drift::alert::AlertListing;
 use crate::drift::closed::counted_version;
+use crate::drift::report::AlertState;
 use crate::drift::stream::StreamId;
 use crate::http::action_routes::{holds_token, perform};
 use crate::http::api::detail;
@@ -166,7 +167,12 @@ pub(super) async fn reference(State(state): State<Arc<HttpState>>) -> Result<Htm
 
 async fn alert_page(state: &Arc<HttpState>, id: &str, tried: Option<&Tried>) -> Result<Html<String>, PageError> {
     let detail = detail(state, id).await?;
-    let points = points(&state.snapshots.load(), &detail.alert.model_version, &detail.alert.segment, detail.alert.stream);
+    let snapshot = state.snapshots.load();
+    // The rates at hand are of the lineage in use: of an alert of another one they tell nothing.
+    let points = match detail.alert.state {
+        AlertState::Ended => Vec::new(),
+        _ => points(&snapshot, &detail.alert.model_version, &detail.alert.segment, detail.alert.stream),
+    };
     let title = format!("Alert {}: {} · recsae", detail.alert.id, detail.alert.concept);
     let content = alert::content(&detail, &points, state.clock.now_ms(), state.token.is_some(), tried);
     Ok(page(state, &title, Here::Alert, None, |_| content))

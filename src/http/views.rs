@@ -199,7 +199,7 @@ pub fn alerts(snapshot: &Snapshot) -> Vec<AlertListing> {
 /// One alert under its concept's name.
 #[must_use]
 pub fn alert(snapshot: &Snapshot, alert: &Alert) -> AlertListing {
-    let name = snapshot.name_in(&alert.opened.model_version, alert.opened.stream);
+    let name = snapshot.name_of_alert(alert);
     AlertListing::of(alert, &name.name, &name.verification)
 }
 

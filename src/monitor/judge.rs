@@ -24,6 +24,7 @@ use crate::monitor::retention::Retention;
 use crate::monitor::shared::Shared;
 use crate::monitor::version::Version;
 use crate::snapshot::{InstanceFacts, Snapshot, SnapshotCell};
+use crate::store::alerts::changeable;
 use crate::store::judgement::{JudgedModel, Judgement};
 use crate::store::reader::UnjudgedWindow;
 use crate::store::step::StepOutcome;
@@ -215,7 +216,8 @@ impl Judge {
             if by_entity && assembled.split_ratio > MAX_SPLIT {
                 name_split(&mut report);
             }
-            models.push(JudgedModel { window, report, state: version.state()? });
+            let concepts = version.concepts(&report);
+            models.push(JudgedModel { window, report, state: version.state()?, concepts });
         }
         let admitted = self.admit(&assembled.seen, self.shared.pace.edge_ms(due.end_ms));
         let now_ms = self.shared.clock.now_ms();
@@ -349,7 +351,10 @@ pub fn act(store: &mut Store, versions: &mut [Version], alert: i64, action: &Ale
         return store.act(alert, action);
     }
     let not_found = |what, name: &str| StoreError::NotFound { what, name: name.to_owned() };
-    let opened = store.read().alert(alert)?.ok_or_else(|| not_found("alert", &alert.to_string()))?.opened;
+    let found = store.read().alert(alert)?.ok_or_else(|| not_found("alert", &alert.to_string()))?;
+    // Before the detectors are asked: those of a lineage that is over are gone.
+    changeable(&found, action.action)?;
+    let opened = found.opened;
     let version = versions.iter_mut().find(|version| version.label() == opened.model_version);
     let version = version.ok_or_else(|| not_found("model version", &opened.model_version))?;
     let (judge, state) = version.accepting(&opened.segment, opened.stream).map_err(|error| match error {

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use crate::bundle::Bundle;
 use crate::config::ReferenceChoice;
+use crate::drift::alert::AlertConcept;
 use crate::drift::closed::{AGAINST, ClosedWindow};
 use crate::drift::judge::ModelJudge;
 use crate::drift::reference::Reference;
 use crate::drift::reference::SelfCheck;
-use crate::drift::report::{DriftReport, Verdict};
+use crate::drift::report::{AlertChange, DriftReport, Verdict};
 use crate::drift::rolling::Rolling;
 use crate::drift::settings::JudgeSettings;
 use crate::drift::stream::StreamId;
@@ -272,6 +273,20 @@ impl Version {
         let gathered = std::mem::take(&mut self.gathered);
         self.rolling = self.is_rolling.then(|| Rolling::new(wanted, gathered));
         Ok(true)
+    }
+
+    /// The concepts of the streams that crossed in a report, as their alerts keep them.
+    #[must_use]
+    pub fn concepts(&self, report: &DriftReport) -> BTreeMap<StreamId, AlertConcept> {
+        let crossed = report.changes.iter().filter_map(|change| match change {
+            AlertChange::Opened(crossing) | AlertChange::CrossedAgain(crossing) => Some(crossing.stream),
+            AlertChange::Relapsing(_) | AlertChange::Recovered { .. } => None,
+        });
+        let concept = |stream: StreamId| {
+            let name = self.names.get(&stream).map(|known| (known.name.clone(), known.verification.clone()));
+            (stream, AlertConcept { fingerprint: Some(self.bundle.fingerprint().to_owned()), name })
+        };
+        crossed.map(concept).collect()
     }
 
     /// Segments the reference knows: followed from the start.

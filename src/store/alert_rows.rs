@@ -3,25 +3,29 @@
 use rusqlite::{Connection, OptionalExtension, Row};
 use serde::{Deserialize, Serialize};
 
-use crate::drift::alert::{ActionKind, Alert, AlertAction};
+use crate::drift::alert::{ActionKind, Alert, AlertAction, AlertConcept};
 use crate::drift::report::{AlertState, Crossing, Direction, MovedWith};
 use crate::drift::stream::StreamId;
 use crate::store::codec;
 use crate::store::error::{StoreError, StoreResult};
 
+const COLUMNS: &str = "id, state, model_version, segment, stream, alerted_ms, ended_ms, fingerprint, concept, verification";
+
 /// One alert by its number.
 pub(super) fn load(connection: &Connection, id: i64) -> StoreResult<Option<Alert>> {
-    let sql = "SELECT id, state, model_version, segment, stream, alerted_ms, ended_ms FROM alerts WHERE id = ?1";
-    let header = connection.query_row(sql, [id], header).optional()?;
+    let sql = format!("SELECT {COLUMNS} FROM alerts WHERE id = ?1");
+    let header = connection.query_row(&sql, [id], header).optional()?;
     header.map(|header| complete(connection, header)).transpose()
 }
 
 /// All firing alerts and the latest `n_others` of the rest, newest first.
 pub(super) fn list(connection: &Connection, n_others: usize) -> StoreResult<Vec<Alert>> {
-    let sql = "SELECT id, state, model_version, segment, stream, alerted_ms, ended_ms FROM alerts
-               WHERE state = 'firing' OR id IN (SELECT id FROM alerts WHERE state <> 'firing' ORDER BY id DESC LIMIT ?1)
-               ORDER BY id DESC";
-    let mut statement = connection.prepare_cached(sql)?;
+    let sql = format!(
+        "SELECT {COLUMNS} FROM alerts
+         WHERE state = 'firing' OR id IN (SELECT id FROM alerts WHERE state <> 'firing' ORDER BY id DESC LIMIT ?1)
+         ORDER BY id DESC"
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
     let headers = statement.query_map([i64::try_from(n_others).unwrap_or(i64::MAX)], header)?.collect::<Result<Vec<_>, _>>()?;
     headers.into_iter().map(|header| complete(connection, header)).collect()
 }
@@ -35,6 +39,7 @@ struct Header {
     stream: String,
     alerted_ms: i64,
     ended_ms: Option<i64>,
+    concept: AlertConcept,
 }
 
 fn header(row: &Row<'_>) -> rusqlite::Result<Header> {
@@ -46,6 +51,7 @@ fn header(row: &Row<'_>) -> rusqlite::Result<Header> {
         stream: row.get(4)?,
         alerted_ms: row.get(5)?,
         ended_ms: row.get(6)?,
+        concept: AlertConcept { fingerprint: row.get(7)?, name: row.get::<_, Option<String>>(8)?.zip(row.get::<_, Option<String>>(9)?) },
     })
 }
 
@@ -55,6 +61,7 @@ fn complete(connection: &Connection, header: Header) -> StoreResult<Alert> {
         "firing" => AlertState::Firing,
         "recovered" => AlertState::Recovered,
         "accepted" => AlertState::Accepted,
+        "ended" => AlertState::Ended,
         other => return Err(damaged(&format!("state {other:?}"))),
     };
     let stream: StreamId = header.stream.parse().map_err(|error| damaged(&format!("{error}")))?;
@@ -69,6 +76,7 @@ fn complete(connection: &Connection, header: Header) -> StoreResult<Alert> {
     Ok(Alert {
         id: header.id,
         state,
+        concept: header.concept,
         opened,
         last,
         n_crossings: crossings.len() as u64,
@@ -140,13 +148,4 @@ fn actions(connection: &Connection, alert: i64) -> StoreResult<Vec<AlertAction>>
         Ok(AlertAction { action, who: row.get(1)?, why: row.get(2)?, at_ms: row.get(3)?, until_ms: row.get(4)? })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
-}
-
-/// The state as stored and printed.
-pub(super) fn state_name(state: AlertState) -> &'static str {
-    match state {
-        AlertState::Firing => "firing",
-        AlertState::Recovered => "recovered",
-        AlertState::Accepted => "accepted",
-    }
 }

@@ -1,12 +1,12 @@
 //! Alerts: opened and ended by the judge, acted on by people; each change is an audit entry.
 
-use rusqlite::{Transaction, params};
+use rusqlite::{Connection, Transaction, params};
 use serde_json::json;
 
-use crate::drift::alert::{ActionKind, Alert, AlertAction};
+use crate::drift::alert::{ActionKind, Alert, AlertAction, AlertConcept};
 use crate::drift::report::{AlertChange, AlertState, Crossing};
 use crate::drift::stream::StreamId;
-use crate::store::alert_rows::{More, load, state_name};
+use crate::store::alert_rows::{More, load};
 use crate::store::detector_state::store_state;
 use crate::store::error::{StoreError, StoreResult};
 use crate::store::writer::Store;
@@ -58,9 +58,7 @@ impl Store {
         let lineage = self.lineage();
         let transaction = self.transaction()?;
         let found = load(&transaction, alert)?.ok_or_else(|| StoreError::NotFound { what: "alert", name: alert.to_string() })?;
-        if action.action != ActionKind::Acknowledge && found.state != AlertState::Firing {
-            return Err(StoreError::Refused(format!("alert {alert} is {}, only a firing one can be changed", state_name(found.state))));
-        }
+        changeable(&found, action.action)?;
         transaction.execute(
             "INSERT INTO actions (alert, action, who, why, at_ms, until_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             params![alert, action.action.kind(), action.who, action.why, action.at_ms, action.until_ms],
@@ -92,43 +90,93 @@ impl Store {
     }
 }
 
-/// Applies one change of a judged window.
+/// Whether the alert is one that this can be done to.
+///
+/// # Errors
+/// It is over, and not only to be acknowledged.
+pub fn changeable(alert: &Alert, action: ActionKind) -> StoreResult<()> {
+    if action == ActionKind::Acknowledge || alert.state == AlertState::Firing {
+        return Ok(());
+    }
+    let why = match alert.state {
+        AlertState::Ended => " since a new lineage began (what fires now has an alert of its own)",
+        _ => "",
+    };
+    Err(StoreError::Refused(format!("alert {} is {}{why}, only a firing one can be changed", alert.id, alert.state.kind())))
+}
+
+/// Applies one change of a judged window; `concept` is what the stream shows in this SAE.
 pub(super) fn apply_change(
     transaction: &Transaction<'_>,
     lineage: i64,
     model_version: &str,
-    change: &AlertChange,
+    (change, concept): (&AlertChange, Option<&AlertConcept>),
     now_ms: i64,
 ) -> StoreResult<()> {
+    let firing = |model_version: &str, segment: &str, stream| newest(transaction, lineage, "firing", (model_version, segment, stream));
     match change {
         AlertChange::Opened(crossing) | AlertChange::CrossedAgain(crossing) => {
-            let firing = firing(transaction, &crossing.model_version, &crossing.segment, crossing.stream)?;
-            let id = match firing {
+            let id = match firing(&crossing.model_version, &crossing.segment, crossing.stream)? {
                 Some(id) => id,
-                None => open(transaction, lineage, crossing, now_ms)?,
+                None => open(transaction, lineage, crossing, concept, now_ms)?,
             };
             write_crossing(transaction, id, crossing)
         }
         AlertChange::Relapsing(crossing) => {
             // A store that lost the alert has nothing to write it on; the crossing is in the window's report all the same.
-            let Some(id) = latest(transaction, &crossing.model_version, &crossing.segment, crossing.stream)? else { return Ok(()) };
+            let place = (&*crossing.model_version, &*crossing.segment, crossing.stream);
+            let Some(id) = newest(transaction, lineage, "%", place)? else { return Ok(()) };
             write_crossing(transaction, id, crossing)
         }
         AlertChange::Recovered { segment, stream, window_end_ms } => {
-            let Some(id) = firing(transaction, model_version, segment, *stream)? else { return Ok(()) };
+            let Some(id) = firing(model_version, segment, *stream)? else { return Ok(()) };
             end(transaction, id, AlertState::Recovered, *window_end_ms)?;
             audit::append(transaction, now_ms, "alert_recovered", &json!({"alert": id, "window_end": window_end_ms}))
         }
     }
 }
 
-fn open(transaction: &Transaction<'_>, lineage: i64, crossing: &Crossing, now_ms: i64) -> StoreResult<i64> {
+/// Ends what fires in another lineage than this one: nobody judges it any more. `at_ms` is where it ended.
+pub(super) fn end_of_others(connection: &Connection, lineage: i64, at_ms: i64, now_ms: i64) -> StoreResult<()> {
+    let sql = "UPDATE alerts SET state = 'ended', ended_ms = ?2 WHERE state = 'firing' AND lineage <> ?1 RETURNING id";
+    let mut ended = connection.prepare(sql)?.query_map([lineage, at_ms], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
+    if ended.is_empty() {
+        return Ok(());
+    }
+    ended.sort_unstable();
+    let body = json!({"alerts": ended, "lineage": lineage, "ended_ms": at_ms, "why": "a new lineage began"});
+    audit::append(connection, now_ms, "alerts_ended", &body)
+}
+
+/// What the lineages after this one ended, which are taken back: it fires on. Numbers of the alerts.
+pub(super) fn reopen(connection: &Connection, lineage: i64) -> StoreResult<Vec<i64>> {
+    let sql = "UPDATE alerts SET state = 'firing', ended_ms = NULL WHERE state = 'ended' AND lineage = ?1 RETURNING id";
+    let mut reopened = connection.prepare(sql)?.query_map([lineage], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
+    reopened.sort_unstable();
+    Ok(reopened)
+}
+
+fn open(transaction: &Transaction<'_>, lineage: i64, crossing: &Crossing, concept: Option<&AlertConcept>, now_ms: i64) -> StoreResult<i64> {
+    let (name, verification) = concept.and_then(|concept| concept.name.clone()).unzip();
     transaction.execute(
-        "INSERT INTO alerts (lineage, state, model_version, segment, stream, alerted_ms) VALUES (?1, 'firing', ?2, ?3, ?4, ?5)",
-        params![lineage, crossing.model_version, crossing.segment, crossing.stream.to_string(), now_ms],
+        "INSERT INTO alerts (lineage, state, model_version, segment, stream, alerted_ms, fingerprint, concept, verification)
+         VALUES (?1, 'firing', ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        params![
+            lineage,
+            crossing.model_version,
+            crossing.segment,
+            crossing.stream.to_string(),
+            now_ms,
+            concept.and_then(|concept| concept.fingerprint.clone()),
+            name,
+            verification
+        ],
     )?;
     let id = transaction.last_insert_rowid();
-    let body = json!({"alert": id, "crossing": crossing});
+    let mut body = json!({"alert": id, "crossing": crossing});
+    if let Some(concept) = concept {
+        body["concept"] = json!(concept);
+    }
     audit::append(transaction, now_ms, "alert_opened", &body)?;
     Ok(id)
 }
@@ -160,17 +208,19 @@ fn write_crossing(transaction: &Transaction<'_>, alert: i64, crossing: &Crossing
     Ok(())
 }
 
-fn firing(transaction: &Transaction<'_>, model_version: &str, segment: &str, stream: StreamId) -> StoreResult<Option<i64>> {
-    let sql = "SELECT max(id) FROM alerts WHERE state = 'firing' AND model_version = ?1 AND segment = ?2 AND stream = ?3";
-    Ok(transaction.query_row(sql, params![model_version, segment, stream.to_string()], |row| row.get(0))?)
-}
-
-fn latest(transaction: &Transaction<'_>, model_version: &str, segment: &str, stream: StreamId) -> StoreResult<Option<i64>> {
-    let sql = "SELECT max(id) FROM alerts WHERE model_version = ?1 AND segment = ?2 AND stream = ?3";
-    Ok(transaction.query_row(sql, params![model_version, segment, stream.to_string()], |row| row.get(0))?)
+/// The newest alert of a place (model version, segment, stream) in the lineage whose state is like this. One of another
+/// lineage is another one's: of another SAE, or counted in another way.
+fn newest(
+    transaction: &Transaction<'_>,
+    lineage: i64,
+    state: &str,
+    (model_version, segment, stream): (&str, &str, StreamId),
+) -> StoreResult<Option<i64>> {
+    let sql = "SELECT max(id) FROM alerts WHERE lineage = ?1 AND state LIKE ?2 AND model_version = ?3 AND segment = ?4 AND stream = ?5";
+    Ok(transaction.query_row(sql, params![lineage, state, model_version, segment, stream.to_string()], |row| row.get(0))?)
 }
 
 fn end(transaction: &Transaction<'_>, id: i64, state: AlertState, at_ms: i64) -> StoreResult<()> {
-    transaction.execute("UPDATE alerts SET state = ?2, ended_ms = ?3 WHERE id = ?1", params![id, state_name(state), at_ms])?;
+    transaction.execute("UPDATE alerts SET state = ?2, ended_ms = ?3 WHERE id = ?1", params![id, state.kind(), at_ms])?;
     Ok(())
 }

@@ -96,7 +96,9 @@ impl StoreReader {
         let Some(alert) = alert_rows::load(&self.connection, id)? else { return Ok(Some(format!("alert {id} is missing"))) };
         // Through text on both sides: the entry's numbers were printed and read once.
         let printed = serde_json::to_string(&alert.opened).ok().and_then(|text| serde_json::from_str::<Value>(&text).ok());
-        Ok((printed.as_ref() != Some(&body["crossing"])).then(|| format!("alert {id} is not the one that was opened")))
+        // An entry of an older program tells of no concept.
+        let same_concept = body.get("concept").is_none_or(|told| serde_json::to_value(&alert.concept).is_ok_and(|found| found == *told));
+        Ok((printed.as_ref() != Some(&body["crossing"]) || !same_concept).then(|| format!("alert {id} is not the one that was opened")))
     }
 
     fn check_explained(&self, body: &Value, pruned_before: i64) -> StoreResult<Option<String>> {

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use rusqlite::{Transaction, params};
 use serde_json::{Value, json};
 
+use crate::drift::alert::AlertConcept;
 use crate::drift::closed::ClosedWindow;
-use crate::drift::report::DriftReport;
+use crate::drift::report::{AlertChange, DriftReport};
+use crate::drift::stream::StreamId;
 use crate::fault;
 use crate::store::codec::{self, hex};
 use crate::store::detector_state::store_state;
@@ -40,6 +42,8 @@ pub struct JudgedModel {
     pub report: DriftReport,
     /// State of the detectors afterwards, in the judge's own form.
     pub state: Vec<u8>,
+    /// Concepts of the streams that crossed, as alerts keep them.
+    pub concepts: BTreeMap<StreamId, AlertConcept>,
 }
 
 /// What became of a judgement.
@@ -89,7 +93,11 @@ impl Store {
         audit::append(&transaction, judgement.judged_ms, "judged", &body)?;
         for model in &judgement.models {
             for change in &model.report.changes {
-                alerts::apply_change(&transaction, lineage, &model.report.model_version, change, judgement.judged_ms)?;
+                let concept = match change {
+                    AlertChange::Opened(crossing) | AlertChange::CrossedAgain(crossing) => model.concepts.get(&crossing.stream),
+                    _ => None,
+                };
+                alerts::apply_change(&transaction, lineage, &model.report.model_version, (change, concept), judgement.judged_ms)?;
             }
         }
         fault::point("judgement-written");

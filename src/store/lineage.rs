@@ -12,10 +12,10 @@ use rusqlite::{Connection, OptionalExtension, params};
 use crate::drift::partition::PartitionPosition;
 use crate::drift::window::WindowSpec;
 use crate::record::TopicPartition;
-use crate::store::audit;
 use crate::store::error::{StoreError, StoreResult};
 use crate::store::step::store_position;
 use crate::store::writer::Store;
+use crate::store::{alerts, audit};
 
 /// A stretch of history counted in one way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +40,8 @@ impl Store {
     /// | another, or none                   | same counting hash | continued                                                     |
     /// | another, or none                   | another, or none  | a new one, with the positions carried over                     |
     ///
+    /// What fires in another lineage than this one ends, with an audit entry: its detectors are gone.
+    ///
     /// A lineage that counted no window is in no verdict: without it the partitions go on where the one before it
     /// stopped, and every record since is read again. Behind one that did count, an older lineage is never taken up
     /// again: the records in between were not counted in its way.
@@ -48,7 +50,12 @@ impl Store {
     /// The database refuses.
     pub fn propose_lineage(&mut self, counting_hash: &str, description: &str, window: &WindowSpec, now_ms: i64) -> StoreResult<Lineage> {
         self.reader.connection.execute_batch("BEGIN IMMEDIATE")?;
-        match self.find_or_begin(counting_hash, description, window, now_ms) {
+        let found = self.find_or_begin(counting_hash, description, window, now_ms).and_then(|lineage| {
+            // In event time where it is known, as alerts that recover.
+            alerts::end_of_others(&self.reader.connection, lineage.id, lineage.edge_ms.unwrap_or(now_ms), now_ms)?;
+            Ok(lineage)
+        });
+        match found {
             Ok(lineage) => {
                 self.lineage = lineage.id;
                 Ok(lineage)
@@ -150,7 +157,9 @@ fn take_back(connection: &Connection, kept: i64, now_ms: i64) -> StoreResult<()>
     for table in ["positions WHERE lineage", "admitted_segments WHERE lineage", "lineages WHERE id"] {
         connection.execute(&format!("DELETE FROM {table} > ?1"), [kept])?;
     }
-    audit::append(connection, now_ms, "lineage_taken_back", &serde_json::json!({"lineages": empty, "continued": kept}))
+    let fires_again = alerts::reopen(connection, kept)?;
+    let body = serde_json::json!({"lineages": empty, "continued": kept, "alerts": fires_again});
+    audit::append(connection, now_ms, "lineage_taken_back", &body)
 }
 
 /// Start of the first window that holds no record counted so far; `None` where none was.

@@ -10,8 +10,13 @@ use crate::store::error::{StoreError, StoreResult};
 const APPLICATION_ID: i64 = 0x5253_4145;
 
 /// Migrations: entry i leads from schema version i to i + 1. Never edited once released, only added to.
-const MIGRATIONS: [&str; 4] =
-    [include_str!("schema_v1.sql"), include_str!("schema_v2.sql"), include_str!("schema_v3.sql"), include_str!("schema_v4.sql")];
+const MIGRATIONS: [&str; 5] = [
+    include_str!("schema_v1.sql"),
+    include_str!("schema_v2.sql"),
+    include_str!("schema_v3.sql"),
+    include_str!("schema_v4.sql"),
+    include_str!("schema_v5.sql"),
+];
 
 /// Schema version this program writes.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;

@@ -23,6 +23,7 @@ use crate::record::{RejectReason, TopicPartition};
 use crate::sae::latent::LatentId;
 
 mod files;
+mod lineages;
 
 const WINDOW: WindowSpec = WindowSpec { length_ms: 1000, origin_ms: 0, lateness_ms: 0 };
 
@@ -150,7 +151,7 @@ fn judgement(start_ms: i64, n_partials: usize, changes: Vec<AlertChange>) -> Jud
         start_ms,
         end_ms: start_ms + 1000,
         n_partials,
-        models: vec![JudgedModel { window, report, state }],
+        models: vec![JudgedModel { window, report, state, concepts: BTreeMap::new() }],
         admitted: vec![("surface=new".into(), start_ms + 5000)],
         judged_ms: start_ms + 1500,
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
-use crate::drift::alert::{Alert, AlertListing, rfc3339, utc_text};
+use crate::drift::alert::{Alert, AlertConcept, AlertListing, rfc3339, utc_text};
 use crate::drift::closed::ALL;
 use crate::drift::judge::ModelJudge;
 use crate::drift::observed::ObservedWindow;
@@ -236,6 +236,7 @@ fn follow(report: &DriftReport, alerts: &mut Vec<Alert>, crossings: &mut Vec<Cro
                 alerts.push(Alert {
                     id: 0,
                     state: AlertState::Firing,
+                    concept: AlertConcept::default(),
                     opened: crossing.clone(),
                     last: crossing.clone(),
                     n_crossings: 1,

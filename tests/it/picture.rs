@@ -316,7 +316,7 @@ fn judgement(report: &DriftReport) -> Judgement {
         offsets: vec![OffsetRange { partition: TopicPartition { topic: "recommendations".into(), partition: 0 }, from: 10, to: 5130 }],
         incomplete: None,
     };
-    let model = JudgedModel { window, report: report.clone(), state: Vec::new() };
+    let model = JudgedModel { window, report: report.clone(), state: Vec::new(), concepts: BTreeMap::new() };
     Judgement {
         start_ms: report.start_ms,
         end_ms: report.end_ms,

@@ -117,7 +117,7 @@ pub(crate) fn record_two_versions(path: &Path, seed: u64, concept: usize, n_wind
                 incomplete: None,
             };
             let report = warmup_report(&window, Verdict::Warmup);
-            JudgedModel { window, report, state: Vec::new() }
+            JudgedModel { window, report, state: Vec::new(), concepts: BTreeMap::new() }
         });
         commit_all(&mut store, (start_ms, start_ms + WINDOW_MS), models.into());
     }
@@ -140,7 +140,7 @@ fn act(store: &mut Store, window: u64, at_ms: i64) {
 
 fn commit(store: &mut Store, window: ClosedWindow, report: DriftReport, state: Vec<u8>) {
     let (start_ms, end_ms) = (window.start_ms, window.end_ms);
-    commit_all(store, (start_ms, end_ms), vec![JudgedModel { window, report, state }]);
+    commit_all(store, (start_ms, end_ms), vec![JudgedModel { window, report, state, concepts: BTreeMap::new() }]);
 }
 
 fn commit_all(store: &mut Store, (start_ms, end_ms): (i64, i64), models: Vec<JudgedModel>) {

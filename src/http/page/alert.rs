@@ -28,7 +28,7 @@ pub(super) fn content(detail: &AlertDetail, points: &[RatePoint], now_ms: i64, a
         div.heading data-alert=(alert.id) data-state=(state) data-stream=(alert.stream) data-segment=(alert.segment) {
             h1 { "Alert " (alert.id) ": " (alert.concept) }
             p { span.pill.(class) { (state) } " " (arrow(alert.direction)) (ratio_text(alert.ratio, alert.ratio_low, alert.ratio_high)) " of what was expected in "
-                strong { (alert.segment) } " since " (short_time(alert.began)) "." @if let Some(ended) = alert.ended { " Over since " (short_time(ended)) "." } }
+                strong { (alert.segment) } " since " (short_time(alert.began)) "." @if let Some(ended) = alert.ended { " Over since " (short_time(ended)) (if alert.state == AlertState::Ended { ": a new lineage began." } else { "." }) } }
         }
         section { h2 { "Rate against expectation" } (timeline(&alert.concept, points, &[alert])) }
         div.columns {

@@ -22,7 +22,7 @@ pub(super) fn alert_state(state: AlertState) -> (&'static str, &'static str) {
     match state {
         AlertState::Firing => ("firing", "alert"),
         AlertState::Recovered => ("recovered", "recovered"),
-        AlertState::Accepted => ("accepted", "quiet"),
+        AlertState::Accepted | AlertState::Ended => (state.kind(), "quiet"),
     }
 }
 

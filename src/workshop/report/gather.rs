@@ -109,7 +109,8 @@ fn place_of(alert: &Alert) -> Place {
 }
 
 fn listing(alert: &Alert, request: &ReportRequest) -> AlertListing {
-    let (name, verification) = request.names.of(&alert.opened.model_version, alert.opened.stream);
+    let named = || request.names.of(&alert.opened.model_version, alert.opened.stream);
+    let (name, verification) = alert.concept.name.clone().unwrap_or_else(named);
     AlertListing::of(alert, &name, &verification)
 }
 

@@ -3,7 +3,6 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::drift::alert::ActionKind;
-use crate::drift::report::AlertState;
 use crate::workshop::report::content::{Finding, Report, Summary, Watched};
 use crate::workshop::report::figures::{self, SpanMs};
 use crate::workshop::report::html_parts::{comparison_section, explained, gap_table, record_section};
@@ -183,11 +182,7 @@ fn found_section(report: &Report, span: SpanMs) -> Markup {
 
 fn found_row(found: &Finding) -> Markup {
     let alert = &found.alert;
-    let state = match alert.state {
-        AlertState::Firing => "firing",
-        AlertState::Recovered => "recovered",
-        AlertState::Accepted => "accepted",
-    };
+    let state = alert.state.kind();
     html! {
         tr data-alert=(alert.id) data-state=(state) data-stream=(alert.stream) data-segment=(alert.segment) data-ratio=(alert.ratio.map_or_else(String::new, |r| r.to_string())) {
             td.number { (alert.id) }
