@@ -185,7 +185,7 @@ impl Judge {
 
     /// Judges every window that all partitions have passed, oldest first.
     fn judge_due(&mut self, shutdown: &Shutdown) -> Result<(), MonitorError> {
-        let edge = self.shared.positions.closed_before(self.shared.rules.n_partitions, &self.shared.rules.window);
+        let edge = self.shared.positions.judge_before(self.shared.rules.n_partitions, &self.shared.rules.window);
         let unjudged = self.store.read().unjudged_windows()?;
         self.shared.positions.set_oldest_closed(unjudged.iter().map(|window| window.start_ms).find(|start| *start >= edge));
         let due: Vec<UnjudgedWindow> = unjudged.into_iter().filter(|window| window.start_ms < edge).collect();

@@ -11,6 +11,9 @@
 //! | no                   | other, or not ours  | the committed offset, nothing open, the window it lies in marked |
 //! | no                   | none                | where `kafka.start` says; marked too, unless that is offset 0   |
 //!
+//! A partition of which nothing is known begins with every window closed that is judged here: its records of those are
+//! late. They were counted as encoded once, and were in no verdict.
+//!
 //! Whatever the position: where the log begins later by now, the windows that miss records are marked.
 
 use std::collections::BTreeMap;
@@ -54,14 +57,15 @@ pub fn parse(counting_hash: &str, offset: i64, metadata: &str) -> Option<Partiti
 }
 
 /// Where the partition goes on; `stored` is the store's position in the current lineage, `oldest_ms` the start of the
-/// oldest window that this store has something of and is not judged.
+/// oldest window that this store has something of and is not judged, `closed_at_ms` the watermark at which all that is
+/// judged is closed (`i64::MIN`: nothing is).
 #[must_use]
 pub fn position(
     counting_hash: &str,
     window: &WindowSpec,
     assigned: &AssignedPartition,
     stored: Option<&PartitionPosition>,
-    oldest_ms: Option<i64>,
+    (oldest_ms, closed_at_ms): (Option<i64>, i64),
     now_ms: i64,
 ) -> PartitionPosition {
     let committed = || {
@@ -70,7 +74,8 @@ pub fn position(
     };
     let known = stored.cloned().or_else(committed).unwrap_or_else(|| {
         let mid_window = || Gap::open(GapCause::Start, i64::MIN, window, now_ms);
-        PartitionPosition { gap: (assigned.start > 0).then(mid_window), ..PartitionPosition::starting_at(assigned.start) }
+        let gap = (assigned.start > 0).then(mid_window);
+        PartitionPosition { gap, watermark_ms: closed_at_ms, ..PartitionPosition::starting_at(assigned.start) }
     });
     known.in_log_from(assigned.low, window, now_ms)
 }
@@ -139,7 +144,7 @@ mod tests {
     }
 
     fn goes_on(hash: &str, assigned: &AssignedPartition, stored: Option<&PartitionPosition>) -> PartitionPosition {
-        position(hash, &WINDOW, assigned, stored, None, 9_999)
+        position(hash, &WINDOW, assigned, stored, (None, i64::MIN), 9_999)
     }
 
     #[test]
@@ -193,7 +198,7 @@ mod tests {
     #[test]
     fn windows_that_another_store_has_a_part_of_are_marked_from_the_oldest_that_is_not_judged_here() {
         let commit = metadata("abc", &PartitionPosition { gap: None, ..some_position() });
-        let taken = |oldest_ms| position("abc", &WINDOW, &assigned(Some((50, commit.clone()))), None, oldest_ms, 9).gap;
+        let taken = |oldest_ms| position("abc", &WINDOW, &assigned(Some((50, commit.clone()))), None, (oldest_ms, i64::MIN), 9).gap;
         let gap = taken(Some(100)).unwrap();
         assert_eq!((gap.cause, gap.from_ms, gap.until_ms), (GapCause::Elsewhere, Some(100), Some(300)));
         assert!(gap.covers(200) && !gap.covers(300), "300 is open at the commit, and read again whole");

@@ -121,6 +121,7 @@ impl Setup {
             }
         }
         positions.retain(|partition, _| cluster.partitions.contains(partition));
+        let judged_until_ms = store.read().last_judged()?.map(|(_, end_ms)| end_ms);
         let board = AdmissionBoard::new(admitted(settings, &versions, &store)?, newest_opened(&positions, &rules.window));
         let admits = !settings.segments.fields.is_empty() && 2 + board.n_admitted() < settings.segments.max;
         let shared = Shared {
@@ -130,7 +131,7 @@ impl Setup {
             pace: Pace::new(&rules.window, rules.idle_after_ms, admits),
             board,
             progress: Progress::default(),
-            positions: StoredPositions::new(positions),
+            positions: StoredPositions::new(positions, judged_until_ms),
             store_works: AtomicBool::new(true),
             rules,
         };

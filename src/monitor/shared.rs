@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::clock::Clock;
@@ -61,28 +61,66 @@ pub struct WorkerRules {
 }
 
 /// Positions as stored: the judge writes, workers read when a partition is assigned.
-#[derive(Debug, Default)]
+///
+/// A partition that the store knows nothing of (its topic appeared later, or it has more partitions by now) begins
+/// behind what is judged: an older record of it is late, as it would be in any other partition. Both are decided
+/// under one lock, so that the judge never judges a window in which such a partition has begun already.
+#[derive(Debug)]
 pub struct StoredPositions {
-    positions: Mutex<BTreeMap<TopicPartition, PartitionPosition>>,
+    known: Mutex<Known>,
     oldest_closed_ms: Mutex<Option<i64>>,
 }
 
+#[derive(Debug)]
+struct Known {
+    positions: BTreeMap<TopicPartition, PartitionPosition>,
+    /// Watermarks of partitions that were begun here and have no position stored yet.
+    begun: BTreeMap<TopicPartition, i64>,
+    /// Windows that start before this are judged, or about to be; `i64::MIN` while none is.
+    judged_before_ms: i64,
+}
+
 impl StoredPositions {
-    /// What the store holds at start.
+    /// What the store holds at start: positions, and the end of the newest judged window.
     #[must_use]
-    pub fn new(positions: BTreeMap<TopicPartition, PartitionPosition>) -> Self {
-        Self { positions: Mutex::new(positions), oldest_closed_ms: Mutex::default() }
+    pub fn new(positions: BTreeMap<TopicPartition, PartitionPosition>, judged_until_ms: Option<i64>) -> Self {
+        let known = Known { positions, begun: BTreeMap::new(), judged_before_ms: judged_until_ms.unwrap_or(i64::MIN) };
+        Self { known: Mutex::new(known), oldest_closed_ms: Mutex::default() }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One partition's position.
     #[must_use]
     pub fn get(&self, partition: &TopicPartition) -> Option<PartitionPosition> {
-        self.positions.lock().unwrap_or_else(PoisonError::into_inner).get(partition).cloned()
+        self.known().positions.get(partition).cloned()
+    }
+
+    /// Begins a partition without a stored position: its watermark, at which what is judged is closed; `i64::MIN`
+    /// before anything is. From here on no window is judged that it may still count in.
+    #[must_use]
+    pub fn begin(&self, partition: &TopicPartition, window: &WindowSpec) -> i64 {
+        let mut known = self.known();
+        let watermark_ms = match known.judged_before_ms {
+            i64::MIN => i64::MIN,
+            judged => judged.saturating_add(window.lateness_ms),
+        };
+        known.begun.insert(partition.clone(), watermark_ms);
+        watermark_ms
+    }
+
+    /// The partition is in other hands: what was begun here and not stored is forgotten.
+    pub fn release(&self, partition: &TopicPartition) {
+        self.known().begun.remove(partition);
     }
 
     /// A step was stored.
     pub fn set(&self, partition: &TopicPartition, position: PartitionPosition) {
-        self.positions.lock().unwrap_or_else(PoisonError::into_inner).insert(partition.clone(), position);
+        let mut known = self.known();
+        known.begun.remove(partition);
+        known.positions.insert(partition.clone(), position);
     }
 
     /// Start of the oldest window that is closed in some partition and not judged.
@@ -94,18 +132,56 @@ impl StoredPositions {
     #[must_use]
     pub fn oldest_not_judged(&self, window: &WindowSpec) -> Option<i64> {
         let closed = *self.oldest_closed_ms.lock().unwrap_or_else(PoisonError::into_inner);
-        let positions = self.positions.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = positions.values().map(|p| p.watermark_ms).filter(|watermark| *watermark != i64::MIN).min();
+        let known = self.known();
+        let open = known.positions.values().map(|p| p.watermark_ms).filter(|watermark| *watermark != i64::MIN).min();
         closed.into_iter().chain(open.map(|watermark| window.closed_before(watermark))).min()
     }
 
-    /// Windows that start before this are closed in all of `n_partitions`; `i64::MIN` while one is unknown.
+    /// Windows that start before this are closed in all of `n_partitions`, and judged from now on; `i64::MIN` while one
+    /// is unknown.
     #[must_use]
-    pub fn closed_before(&self, n_partitions: usize, window: &WindowSpec) -> i64 {
-        let positions = self.positions.lock().unwrap_or_else(PoisonError::into_inner);
-        if positions.len() < n_partitions {
+    pub fn judge_before(&self, n_partitions: usize, window: &WindowSpec) -> i64 {
+        let mut known = self.known();
+        if known.positions.len() < n_partitions {
             return i64::MIN;
         }
-        positions.values().map(|p| window.closed_before(p.watermark_ms)).min().unwrap_or(i64::MIN)
+        let watermarks = known.positions.values().map(|position| position.watermark_ms).chain(known.begun.values().copied());
+        let edge = watermarks.map(|watermark| window.closed_before(watermark)).min().unwrap_or(i64::MIN);
+        known.judged_before_ms = known.judged_before_ms.max(edge);
+        edge
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WINDOW: WindowSpec = WindowSpec { length_ms: 100, origin_ms: 0, lateness_ms: 30 };
+
+    fn at(topic: &str) -> TopicPartition {
+        TopicPartition { topic: topic.into(), partition: 0 }
+    }
+
+    fn at_watermark(watermark_ms: i64) -> PartitionPosition {
+        PartitionPosition { watermark_ms, ..PartitionPosition::starting_at(7) }
+    }
+
+    #[test]
+    fn a_partition_that_appears_later_begins_behind_what_is_judged_and_holds_the_rest_until_it_has_passed() {
+        let stored = StoredPositions::new(BTreeMap::from([(at("a"), at_watermark(450))]), None);
+        assert_eq!(stored.begin(&at("early"), &WINDOW), i64::MIN, "nothing is judged: it may count in any window");
+        assert_eq!(stored.judge_before(1, &WINDOW), i64::MIN);
+        stored.release(&at("early"));
+        assert_eq!(stored.judge_before(1, &WINDOW), 400);
+
+        let watermark_ms = stored.begin(&at("b"), &WINDOW);
+        assert_eq!(WINDOW.closed_before(watermark_ms), 400, "a record of the window before is late, one of this one is counted");
+        stored.set(&at("a"), at_watermark(999));
+        assert_eq!(stored.judge_before(1, &WINDOW), 400, "no window is judged that the new one may count in");
+        stored.set(&at("b"), at_watermark(740));
+        assert_eq!(stored.judge_before(1, &WINDOW), 700);
+
+        let restarted = StoredPositions::new(BTreeMap::new(), Some(700));
+        assert_eq!(WINDOW.closed_before(restarted.begin(&at("c"), &WINDOW)), 700, "so after a restart");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::drift::alert::utc_text;
 use crate::kafka::rebalance::{AssignedPartition, RebalanceEvent};
 use crate::monitor::error::MonitorError;
 use crate::monitor::resume;
@@ -45,6 +46,7 @@ impl Worker {
                     }
                     for partition in &partitions {
                         self.shared.progress.forget(partition);
+                        self.shared.positions.release(partition);
                         self.shared.live.remove_partition(partition);
                     }
                     self.partitions.retain(|tracked| !partitions.contains(tracked.windows.partition()));
@@ -61,7 +63,12 @@ impl Worker {
         let stored = self.shared.positions.get(&assigned.partition);
         let oldest_ms = self.shared.positions.oldest_not_judged(&rules.window);
         let now_ms = self.shared.clock.now_ms();
-        let position = resume::position(&rules.counting_hash, &rules.window, assigned, stored.as_ref(), oldest_ms, now_ms);
+        let closed_at_ms = if stored.is_some() { i64::MIN } else { self.shared.positions.begin(&assigned.partition, &rules.window) };
+        let position = resume::position(&rules.counting_hash, &rules.window, assigned, stored.as_ref(), (oldest_ms, closed_at_ms), now_ms);
+        if position.watermark_ms == closed_at_ms && closed_at_ms != i64::MIN {
+            let closed_before = utc_text(rules.window.closed_before(closed_at_ms));
+            tracing::info!(partition = %assigned.partition, closed_before, "a partition that is new here: its records of windows that are judged are late");
+        }
         if position.next_offset > assigned.high {
             return Err(MonitorError::LogBehind {
                 partition: assigned.partition.clone(),
