@@ -97,6 +97,9 @@ fn reload(scene: &Scene, monitor: &Monitor, changes: &[(&str, &str, &str)], word
     until(Duration::from_secs(60), again, || format!("{changes:?}\n{}", monitor.process.printed()));
 }
 
+/// Section, key and value of each change, and what the refusal must name.
+type Fault<'a> = (&'a [(&'a str, &'a str, &'a str)], &'a str);
+
 #[test]
 fn a_file_that_could_not_start_is_refused_before_anything_is_torn_down() {
     let Some(kafka) = kafka_server::shared() else { return };
@@ -113,7 +116,7 @@ fn a_file_that_could_not_start_is_refused_before_anything_is_torn_down() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let busy = taken.local_addr().unwrap().to_string();
     let (gone, store) = (path("gone"), path("gone/recsae.db"));
-    let faults: [(&[(&str, &str, &str)], &str); 7] = [
+    let faults: [Fault<'_>; 7] = [
         (&[("http", "token_file", &gone)], "cannot read "),
         (&[("record", "entity", "embedding")], "record.entity"),
         (&[("store", "path", &store)], "store.path: expected a folder"),
