@@ -71,7 +71,7 @@ impl Models {
         self.bundles.iter().map(|bundle| Ok(encode::open_comparing(bundle, engine, library, settings.encode.compare_every)?)).collect()
     }
 
-    /// An empty batch for each, which takes embeddings of its width and of values up to [`GOLDEN_TIMES`] those of its golden
+    /// An empty batch for each, which takes embeddings of its width and of values up to a hundred times those of its golden
     /// rows. Rows that recsae made itself say nothing of the input's size.
     #[must_use]
     pub fn empty_batches(&self) -> Vec<EmbeddingBatch> {
