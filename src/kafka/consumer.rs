@@ -68,6 +68,8 @@ pub struct WorkerConsumer {
     /// (topic handle, partition) → index into `assigned`, in order of use.
     handles: Vec<(usize, i32, usize)>,
     out_of_range: Vec<TopicPartition>,
+    /// Started again, and no message has come since: see `restart`.
+    restarted: Vec<TopicPartition>,
 }
 
 impl WorkerConsumer {
@@ -96,6 +98,7 @@ impl WorkerConsumer {
             assigned: Vec::new(),
             handles: Vec::new(),
             out_of_range: Vec::new(),
+            restarted: Vec::new(),
         })
     }
 
@@ -105,6 +108,7 @@ impl WorkerConsumer {
     /// # Errors
     /// A partition was assigned and its position could not be asked for: stop, never start at a guess.
     pub fn poll(&mut self, timeout: Duration, mut each: impl FnMut(RawMessage<'_>)) -> Result<PollOutcome, KafkaError> {
+        self.forward_restarted();
         let mut outcome = self.poll_events(&mut each)?;
         // An unanswered order comes first: what follows may belong to partitions that are to be released.
         if !outcome.rebalances.is_empty() {
@@ -172,6 +176,7 @@ impl WorkerConsumer {
         self.consumer.context().answered();
         self.handles.clear();
         self.assigned.retain(|at| !partitions.contains(at));
+        self.restarted.retain(|at| !partitions.contains(at));
         released.map_err(|error| KafkaError::request("release partitions", self.consumer.context().brokers(), &error))
     }
 
@@ -328,7 +333,7 @@ impl WorkerConsumer {
     }
 
     fn read(&mut self, max: usize, timeout: Duration, each: &mut impl FnMut(RawMessage<'_>)) -> usize {
-        let Self { messages, consumer, assigned, handles, options, out_of_range, .. } = self;
+        let Self { messages, consumer, assigned, handles, options, out_of_range, restarted, .. } = self;
         let (context, mut stray, mut spare) = (consumer.context(), 0, Vec::<Header<'_>>::new());
         let count = messages.read(max, timeout, |fetched| {
             if let Some((code, words)) = fetched.error() {
@@ -345,6 +350,9 @@ impl WorkerConsumer {
                 stray += 1;
                 return;
             };
+            if !restarted.is_empty() {
+                restarted.retain(|at| *at != assigned[index]);
+            }
             let mut headers = reuse(std::mem::take(&mut spare));
             if options.headers {
                 fetched.headers(&mut headers);

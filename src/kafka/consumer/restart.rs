@@ -45,7 +45,22 @@ impl WorkerConsumer {
             _ => self.consumer.assign(&list),
         }
         .map_err(refused)?;
+        let started: Vec<_> = list.elements().iter().map(|entry| self.name(entry.topic(), entry.partition())).collect();
+        self.restarted.extend(started);
         // As in `start`: a pause outlives the assignment.
         self.resume(std::slice::from_ref(at))
+    }
+
+    /// Forwards again the queues of partitions that were started again, until a message of theirs has come.
+    ///
+    /// The stop of a partition takes its queue's forwarding away, on librdkafka's own thread and some time after it was
+    /// asked for; a start does not renew it, because we said that forwarding is ours. What came before that stop is
+    /// undone by it, and nobody would ever read the partition again. What lies in its queue meanwhile comes along.
+    pub(super) fn forward_restarted(&self) {
+        let native = self.consumer.client().native_client();
+        for at in &self.restarted {
+            // False for a partition that is no more: the group takes it back soon.
+            self.messages.forward(native, &at.topic, at.partition);
+        }
     }
 }
