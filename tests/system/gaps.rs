@@ -26,7 +26,8 @@ fn verdicts(scene: &Scene, monitor: &Monitor) -> Option<BTreeMap<i64, (String, S
 /// Waits until the window is judged.
 pub(crate) fn judged(scene: &Scene, monitor: &Monitor, window: i64) -> BTreeMap<i64, (String, String)> {
     let look = || verdicts(scene, monitor).filter(|verdicts| verdicts.contains_key(&window));
-    until(Duration::from_secs(90), look, || format!("{:?}\n{}", verdicts(scene, monitor), monitor.process.printed()))
+    let found = || format!("{:?}\n{:#?}\n{}", verdicts(scene, monitor), monitor.api("status"), monitor.process.printed());
+    until(Duration::from_secs(90), look, found)
 }
 
 /// Windows without a verdict, each with the words; all others are gathered for the reference.
