@@ -25,6 +25,7 @@ use crate::kafka::topics::{TopicMatcher, topic_partitions};
 use crate::record::{Header, RawMessage, TopicPartition};
 
 mod nudge;
+mod pausing;
 mod restart;
 
 /// How a worker's consumer reads.
@@ -225,22 +226,6 @@ impl WorkerConsumer {
                 outcome => return outcome,
             }
         }
-    }
-
-    /// Stops fetching partitions until they are resumed, or assigned anew.
-    ///
-    /// # Errors
-    /// librdkafka refuses.
-    pub fn pause(&self, partitions: &[TopicPartition]) -> Result<(), KafkaError> {
-        self.consumer.pause(&list_of(partitions)).map_err(|error| KafkaError::request("pause", self.consumer.context().brokers(), &error))
-    }
-
-    /// Goes on fetching.
-    ///
-    /// # Errors
-    /// librdkafka refuses.
-    pub fn resume(&self, partitions: &[TopicPartition]) -> Result<(), KafkaError> {
-        self.consumer.resume(&list_of(partitions)).map_err(|error| KafkaError::request("resume", self.consumer.context().brokers(), &error))
     }
 
     /// Records between `next` and the partition's end as of the last fetch reply, without a request;
