@@ -1,7 +1,7 @@
 //! From a polled message to a row in a batch: decode, find its model, find its window.
 //!
 //! Everything that can be wrong with a record is decided here, before encoding, in one order: decode,
-//! model, entity, future, late, width. A record that fails moves no watermark and touches no count.
+//! model, entity, future, late, width and size of the values. A record that fails moves no watermark and touches no count.
 
 use ahash::AHashMap;
 
@@ -91,8 +91,8 @@ pub struct Intake {
 }
 
 impl Intake {
-    /// An empty intake for models that read what `embeddings` (one empty batch a model) take. `table` holds no more than `_all` and `_other`:
-    /// names come from the board.
+    /// An empty intake for models that read what `embeddings` (one empty batch a model) take. `table` holds no more than
+    /// `_all` and `_other`: names come from the board.
     #[must_use]
     pub fn new(decoder: Decoder, rules: IntakeRules, models: ModelIndex, table: SegmentTable, embeddings: Vec<EmbeddingBatch>) -> Self {
         let batches = embeddings.into_iter().map(|embeddings| ModelBatch { embeddings, rows: Vec::new() }).collect();

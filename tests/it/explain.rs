@@ -46,8 +46,8 @@ fn seed() -> u64 {
     seed
 }
 
-/// The world's bundle and a configuration that judges it from the ninth window on.
-fn prepared(folder: &Path, broker: &EmbeddedBroker, world: &World, library: &Path) -> Settings {
+/// The world's bundle, a topic, and a configuration that judges it from the ninth window on.
+pub(crate) fn prepared(folder: &Path, broker: &EmbeddedBroker, world: &World, library: &Path) -> Settings {
     let files = write_files(world, folder).unwrap();
     let bundle = folder.join("bundle");
     let request = BuildRequest { onnx: files.onnx, concepts: Some(files.concepts), out: bundle.clone(), ..BuildRequest::default() };
@@ -57,6 +57,7 @@ fn prepared(folder: &Path, broker: &EmbeddedBroker, world: &World, library: &Pat
     settings.drift.reference = "first:8 windows".into();
     settings.drift.harmonics = Some(0);
     settings.kafka.workers = 2;
+    // The world's clock is not ours.
     settings.window.future_tolerance = Duration::from_secs(400 * 86_400);
     broker.create_topic(TOPIC, N_PARTITIONS).unwrap();
     settings

@@ -7,46 +7,28 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use recsae::bundle::build::{BuildRequest, build};
 use recsae::clock::{Clock, SystemClock};
 use recsae::config::settings::{CountingUnit, Settings};
 use recsae::drift::report::AlertState;
 use recsae::drift::stream::StreamId;
-use recsae::encode;
 use recsae::kafka::embedded::EmbeddedBroker;
 use recsae::kafka::producer::{Outgoing, Receipts, ReliableProducer};
 use recsae::monitor::{self, RunOptions, RunSummary};
 use recsae::sae::latent::LatentId;
 use recsae::simulate::feed::Feed;
-use recsae::simulate::setup::{TOPIC, settings, write_files};
+use recsae::simulate::setup::TOPIC;
 use recsae::simulate::world::World;
 use recsae::store::StoreReader;
 use recsae::store::reader::WindowQuery;
 use recsae::task::{Shutdown, TaskGroup};
 
+use crate::explain::prepared;
 use crate::support;
 
 fn world() -> World {
     let seed = u64::try_from(SystemClock.now_ms()).unwrap() % 1_000_000;
     println!("seed {seed}");
     World::new(seed, 1_772_409_600_000).unwrap()
-}
-
-/// The world's bundle, a topic, and a configuration that judges from the ninth window on.
-fn prepared(folder: &Path, broker: &EmbeddedBroker, world: &World, library: &Path) -> Settings {
-    let files = write_files(world, folder).unwrap();
-    let bundle = folder.join("bundle");
-    let request = BuildRequest { onnx: files.onnx, concepts: Some(files.concepts), out: bundle.clone(), ..BuildRequest::default() };
-    build(&request, &mut |spec, model, batch| encode::run_graph(spec, model, batch, Some(library))).unwrap();
-    let mut settings = settings(&broker.brokers(), &bundle, folder);
-    settings.encode.onnxruntime = Some(library.to_owned());
-    settings.drift.reference = "first:8 windows".into();
-    settings.drift.harmonics = Some(0);
-    settings.kafka.workers = 2;
-    // The world's clock is not ours.
-    settings.window.future_tolerance = Duration::from_secs(400 * 86_400);
-    broker.create_topic(TOPIC, 24).unwrap();
-    settings
 }
 
 fn until_end(settings: &Settings) -> RunSummary {
