@@ -14,6 +14,7 @@ pub mod openapi;
 pub mod page;
 pub mod probes;
 mod reference_routes;
+mod room;
 mod same_store;
 pub mod server;
 mod sparkline;

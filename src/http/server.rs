@@ -5,7 +5,6 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -13,15 +12,15 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 
 use crate::http::error::ApiError;
+use crate::http::room::{Mark, Room};
 use crate::http::tls::Acceptor;
 use crate::metrics::Counter;
 use crate::task::{Shutdown, TaskError, TaskGroup};
@@ -40,7 +39,8 @@ const GRACE: Duration = Duration::from_secs(1);
 pub struct ListenOptions {
     /// TLS; with it nothing else is spoken.
     pub tls: Option<Acceptor>,
-    /// Most connections at a time. More wait in the system's queue: 50 scrapers fit, a flood does not cost memory.
+    /// Most connections at a time: 50 scrapers fit, and a flood does not cost memory. One more closes the one that has
+    /// waited longest for its client (see `room`).
     pub max_connections: usize,
     /// Longest wait for a whole request header, and before it for the TLS handshake: a client that sends
     /// a byte a second is cut off.
@@ -107,7 +107,7 @@ pub fn serve(
     Ok(address)
 }
 
-/// Accepts while there is room. The connections live in this task's set: when it ends, they end.
+/// Accepts, and makes room. The connections live in this task's room: when it ends, they end.
 async fn accept(
     listener: TcpListener,
     router: Router,
@@ -115,14 +115,8 @@ async fn accept(
     refused: Counter,
     shutdown: Shutdown,
 ) -> Result<(), TaskError> {
-    let room = Arc::new(Semaphore::new(options.max_connections));
-    let mut connections = JoinSet::new();
+    let mut room = Room::new(options.max_connections);
     loop {
-        let permit = tokio::select! {
-            () = shutdown.triggered() => break,
-            Some(_) = connections.join_next() => continue,
-            permit = Arc::clone(&room).acquire_owned() => permit?,
-        };
         let stream = tokio::select! {
             () = shutdown.triggered() => break,
             accepted = listener.accept() => match accepted {
@@ -131,13 +125,17 @@ async fn accept(
                 Err(_) => { tokio::time::sleep(Duration::from_millis(100)).await; continue; }
             },
         };
+        tokio::select! {
+            () = shutdown.triggered() => break,
+            () = room.make() => {}
+        }
         let (router, options, refused, shutdown) = (router.clone(), options.clone(), refused.clone(), shutdown.clone());
-        connections.spawn(async move {
+        room.open(|mark| async move {
             let patience = options.header_timeout;
             match options.tls {
-                None => answer(stream, router, patience, &refused, shutdown).await,
+                None => answer(stream, router, patience, &refused, mark, shutdown).await,
                 Some(tls) => match tokio::time::timeout(patience, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => answer(stream, router, patience, &refused, shutdown).await,
+                    Ok(Ok(stream)) => answer(stream, router, patience, &refused, mark, shutdown).await,
                     // Plain HTTP, a certificate that is not trusted, a scanner: the client's affair.
                     Ok(Err(error)) => tracing::debug!(%error, "tls handshake failed"),
                     Err(_) => {
@@ -146,13 +144,11 @@ async fn accept(
                     }
                 },
             }
-            drop(permit);
         });
     }
     drop(listener);
-    // Past the grace the set is dropped, which cuts the connections that are left.
-    let all_ended = async { while connections.join_next().await.is_some() {} };
-    if tokio::time::timeout(GRACE, all_ended).await.is_err() {
+    // Past the grace the room is dropped, which cuts the connections that are left.
+    if tokio::time::timeout(GRACE, room.end()).await.is_err() {
         tracing::info!("http requests were cut off at shutdown");
     }
     Ok(())
@@ -163,13 +159,24 @@ async fn answer(
     router: Router,
     header_timeout: Duration,
     refused: &Counter,
+    mark: Mark,
     shutdown: Shutdown,
 ) {
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |request| {
+        let answering = mark.answering();
+        let answer = router.call(request);
+        async move {
+            let answer = answer.await;
+            drop(answering);
+            answer
+        }
+    });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(header_timeout)
         .max_buf_size(MAX_HEADER)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     // A connection that ends badly is the client's affair.
     let ended = tokio::select! {

@@ -26,7 +26,13 @@ fn verdicts(scene: &Scene, monitor: &Monitor) -> Option<BTreeMap<i64, (String, S
 /// Waits until the window is judged.
 pub(crate) fn judged(scene: &Scene, monitor: &Monitor, window: i64) -> BTreeMap<i64, (String, String)> {
     let look = || verdicts(scene, monitor).filter(|verdicts| verdicts.contains_key(&window));
-    let found = || format!("{:?}\n{:#?}\n{}", verdicts(scene, monitor), monitor.api("status"), monitor.process.printed());
+    let found = || {
+        let metrics = monitor.metrics_text().unwrap_or_default();
+        // What the process did, without a line for each concept.
+        let counted: Vec<&str> = metrics.lines().filter(|line| line.starts_with("recsae_") && !line.contains("latent=")).collect();
+        let (listed, status) = (verdicts(scene, monitor), monitor.api("status"));
+        format!("{listed:?}\n{status:#?}\n{}\n{}", counted.join("\n"), monitor.process.printed())
+    };
     until(Duration::from_secs(90), look, found)
 }
 
