@@ -224,6 +224,6 @@ fn print(out: &mut impl Write, folder: &Path, report: &RunReport) -> std::io::Re
         writeln!(out, "  {name:<18} {:>8} rows  FVU {:.4}  cosine {:.4}  dead {:.1} %", q.rows, q.fvu, q.cosine, 100.0 * measured.dead)?;
     }
     let t = &report.with_threshold;
-    writeln!(out, "  threshold {:.4} instead of TopK: L0 {:.2}, FVU {:.4}", report.threshold, t.l0, t.fvu)?;
+    writeln!(out, "  threshold/ has {:.4} instead of TopK: L0 {:.2}, FVU {:.4}", report.threshold, t.l0, t.fvu)?;
     writeln!(out, "  {:.1} s, {:.0} rows a second", report.seconds, report.rows_trained as f64 / report.seconds.max(1e-9))
 }

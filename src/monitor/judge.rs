@@ -128,6 +128,7 @@ impl Judge {
                 if outcome == StepOutcome::Applied {
                     self.shared.positions.set(&step.partition, step.position.clone());
                 }
+                self.shared.positions.answered(&step.partition);
                 // A worker that has gone needs no answer.
                 drop(reply.send(StepAck { partition: step.partition.clone(), position: step.position.clone(), outcome }));
                 self.judge_due(shutdown)?;

@@ -62,6 +62,9 @@ pub struct WorkerRules {
 
 /// Positions as stored: the judge writes, workers read when a partition is assigned.
 ///
+/// A partition is not taken over while a step of it is on its way to the store: who began before that step would count
+/// what the step holds once more, and differently where the log has moved on meanwhile.
+///
 /// A partition that the store knows nothing of (its topic appeared later, or it has more partitions by now) begins
 /// behind what is judged: an older record of it is late, as it would be in any other partition. Both are decided
 /// under one lock, so that the judge never judges a window in which such a partition has begun already.
@@ -76,6 +79,8 @@ struct Known {
     positions: BTreeMap<TopicPartition, PartitionPosition>,
     /// Watermarks of partitions that were begun here and have no position stored yet.
     begun: BTreeMap<TopicPartition, i64>,
+    /// Steps on their way to the store.
+    in_flight: BTreeMap<TopicPartition, usize>,
     /// Windows that start before this are judged, or about to be; `i64::MIN` while none is.
     judged_before_ms: i64,
 }
@@ -84,7 +89,8 @@ impl StoredPositions {
     /// What the store holds at start: positions, and the end of the newest judged window.
     #[must_use]
     pub fn new(positions: BTreeMap<TopicPartition, PartitionPosition>, judged_until_ms: Option<i64>) -> Self {
-        let known = Known { positions, begun: BTreeMap::new(), judged_before_ms: judged_until_ms.unwrap_or(i64::MIN) };
+        let judged_before_ms = judged_until_ms.unwrap_or(i64::MIN);
+        let known = Known { positions, begun: BTreeMap::new(), in_flight: BTreeMap::new(), judged_before_ms };
         Self { known: Mutex::new(known), oldest_closed_ms: Mutex::default() }
     }
 
@@ -121,6 +127,25 @@ impl StoredPositions {
         let mut known = self.known();
         known.begun.remove(partition);
         known.positions.insert(partition.clone(), position);
+    }
+
+    /// A step goes to the judge.
+    pub fn sent(&self, partition: &TopicPartition) {
+        *self.known().in_flight.entry(partition.clone()).or_default() += 1;
+    }
+
+    /// The judge is done with a step.
+    pub fn answered(&self, partition: &TopicPartition) {
+        let mut known = self.known();
+        if let Some(n) = known.in_flight.get_mut(partition) {
+            *n = n.saturating_sub(1);
+        }
+    }
+
+    /// Whether no step of the partition is on its way to the store.
+    #[must_use]
+    pub fn is_settled(&self, partition: &TopicPartition) -> bool {
+        self.known().in_flight.get(partition).is_none_or(|n| *n == 0)
     }
 
     /// Start of the oldest window that is closed in some partition and not judged.
@@ -164,6 +189,18 @@ mod tests {
 
     fn at_watermark(watermark_ms: i64) -> PartitionPosition {
         PartitionPosition { watermark_ms, ..PartitionPosition::starting_at(7) }
+    }
+
+    #[test]
+    fn a_partition_is_settled_once_the_judge_is_done_with_every_step_of_it() {
+        let stored = StoredPositions::new(BTreeMap::new(), None);
+        assert!(stored.is_settled(&at("a")));
+        stored.sent(&at("a"));
+        stored.sent(&at("a"));
+        stored.answered(&at("a"));
+        assert!(!stored.is_settled(&at("a")) && stored.is_settled(&at("b")));
+        stored.answered(&at("a"));
+        assert!(stored.is_settled(&at("a")));
     }
 
     #[test]

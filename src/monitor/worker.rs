@@ -54,7 +54,7 @@ pub struct Worker {
     acks: Receiver<StepAck>,
     ack_to: Sender<StepAck>,
     n_unacked: usize,
-    /// Orders of the group that came while a step waited for the store.
+    /// Orders of the group that are not answered yet: they came while a step waited for the store, or wait for one.
     waiting: Vec<RebalanceEvent>,
     /// Partitions whose next record is not in the log any more.
     moved_on: Vec<TopicPartition>,
@@ -114,12 +114,12 @@ impl Worker {
     pub fn run(mut self, shutdown: &Shutdown) -> Result<(), MonitorError> {
         let mut finished = false;
         while !finished && !shutdown.is_triggered() {
-            if !self.shared.store_works.load(Ordering::SeqCst) {
+            let waiting = std::mem::take(&mut self.waiting);
+            self.answer(waiting)?;
+            if !self.waiting.is_empty() || !self.shared.store_works.load(Ordering::SeqCst) {
                 self.wait_for_store()?;
                 continue;
             }
-            let waiting = std::mem::take(&mut self.waiting);
-            self.answer(waiting)?;
             let rebalances = self.read()?;
             let rest = Instant::now();
             self.answer(rebalances)?;
@@ -142,11 +142,12 @@ impl Worker {
         drained
     }
 
-    /// Nothing is read while nothing can be stored; the worker stays in the group and goes on when the store does.
+    /// Nothing is read while nothing can be stored, or while an order of the group waits for what is to be stored; the
+    /// worker stays in the group and goes on when the store does.
     fn wait_for_store(&mut self) -> Result<(), MonitorError> {
         let outcome = self.consumer.keep_alive()?;
         self.heed(outcome.faults)?;
-        self.answer(outcome.rebalances)?;
+        self.waiting.extend(outcome.rebalances);
         self.take_acks()?;
         self.commit()?;
         if self.last_tick.elapsed() >= TICK {
@@ -214,6 +215,7 @@ impl Worker {
     /// Hands a step to the judge. A full channel means that the store is slow: this worker then waits,
     /// reads nothing, and stays in the group.
     fn send(&mut self, step: Step) -> Result<(), MonitorError> {
+        self.shared.positions.sent(&step.partition);
         let mut command = JudgeCommand::Step { step: Box::new(step), sent: Instant::now(), reply: self.ack_to.clone() };
         loop {
             match self.steps.try_send(command) {
@@ -248,9 +250,12 @@ impl Worker {
                 if fault::planted("mutant-no-watermark") {
                     ack.position.watermark_ms = i64::MIN;
                 }
-                let metadata = resume::metadata(&self.shared.rules.counting_hash, &ack.position);
-                self.to_commit.retain(|position| position.partition != ack.partition);
-                self.to_commit.push(Position { partition: ack.partition, offset: ack.position.next_offset, metadata });
+                // What was lost meanwhile is not committed: it is somebody else's, or will be taken over again.
+                if self.partitions.iter().any(|tracked| *tracked.windows.partition() == ack.partition) {
+                    let metadata = resume::metadata(&self.shared.rules.counting_hash, &ack.position);
+                    self.to_commit.retain(|position| position.partition != ack.partition);
+                    self.to_commit.push(Position { partition: ack.partition, offset: ack.position.next_offset, metadata });
+                }
                 Ok(())
             }
             StepOutcome::Gap { stored } => Err(MonitorError::Gap { partition: ack.partition, stored, position: ack.position.next_offset }),

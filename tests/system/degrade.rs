@@ -138,7 +138,7 @@ fn a_store_that_another_program_holds_stops_consumption_until_it_lets_go() {
 }
 
 /// Another program that has begun to write into the store, until its input ends.
-fn hold(python: &Path, scene: &Scene) -> Child {
+pub(crate) fn hold(python: &Path, scene: &Scene) -> Child {
     let script = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], timeout=60, isolation_level=None); c.execute('BEGIN IMMEDIATE'); \
                       print('held', flush=True); sys.stdin.read()";
     let mut command = Command::new(python);

@@ -14,8 +14,18 @@ use crate::record::TopicPartition;
 const WATERMARKS: Duration = Duration::from_secs(10);
 
 impl Worker {
+    /// Answers the group's orders, but for partitions of which a step is on its way to the store: what came before a
+    /// loss must be stored before they are taken over. That order and those behind it wait.
     pub(super) fn answer(&mut self, rebalances: Vec<RebalanceEvent>) -> Result<(), MonitorError> {
-        for event in rebalances {
+        let mut orders = rebalances.into_iter();
+        while let Some(event) = orders.next() {
+            if let RebalanceEvent::Assigned(assigned) = &event
+                && !assigned.iter().all(|assigned| self.shared.positions.is_settled(&assigned.partition))
+            {
+                self.waiting.push(event);
+                self.waiting.extend(orders);
+                break;
+            }
             self.shared.metrics.rebalances.inc();
             match event {
                 RebalanceEvent::Assigned(assigned) => {
@@ -93,14 +103,16 @@ impl Worker {
     /// Orders of the group come first: to librdkafka a partition that is given up looks like the answer to an order that
     /// waits, and the partitions it is about would be read by nobody.
     pub(super) fn follow_logs(&mut self) -> Result<(), MonitorError> {
-        while let Some(partition) = self.moved_on.pop() {
+        while self.waiting.is_empty()
+            && let Some(partition) = self.moved_on.pop()
+        {
             let (low, high) = self.consumer.watermarks(&partition, WATERMARKS)?;
             let orders = self.consumer.keep_alive()?;
             self.heed(orders.faults)?;
             if !orders.rebalances.is_empty() {
                 self.waiting.extend(orders.rebalances);
                 self.moved_on.push(partition);
-                break;
+                continue;
             }
             let Some(tracked) = self.partitions.iter_mut().find(|tracked| *tracked.windows.partition() == partition) else { continue };
             let next = tracked.windows.position().next_offset;

@@ -30,6 +30,8 @@ const HELD_OUT_POINTS: u64 = 10;
 const HELD_OUT_ROWS: usize = 2_000;
 /// Name of what a run says of itself.
 pub const RUN_FILE: &str = "run.json";
+/// Folder inside a run folder of the same SAE with the threshold instead of k.
+pub const THRESHOLD_FOLDER: &str = "threshold";
 
 /// What every run of a command has in common.
 #[derive(Clone, Copy, Debug)]
@@ -198,7 +200,8 @@ fn report(
     })
 }
 
-/// The run folder: `run.json` comes last, so that a folder with one is whole.
+/// The run folder: `run.json` comes last, so that a folder with one is whole. The SAE that has the threshold instead of
+/// k lies in a folder inside, which every command takes as it takes the run folder.
 fn write(folder: &Path, sae: &SaeWeights, report: &RunReport) -> anyhow::Result<()> {
     let file = |name: &str, bytes: &[u8]| {
         let path: PathBuf = folder.join(name);
@@ -208,6 +211,12 @@ fn write(folder: &Path, sae: &SaeWeights, report: &RunReport) -> anyhow::Result<
     let notes = [("fixed_threshold", threshold.as_str()), ("seed", seed.as_str()), ("rows_sha256", report.rows_sha256.as_str())];
     file("weights.safetensors", &weights_file::write(sae, &notes).map_err(anyhow::Error::msg)?)?;
     file("sae.onnx", &full_graph(sae).map_err(anyhow::Error::msg)?)?;
+    let inside = folder.join(THRESHOLD_FOLDER);
+    std::fs::create_dir_all(&inside).with_context(|| inside.display().to_string())?;
+    let by_threshold = finish::with_selection(sae, Selection::Threshold(report.threshold))?;
+    let name = |name: &str| format!("{THRESHOLD_FOLDER}/{name}");
+    file(&name("weights.safetensors"), &weights_file::write(&by_threshold, &notes[1..]).map_err(anyhow::Error::msg)?)?;
+    file(&name("sae.onnx"), &full_graph(&by_threshold).map_err(anyhow::Error::msg)?)?;
     file("encoder.onnx", &dense_graph(sae).map_err(anyhow::Error::msg)?)?;
     file("loss.svg", curve::svg(&report.curve).as_bytes())?;
     file(RUN_FILE, &serde_json::to_vec_pretty(report)?)
