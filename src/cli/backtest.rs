@@ -8,14 +8,14 @@ use anyhow::Context;
 
 use crate::bundle::Bundle;
 use crate::cli::{Outcome, UsageError};
-use crate::config::{ReferenceChoice, load, load_text};
+use crate::config::{self, ReferenceChoice, load, load_text};
 use crate::drift::alert::utc_text;
 use crate::drift::observed::ObservedWindow;
 use crate::drift::reference::ReferenceError;
 use crate::drift::stream::StreamId;
 use crate::workshop::backtest::{BacktestReport, Family, Mode, backtest, plot, read_families};
 use crate::workshop::windows_columns::WindowsFileError;
-use crate::workshop::windows_file::read_windows;
+use crate::workshop::windows_file::{MAX_LATENTS, read_windows};
 
 /// Arguments of `recsae backtest`.
 #[derive(Debug, clap::Args)]
@@ -76,6 +76,13 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     if let (Some(path), Some((_, report))) = (&args.plot, found.first()) {
         std::fs::write(path, plot(report)).map_err(|error| UsageError(format!("cannot write {}: {error}", path.display())))?;
     }
+    if let Some((_, report)) = found.iter().find(|(_, report)| report.windows == 0) {
+        let words = format!(
+            "the reference takes all {} windows of the file, none is left to judge: name fewer with --reference",
+            report.reference_windows
+        );
+        return Err(UsageError(words).into());
+    }
     let mut out = std::io::stdout().lock();
     match (found.as_slice(), args.json) {
         ([(_, report)], true) => writeln!(out, "{}", serde_json::to_string(report)?)?,
@@ -119,8 +126,22 @@ fn judge(args: &Args) -> anyhow::Result<Vec<(Tried, BacktestReport)>> {
 
     let length = file.models.values().flatten().map(|window| window.end_ms - window.start_ms).next().context("the file holds no window")?;
     settings.window.length = std::time::Duration::from_millis(u64::try_from(length)?);
+    let asked = args.latents.unwrap_or(0);
+    if asked > MAX_LATENTS as usize || (args.latents.is_some() && asked < file.n_latents) {
+        let words = format!(
+            "expected --latents from {} (the file's largest is latent:{}) to {MAX_LATENTS}, found {asked}",
+            file.n_latents,
+            file.n_latents.saturating_sub(1)
+        );
+        return Err(UsageError(words).into());
+    }
     let latents: Vec<_> = families.iter().map(|family| family.latents.clone()).collect();
-    let n_latents = bundle.as_ref().map_or(0, |bundle| bundle.spec().d_sae.get()).max(args.latents.unwrap_or(0)).max(file.n_latents);
+    let n_latents = bundle.as_ref().map_or(0, |bundle| bundle.spec().d_sae.get()).max(asked).max(file.n_latents);
+    if let Some(family) = families.iter().find(|family| family.latents.iter().any(|latent| latent.index() >= n_latents)) {
+        let words =
+            format!("family {:?}: expected latents below {n_latents}, as the file (or --latents, or the bundle) has them", family.name);
+        return Err(UsageError(words).into());
+    }
     let name = |stream: StreamId| match (stream, &bundle) {
         (StreamId::Family(n), _) => {
             usize::try_from(n).ok().and_then(|n| families.get(n)).map_or_else(|| stream.to_string(), |f| f.name.clone())
@@ -136,6 +157,9 @@ fn judge(args: &Args) -> anyhow::Result<Vec<(Tried, BacktestReport)>> {
         for &min_effect in &effects {
             settings.drift.false_alarm_budget.clone_from(&budget);
             settings.drift.min_effect = min_effect;
+            if let Some(fault) = config::check(&settings).into_iter().find(|fault| fault.key.starts_with("drift.")) {
+                return Err(UsageError(fault.to_string()).into());
+            }
             let judging = settings.judge_settings(n_latents, latents.clone()).map_err(|fault| UsageError(fault.to_string()))?;
             let starts = |windows: &[ObservedWindow]| n_reference(&windows.iter().map(|w| w.start_ms).collect::<Vec<_>>());
             found.push((Tried { budget: budget.clone(), min_effect }, backtest(&file.models, &judging, args.mode, starts, name)?));

@@ -13,7 +13,7 @@ use crate::config;
 use crate::config::settings::Settings;
 use crate::drift::alert::utc_text;
 use crate::drift::closed::ClosedWindow;
-use crate::drift::reference::Reference;
+use crate::drift::reference::{Reference, SelfCheck};
 use crate::drift::window::WindowSpec;
 use crate::http::actions::{ActionBody, BuildBody};
 use crate::http::client::{self, ClientError};
@@ -131,6 +131,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
                 to: to.as_deref().map(instant).transpose()?,
                 exclude: exclude.iter().map(|text| span(text)).collect::<anyhow::Result<_>>()?,
             };
+            check_spans(&body)?;
             // Recorded embeddings are read here, so the store's lock is needed; judged windows are the instance's.
             let answer = if recorded.is_none() { asked(client::post(&settings, "/api/v1/references", &body))? } else { None };
             let facts = match (answer, recorded) {
@@ -144,7 +145,8 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
                             let judging = &models.judging(&settings)?[at];
                             Some(build_recorded(windows, &request_of(&models, at, &body), judging).map_err(asked_wrong)?)
                         }
-                        None => None,
+                        // Opened for reading first, so that a wrong path does not make an empty store.
+                        None => reader(&common.config).map(drop).map(|()| None)?,
                     };
                     let mut store = open_for_writing(&settings)?;
                     let reference = match counted {
@@ -160,6 +162,11 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
             } else {
                 let (windows, left_out, wander) = (&facts["windows"], &facts["left_out"], facts["wander"].as_f64().unwrap_or(f64::NAN));
                 writeln!(out, "{name}: {windows} windows, {left_out} left out, wander {wander:.4}")?;
+                writeln!(
+                    out,
+                    "self-check: {}",
+                    self_check_words(&serde_json::from_value(facts["self_check"].clone()).unwrap_or_default())
+                )?;
                 writeln!(out, "next: recsae reference approve -c {} {name} --who YOU --why WHY", common.config.display())?;
             }
         }
@@ -192,12 +199,18 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         }
         ReferenceCommand::Approve { common, name, who, why } => {
             let settings = settings(&common.config)?;
+            let checked = reader(&common.config)?.fitted(name)?.ok_or_else(|| no_reference(name))?.1.self_check;
             let body = ActionBody { who: who.clone(), why: why.clone(), until: None };
             if asked(client::post(&settings, &format!("/api/v1/references/{}/approve", path_segment(name)), &body))?.is_none() {
                 let approval = Approval { who: who.clone(), why: why.clone(), at_ms: SystemClock.now_ms() };
                 open_for_writing(&settings)?.approve_reference(name, &approval)?;
             }
-            writeln!(out, "{name} approved; use it with [drift] reference = \"{name}\"")?;
+            if common.json {
+                writeln!(out, "{}", serde_json::json!({"name": name, "self_check": checked}))?;
+            } else {
+                writeln!(out, "self-check: {}", self_check_words(&checked))?;
+                writeln!(out, "{name} approved; use it with [drift] reference = \"{name}\"")?;
+            }
         }
         ReferenceCommand::Compare { common, a, b, top } => {
             let reader = reader(&common.config)?;
@@ -292,6 +305,7 @@ fn path_segment(name: &str) -> String {
 
 /// Fits a reference to judged windows: in the running instance, or here while none runs.
 pub(super) fn fit(settings: &Settings, reader: &StoreReader, body: &BuildBody) -> anyhow::Result<Reference> {
+    check_spans(body)?;
     let (models, at) = model_of(settings, body)?;
     build(reader, &request_of(&models, at, body), &models.judging(settings)?[at]).map_err(asked_wrong)
 }
@@ -325,8 +339,35 @@ fn request_of(models: &Models, at: usize, body: &BuildBody) -> BuildRequest {
 /// What is said of a reference that was built.
 pub(super) fn facts(reference: &Reference) -> serde_json::Value {
     serde_json::json!({
-        "name": reference.name, "windows": reference.n_windows, "left_out": reference.left_out.len(), "wander": reference.sigma_w
+        "name": reference.name, "windows": reference.n_windows, "left_out": reference.left_out.len(), "wander": reference.sigma_w,
+        "self_check": reference.self_check
     })
+}
+
+/// A span the wrong way round holds no window: what was meant to be left out would silently be in.
+fn check_spans(body: &BuildBody) -> anyhow::Result<()> {
+    let spans = body.exclude.iter().map(|[from, to]| ("an excluded span", *from, *to));
+    let whole = body.from.zip(body.to).map(|(from, to)| ("the span", from, to));
+    for (what, from, to) in spans.chain(whole) {
+        if from >= to {
+            let found = format!("{} to {}", utc_text(from), utc_text(to));
+            return Err(UsageError(format!("expected {what} to begin before it ends, found {found}")).into());
+        }
+    }
+    Ok(())
+}
+
+/// What the check of a reference against itself said, for who approves it. One that fails is not kept at all.
+fn self_check_words(checked: &SelfCheck) -> String {
+    match checked {
+        SelfCheck::TooShort => {
+            "not run, too few windows (it takes 168, and a week before the last 30 % where weekends have a level)".to_owned()
+        }
+        SelfCheck::Passed { judged, alarm_windows, worst } => {
+            let worst: Vec<String> = worst.iter().take(3).map(|(stream, over)| format!("{stream} {over:+.1} nats")).collect();
+            format!("fitted on the first 70 %, {alarm_windows} of the {judged} windows since alarm; nearest to it: {}", worst.join(", "))
+        }
+    }
 }
 
 fn instant(text: &str) -> anyhow::Result<i64> {

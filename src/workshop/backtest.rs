@@ -1,6 +1,6 @@
 //! The judge over recorded windows: the same code as live, under any settings.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -213,6 +213,15 @@ pub fn read_families(path: &Path) -> anyhow::Result<Vec<Family>> {
     })?;
     for (n, stream) in (0..).zip(by_name.keys()) {
         anyhow::ensure!(*stream == StreamId::Family(n), "families file {}: expected family:{n}, found {stream}", path.display());
+    }
+    for (stream, family) in &by_name {
+        let distinct: BTreeSet<LatentId> = family.latents.iter().copied().collect();
+        let (found, file) = (family.latents.len(), path.display());
+        anyhow::ensure!(
+            found > 0 && distinct.len() == found,
+            "families file {file}, {stream}: expected at least one latent, each once, found {found} ({} distinct)",
+            distinct.len()
+        );
     }
     Ok(by_name.into_values().collect())
 }

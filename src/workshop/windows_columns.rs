@@ -119,7 +119,9 @@ pub(super) const KEYS: [&str; 2] = ["window_start", "model_version"];
 const TIME: &str = "a timestamp";
 const TEXT: &str = "utf8";
 const INTEGER: &str = "int32 or int64";
-const NUMBER: &str = "float64";
+const NUMBER: &str = "float64 or an integer";
+/// Counts beyond are no counts: a float tells them no longer from their neighbours.
+const MAX_VALUE: f64 = 9_007_199_254_740_992.0;
 
 impl<'a> Columns<'a> {
     /// Finds the columns and checks their types. `first_row`: the batch's first row in the file.
@@ -133,8 +135,8 @@ impl<'a> Columns<'a> {
             model_version: column(KEYS[1], TEXT, text)?,
             segment: column("segment", TEXT, text)?,
             stream: column("stream", TEXT, text)?,
-            bucket: column("bucket", INTEGER, integer)?,
-            value: column("value", NUMBER, number)?,
+            bucket: column("bucket", INTEGER, |found| integer(found) || float(found) || *found == DataType::Null)?,
+            value: column("value", NUMBER, |found| integer(found) || float(found))?,
         })
     }
 
@@ -167,27 +169,46 @@ impl<'a> Columns<'a> {
         self.text("stream", &self.stream, i)
     }
 
-    pub(super) fn bucket(&self, i: usize) -> Option<i64> {
+    /// The bucket's lower edge; `None` where there is none. Other programs have no integers that may be null: pandas writes
+    /// floats, with NaN for none.
+    pub(super) fn bucket(&self, i: usize) -> Result<Option<i64>, WindowsFileError> {
         if self.bucket.is_null(i) {
-            return None;
+            return Ok(None);
         }
-        Some(match self.bucket.data_type() {
-            DataType::Int32 => i64::from(self.bucket.as_primitive::<Int32Type>().value(i)),
-            _ => self.bucket.as_primitive::<Int64Type>().value(i),
-        })
+        let float = match self.bucket.data_type() {
+            DataType::Null => return Ok(None),
+            DataType::Int32 => return Ok(Some(i64::from(self.bucket.as_primitive::<Int32Type>().value(i)))),
+            DataType::Int64 => return Ok(Some(self.bucket.as_primitive::<Int64Type>().value(i))),
+            DataType::Float32 => f64::from(self.bucket.as_primitive::<Float32Type>().value(i)),
+            _ => self.bucket.as_primitive::<Float64Type>().value(i),
+        };
+        match float {
+            none if none.is_nan() => Ok(None),
+            // Every edge is below 100.
+            #[expect(clippy::cast_possible_truncation, reason = "whole, and small")]
+            edge if edge.fract() == 0.0 && edge.abs() < 1e6 => Ok(Some(edge as i64)),
+            other => Err(self.wrong(i, "bucket", "null or the lower edge of a session-length bucket", other.to_string())),
+        }
     }
 
-    /// A finite number >= 0.
+    /// A finite number >= 0, at most 2^53.
     pub(super) fn value(&self, i: usize) -> Result<f64, WindowsFileError> {
-        let expected = "a finite number >= 0";
+        let expected = "a finite number >= 0, at most 2^53";
         if self.value.is_null(i) {
             return Err(self.wrong(i, "value", expected, "null"));
         }
         let value = match self.value.data_type() {
             DataType::Float64 => self.value.as_primitive::<Float64Type>().value(i),
-            _ => f64::from(self.value.as_primitive::<Float32Type>().value(i)),
+            DataType::Float32 => f64::from(self.value.as_primitive::<Float32Type>().value(i)),
+            DataType::Int32 => f64::from(self.value.as_primitive::<Int32Type>().value(i)),
+            _ => self.value.as_primitive::<Int64Type>().value(i) as f64,
         };
-        if value.is_finite() && value >= 0.0 { Ok(value) } else { Err(self.wrong(i, "value", expected, value.to_string())) }
+        if (0.0..=MAX_VALUE).contains(&value) { Ok(value) } else { Err(self.wrong(i, "value", expected, value.to_string())) }
+    }
+
+    /// Row of the file, from 0.
+    pub(super) fn row(&self, i: usize) -> usize {
+        self.first_row + i
     }
 
     /// An error about row `i` of the batch.
@@ -248,6 +269,6 @@ fn integer(found: &DataType) -> bool {
     matches!(found, DataType::Int32 | DataType::Int64)
 }
 
-fn number(found: &DataType) -> bool {
+fn float(found: &DataType) -> bool {
     matches!(found, DataType::Float32 | DataType::Float64)
 }

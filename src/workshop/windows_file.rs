@@ -12,6 +12,7 @@ use arrow_array::RecordBatch;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 
+use crate::drift::alert::utc_text;
 use crate::drift::closed::ALL;
 use crate::drift::counts::{BUCKET_EDGES, N_BUCKETS};
 use crate::drift::observed::{Observed, ObservedWindow};
@@ -21,7 +22,7 @@ use crate::workshop::windows_columns::{Columns, KEYS, WindowsFileError};
 const ALL_COLUMNS: [&str; 7] = ["window_start", "window_end", "model_version", "segment", "stream", "bucket", "value"];
 const BATCH_ROWS: usize = 65_536;
 /// Latents above this are a typing error, not an SAE; each costs a number a window.
-const MAX_LATENTS: u32 = 1 << 20;
+pub const MAX_LATENTS: u32 = 1 << 20;
 
 /// The windows of a file.
 #[derive(Debug)]
@@ -72,14 +73,25 @@ pub fn read_windows(path: &Path, n_reference: impl Fn(&BTreeSet<i64>) -> usize) 
 
     let mut gathered = Gathered::default();
     for_each_batch(path, &ALL_COLUMNS, |columns, n_rows| gathered.add(columns, n_rows, &tables_until))?;
-    Ok(gathered.finish())
+    gathered.finish(path)
 }
 
 #[derive(Default)]
 struct Gathered {
-    models: BTreeMap<String, BTreeMap<i64, ObservedWindow>>,
+    models: BTreeMap<String, BTreeMap<i64, Window>>,
     streams: HashMap<String, Row>,
     n_latents: usize,
+    /// Length of the first window: all have it.
+    length_ms: Option<i64>,
+}
+
+/// A window while it is read.
+struct Window {
+    observed: ObservedWindow,
+    /// Its first row in the file.
+    row: usize,
+    /// Rows that were there, segment by segment.
+    seen: BTreeMap<String, Seen>,
 }
 
 impl Gathered {
@@ -90,38 +102,47 @@ impl Gathered {
             let value = columns.value(i)?;
             let end_ms = columns.end_ms(i)?;
             if end_ms <= start_ms {
-                return Err(columns.wrong(i, "window_end", "a time after window_start", end_ms.to_string()));
+                return Err(columns.wrong(i, "window_end", "a time after window_start", utc_text(end_ms)));
             }
+            let length_ms = *self.length_ms.get_or_insert(end_ms - start_ms);
             if !self.models.contains_key(model) {
                 self.models.insert(model.to_owned(), BTreeMap::new());
             }
             let Some(windows) = self.models.get_mut(model) else { continue };
-            let window = windows.entry(start_ms).or_insert_with(|| ObservedWindow {
-                start_ms,
-                end_ms,
-                model_version: model.to_owned(),
-                incomplete: None,
-                segments: BTreeMap::new(),
+            let Window { observed: window, seen, .. } = windows.entry(start_ms).or_insert_with(|| Window {
+                observed: ObservedWindow { start_ms, end_ms, model_version: model.to_owned(), incomplete: None, segments: BTreeMap::new() },
+                row: columns.row(i),
+                seen: BTreeMap::new(),
             });
             if window.end_ms != end_ms {
-                return Err(columns.wrong(i, "window_end", format!("{} as in the window's other rows", window.end_ms), end_ms.to_string()));
+                let expected = format!("{} as in the window's other rows", utc_text(window.end_ms));
+                return Err(columns.wrong(i, "window_end", expected, utc_text(end_ms)));
+            }
+            if end_ms - start_ms != length_ms {
+                let expected = format!("{} after window_start, as the file's first window is long", seconds(length_ms));
+                return Err(columns.wrong(i, "window_end", expected, seconds(end_ms - start_ms)));
             }
             if !window.segments.contains_key(segment) {
                 window.segments.insert(segment.to_owned(), Observed::default());
+                seen.insert(segment.to_owned(), Seen::default());
             }
-            let Some(observed) = window.segments.get_mut(segment) else { continue };
+            let (Some(observed), Some(seen)) = (window.segments.get_mut(segment), seen.get_mut(segment)) else { continue };
+            let in_bucket = bucket(columns, i)?;
+            if let Err(expected) = seen.see(row, in_bucket) {
+                return Err(columns.wrong(i, "stream", expected, columns.stream(i)?));
+            }
             let keeps_table = segment == ALL && tables_until.get(model).is_some_and(|until| start_ms < *until);
             match row {
                 Row::Latent(latent) => {
                     grow(&mut observed.latents, latent + 1);
                     observed.latents[latent] += value;
-                    if let (true, Some(bucket)) = (keeps_table, bucket(columns, i)?) {
+                    if let (true, Some(bucket)) = (keeps_table, in_bucket) {
                         // Latent-major while reading, since the number of latents is not known yet.
                         grow(&mut observed.by_bucket, (latent + 1) * N_BUCKETS);
                         observed.by_bucket[latent * N_BUCKETS + bucket] += value;
                     }
                 }
-                Row::Entities => match bucket(columns, i)? {
+                Row::Entities => match in_bucket {
                     Some(bucket) => observed.entities[bucket] += value,
                     None => return Err(columns.wrong(i, "bucket", "the lower edge of a session-length bucket for entities", "null")),
                 },
@@ -165,9 +186,24 @@ impl Gathered {
         Ok(row)
     }
 
-    fn finish(self) -> WindowsFile {
+    fn finish(self, path: &Path) -> Result<WindowsFile, WindowsFileError> {
+        for windows in self.models.values() {
+            for (before, window) in windows.values().zip(windows.values().skip(1)) {
+                if window.observed.start_ms < before.observed.end_ms {
+                    return Err(WindowsFileError::Value {
+                        path: path.to_owned(),
+                        // The one that came later in the file is the stranger.
+                        row: before.row.max(window.row),
+                        column: KEYS[0],
+                        expected: "windows of a model version that do not overlap".to_owned(),
+                        found: format!("{} and {}", utc_text(before.observed.start_ms), utc_text(window.observed.start_ms)),
+                    });
+                }
+            }
+        }
         let m = self.n_latents;
-        let finish_window = |mut window: ObservedWindow| {
+        let finish_window = |window: Window| {
+            let mut window = window.observed;
             for observed in window.segments.values_mut() {
                 observed.latents.resize(m, 0.0);
                 if observed.kish_exposure <= 0.0 {
@@ -180,19 +216,58 @@ impl Gathered {
             window
         };
         let models = self.models.into_iter().map(|(model, windows)| (model, windows.into_values().map(finish_window).collect())).collect();
-        WindowsFile { models, n_latents: m }
+        Ok(WindowsFile { models, n_latents: m })
     }
 }
 
+/// Rows of a segment of a window that were there: a bit for each stream, bucket by bucket and without one.
+#[derive(Default)]
+struct Seen(Vec<u64>);
+
+impl Seen {
+    /// Notes a row.
+    ///
+    /// # Errors
+    /// It was there, or the stream is told both in parts and as one: either would count twice. What was expected instead.
+    fn see(&mut self, row: Row, bucket: Option<usize>) -> Result<(), &'static str> {
+        const BITS: usize = N_BUCKETS + 1;
+        let stream = match row {
+            Row::Latent(latent) => 5 + latent,
+            Row::ResidualOutlier => 0,
+            Row::DeadRecord => 1,
+            Row::Entities => 2,
+            Row::Records => 3,
+            Row::KishExposure => 4,
+            Row::Ignored => return Ok(()),
+        };
+        let (first, at) = (stream * BITS, stream * BITS + bucket.map_or(0, |bucket| bucket + 1));
+        let has = |seen: &Self, bit: usize| seen.0.get(bit / 64).is_some_and(|word| word >> (bit % 64) & 1 == 1);
+        if has(self, at) {
+            return Err("each stream once in a segment and bucket of a window");
+        }
+        let others = if bucket.is_some() { first..first + 1 } else { first + 1..first + BITS };
+        if others.into_iter().any(|bit| has(self, bit)) {
+            return Err("a stream either by session-length bucket or in one row without");
+        }
+        grow(&mut self.0, at / 64 + 1);
+        self.0[at / 64] |= 1 << (at % 64);
+        Ok(())
+    }
+}
+
+fn seconds(ms: i64) -> String {
+    format!("{} s", ms as f64 / 1e3)
+}
+
 fn bucket(columns: &Columns<'_>, i: usize) -> Result<Option<usize>, WindowsFileError> {
-    let Some(edge) = columns.bucket(i) else { return Ok(None) };
+    let Some(edge) = columns.bucket(i)? else { return Ok(None) };
     let found = BUCKET_EDGES.iter().position(|known| i64::from(*known) == edge);
     found.map(Some).ok_or_else(|| columns.wrong(i, "bucket", format!("null or one of {BUCKET_EDGES:?}"), edge.to_string()))
 }
 
-fn grow(values: &mut Vec<f64>, len: usize) {
+fn grow<T: Clone + Default>(values: &mut Vec<T>, len: usize) {
     if values.len() < len {
-        values.resize(len, 0.0);
+        values.resize(len, T::default());
     }
 }
 
