@@ -59,6 +59,9 @@ pub struct Args {
 /// The checkpoint is refused, or a file cannot be read or written.
 pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     let usage = |error: anyhow::Error| UsageError(format!("{error:#}"));
+    if let Some(threshold) = args.threshold.filter(|threshold| !(threshold.is_finite() && *threshold >= 0.0)) {
+        return Err(UsageError(format!("expected --threshold to be finite and at least 0, found {threshold}")).into());
+    }
     let options = ImportOptions { k: args.k, threshold: args.threshold, centring: args.centring, normalisation: args.normalisation };
     let imported = import(&args.path, &options).map_err(usage)?;
     let checked = args.check_embeddings.as_deref().map(|path| check(&imported, path)).transpose().map_err(usage)?;

@@ -38,6 +38,7 @@ pub fn metrics_router(state: Arc<HttpState>) -> Router {
         .route("/readyz", get(probes::ready))
         .route("/startupz", get(probes::started))
         .fallback(error::no_such_path)
+        .method_not_allowed_fallback(error::no_such_method)
         .with_state(state)
 }
 

@@ -65,6 +65,22 @@ fn a_bundle_is_built_inspected_and_verified() {
 }
 
 #[test]
+fn a_threshold_that_no_value_or_every_value_passes_is_refused() {
+    let (Some(data), Some(library)) = (support::data(), support::onnxruntime()) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let onnx = data.join("ml100k/sasrec.sae_k8_s16.full.onnx");
+    for threshold in ["nan", "inf", "-inf"] {
+        let out = folder.path().join(threshold);
+        let command =
+            |arguments: &[&str]| recsae(&library).args(arguments).arg(format!("--threshold={threshold}")).arg("--out").arg(&out).output();
+        let built = command(&["bundle", "build", "--onnx", onnx.to_str().unwrap()]).unwrap();
+        fails(&built, 2, "expected a finite threshold, found");
+        fails(&command(&["import", "weights.pt"]).unwrap(), 2, "expected --threshold to be finite and at least 0, found");
+        assert!(!out.exists(), "nothing is written");
+    }
+}
+
+#[test]
 fn every_damage_to_a_bundle_is_seen() {
     let folder = tempfile::tempdir().unwrap();
     let Some((dir, library)) = built(folder.path()) else { return };

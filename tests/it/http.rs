@@ -171,6 +171,10 @@ fn what_cannot_be_answered_says_why_as_json() {
         assert!(body["error"]["message"].as_str().is_some_and(|message| !message.is_empty()));
     }
     assert_eq!(get(instance.metrics, "/api/v1/alerts").0, 404, "the metrics listener shows metrics and probes alone");
+    for (address, path) in [(instance.metrics, "/metrics"), (instance.metrics, "/readyz"), (instance.api, "/api/v1/alerts")] {
+        let (status, refused) = post(address, path, None, &json!({}));
+        assert_eq!((status, &refused["error"]["kind"]), (405, &json!("method_not_allowed")), "{path}: {refused}");
+    }
 }
 
 #[test]
@@ -341,8 +345,9 @@ fn with_no_instance_running_alerts_and_the_record_are_read_from_the_store() {
 
     let (code, out, _) = recsae(folder.path(), &closed, &["history", "verify", "--json"]);
     let found: Value = serde_json::from_str(&out).unwrap();
-    assert_eq!((code, &found["intact"], &found["entries"]), (0, &json!(true), &json!(42)), "{found}");
+    assert_eq!((code, &found["intact"], &found["entries"]), (0, &json!(true), &json!(43)), "{found}");
     let head = found["head"].as_str().unwrap();
     assert_eq!(recsae(folder.path(), &closed, &["history", "verify", "--head", head]).0, 0);
-    assert_eq!(recsae(folder.path(), &closed, &["history", "verify", "--head", "00ff"]).0, 1);
+    assert_eq!(recsae(folder.path(), &closed, &["history", "verify", "--head", &"0f".repeat(32)]).0, 1);
+    assert_eq!(recsae(folder.path(), &closed, &["history", "verify", "--head", "00ff"]).0, 2, "a part of a head proves nothing");
 }
