@@ -206,11 +206,14 @@ fn residual_from_bin(reader: &StoreReader, query: &WindowQuery) -> anyhow::Resul
 }
 
 fn verify(settings: &Settings, head: Option<&str>, json: bool) -> anyhow::Result<Outcome> {
+    let head = head.map(head_of).transpose()?;
+    let head = head.as_deref();
     let reader = StoreReader::open(&settings.store.path).map_err(usage)?;
     let mut seen = head.is_none();
     let found = reader.verify_audit(|entry| seen |= Some(entry.hash.as_str()) == head).map_err(usage)?;
     let (intact, words) = match &found {
         Verification::Broken { entry, why } => (false, format!("broken at entry {entry}: {why}")),
+        Verification::Untold { what, .. } => (false, format!("no entry of the chain tells of this, and it is in the store: {what}")),
         Verification::Intact { entries, head: last } if !seen => (
             false,
             format!("the head given is not among the {entries} entries up to {last}: the store was cut, rolled back or written anew"),
@@ -220,7 +223,7 @@ fn verify(settings: &Settings, head: Option<&str>, json: bool) -> anyhow::Result
     let mut out = std::io::stdout().lock();
     if json {
         let (entries, last, broken) = match &found {
-            Verification::Intact { entries, head } => (Some(*entries), Some(head), None),
+            Verification::Intact { entries, head } | Verification::Untold { entries, head, .. } => (Some(*entries), Some(head), None),
             Verification::Broken { entry, .. } => (None, None, Some(*entry)),
         };
         writeln!(
@@ -232,6 +235,15 @@ fn verify(settings: &Settings, head: Option<&str>, json: bool) -> anyhow::Result
         writeln!(out, "{words}")?;
     }
     Ok(if intact { Outcome::Done } else { Outcome::No })
+}
+
+/// A head as it was written down, in whichever case. A part of one proves nothing.
+fn head_of(text: &str) -> Result<String, UsageError> {
+    let head = text.trim().to_ascii_lowercase();
+    if head.len() == 64 && head.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(head);
+    }
+    Err(UsageError(format!("expected --head to be the 64 hexadecimal digits of a head, found {text:?}")))
 }
 
 fn settings(common: &Common) -> anyhow::Result<Settings> {

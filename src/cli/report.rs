@@ -56,11 +56,15 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     if from_ms >= to_ms {
         return Err(UsageError(format!("expected --from before --to, found {} and {}", args.from, args.to)).into());
     }
+    let json_file = args.out.with_extension("json");
+    if json_file == args.out {
+        let words = format!("expected --out to name the HTML file, found {}: the JSON goes beside it under that name", args.out.display());
+        return Err(UsageError(words).into());
+    }
     let compare = args.compare.as_ref().and_then(|sides| Some((sides.first()?.clone(), sides.get(1)?.clone())));
     let request =
         ReportRequest { from_ms, to_ms, segment: args.segment.clone(), compare, names: names(&settings), now_ms: SystemClock.now_ms() };
     let report = gather(&open(&settings)?, &request).map_err(asked_wrong)?;
-    let json_file = args.out.with_extension("json");
     write(&args.out, html(&report).as_bytes())?;
     write(&json_file, &serde_json::to_vec_pretty(&report)?)?;
     let mut out = std::io::stdout().lock();
@@ -81,7 +85,7 @@ fn say(out: &mut impl Write, report: &Report, html: &Path, json: &Path) -> std::
     }
     writeln!(out, "{} stretches were not watched", report.not_watched.len())?;
     if let Some(why) = &report.record.broken {
-        writeln!(out, "THE RECORD IS BROKEN at {why}")?;
+        writeln!(out, "THE RECORD IS NOT AS IT WAS WRITTEN: {why}")?;
     }
     writeln!(out, "{} and {}", html.display(), json.display())
 }

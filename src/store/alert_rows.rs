@@ -10,12 +10,23 @@ use crate::store::codec;
 use crate::store::error::{StoreError, StoreResult};
 
 const COLUMNS: &str = "id, state, model_version, segment, stream, alerted_ms, ended_ms, fingerprint, concept, verification";
+const CROSSING: &str = "window_start, window_end, direction, evidence_log, threshold_log, ratio, ratio_low, ratio_high, began, began_low,
+                        began_high, exposure, mde_ratio, reference, more";
 
 /// One alert by its number.
 pub(super) fn load(connection: &Connection, id: i64) -> StoreResult<Option<Alert>> {
     let sql = format!("SELECT {COLUMNS} FROM alerts WHERE id = ?1");
     let header = connection.query_row(&sql, [id], header).optional()?;
     header.map(|header| complete(connection, header)).transpose()
+}
+
+/// The crossing of an alert in a window, without the rest of the alert.
+pub(super) fn crossing_of(connection: &Connection, id: i64, window_start_ms: i64) -> StoreResult<Option<Crossing>> {
+    let sql = format!("SELECT {COLUMNS} FROM alerts WHERE id = ?1");
+    let Some(header) = connection.query_row(&sql, [id], header).optional()? else { return Ok(None) };
+    let stream = stream_of(&header)?;
+    let sql = format!("SELECT {CROSSING} FROM crossings WHERE alert = ?1 AND window_start = ?2");
+    Ok(connection.prepare_cached(&sql)?.query_row([id, window_start_ms], |row| crossing(row, &header, stream)).optional()?)
 }
 
 /// All firing alerts and the latest `n_others` of the rest, newest first.
@@ -64,11 +75,8 @@ fn complete(connection: &Connection, header: Header) -> StoreResult<Alert> {
         "ended" => AlertState::Ended,
         other => return Err(damaged(&format!("state {other:?}"))),
     };
-    let stream: StreamId = header.stream.parse().map_err(|error| damaged(&format!("{error}")))?;
-    let mut statement = connection.prepare_cached(
-        "SELECT window_start, window_end, direction, evidence_log, threshold_log, ratio, ratio_low, ratio_high, began, began_low,
-         began_high, exposure, mde_ratio, reference, more FROM crossings WHERE alert = ?1 ORDER BY window_start",
-    )?;
+    let stream = stream_of(&header)?;
+    let mut statement = connection.prepare_cached(&format!("SELECT {CROSSING} FROM crossings WHERE alert = ?1 ORDER BY window_start"))?;
     let crossings = statement.query_map([header.id], |row| crossing(row, &header, stream))?.collect::<Result<Vec<_>, _>>()?;
     let (Some(opened), Some(last)) = (crossings.first().cloned(), crossings.last().cloned()) else {
         return Err(damaged("no crossing"));
@@ -84,6 +92,10 @@ fn complete(connection: &Connection, header: Header) -> StoreResult<Alert> {
         ended_ms: header.ended_ms,
         actions: actions(connection, header.id)?,
     })
+}
+
+fn stream_of(header: &Header) -> StoreResult<StreamId> {
+    header.stream.parse().map_err(|error| StoreError::damaged(format!("alert {}", header.id), error))
 }
 
 /// What a crossing explains beside its numbers: one blob, since nothing is searched by it.
@@ -117,7 +129,7 @@ fn crossing(row: &Row<'_>, header: &Header, stream: StreamId) -> rusqlite::Resul
         model_version: header.model_version.clone(),
         segment: header.segment.clone(),
         stream,
-        direction: if row.get::<_, String>(2)? == "up" { Direction::Up } else { Direction::Down },
+        direction: direction(row, 2)?,
         evidence_log: float(3)?,
         threshold_log: float(4)?,
         ratio: float(5)?,
@@ -135,6 +147,17 @@ fn crossing(row: &Row<'_>, header: &Header, stream: StreamId) -> rusqlite::Resul
         part_of: more.part_of,
         moved_with: more.moved_with,
     })
+}
+
+fn direction(row: &Row<'_>, idx: usize) -> rusqlite::Result<Direction> {
+    match row.get::<_, String>(idx)?.as_str() {
+        "up" => Ok(Direction::Up),
+        "down" => Ok(Direction::Down),
+        other => {
+            let found = format!("expected up or down, found {other:?}");
+            Err(rusqlite::Error::FromSqlConversionFailure(idx, rusqlite::types::Type::Text, found.into()))
+        }
+    }
 }
 
 fn actions(connection: &Connection, alert: i64) -> StoreResult<Vec<AlertAction>> {

@@ -12,6 +12,9 @@ use crate::store::error::{StoreError, StoreResult};
 use crate::store::writer::Store;
 use crate::store::{audit, codec};
 
+/// Longest mute.
+const LONGEST_MUTE_MS: i64 = 366 * 86_400_000;
+
 /// Detector state of a model after a level was accepted: stored with the action, or not at all.
 #[derive(Clone, Debug)]
 pub struct AcceptedState {
@@ -37,6 +40,9 @@ impl Store {
             (ActionKind::Mute, until) if until.is_none_or(|until| until <= action.at_ms) => {
                 Err(StoreError::Refused("a mute needs an end that is to come, so that nothing stays silent for ever".into()))
             }
+            (ActionKind::Mute, Some(until)) if until.saturating_sub(action.at_ms) > LONGEST_MUTE_MS => Err(StoreError::Refused(
+                "expected a mute of at most a year: a longer one is as good as for ever; accept the level instead".into(),
+            )),
             _ => self.act_with(alert, action, None),
         }
     }
@@ -71,7 +77,8 @@ impl Store {
             }
             end(&transaction, alert, AlertState::Accepted, action.at_ms)?;
             store_state(&transaction, lineage, model_version, *window_start_ms, state)?;
-            body["accepted"] = json!({"factor": factor, "window_start": window_start_ms, "state": codec::hex(&codec::digest(state))});
+            let digest = codec::hex(&codec::digest(state));
+            body["accepted"] = json!({"lineage": lineage, "model_version": model_version, "factor": factor, "window_start": window_start_ms, "state": digest});
         }
         audit::append(&transaction, action.at_ms, "action", &body)?;
         let changed = load(&transaction, alert)?.ok_or_else(|| StoreError::NotFound { what: "alert", name: alert.to_string() })?;
@@ -116,17 +123,17 @@ pub(super) fn apply_change(
     let firing = |model_version: &str, segment: &str, stream| newest(transaction, lineage, "firing", (model_version, segment, stream));
     match change {
         AlertChange::Opened(crossing) | AlertChange::CrossedAgain(crossing) => {
-            let id = match firing(&crossing.model_version, &crossing.segment, crossing.stream)? {
-                Some(id) => id,
-                None => open(transaction, lineage, crossing, concept, now_ms)?,
-            };
-            write_crossing(transaction, id, crossing)
+            if let Some(id) = firing(&crossing.model_version, &crossing.segment, crossing.stream)? {
+                return cross(transaction, id, crossing, now_ms);
+            }
+            let id = open(transaction, lineage, crossing, concept, now_ms)?;
+            write_crossing(transaction, id, crossing).map(drop)
         }
         AlertChange::Relapsing(crossing) => {
             // A store that lost the alert has nothing to write it on; the crossing is in the window's report all the same.
             let place = (&*crossing.model_version, &*crossing.segment, crossing.stream);
             let Some(id) = newest(transaction, lineage, "%", place)? else { return Ok(()) };
-            write_crossing(transaction, id, crossing)
+            cross(transaction, id, crossing, now_ms)
         }
         AlertChange::Recovered { segment, stream, window_end_ms } => {
             let Some(id) = firing(model_version, segment, *stream)? else { return Ok(()) };
@@ -181,8 +188,18 @@ fn open(transaction: &Transaction<'_>, lineage: i64, crossing: &Crossing, concep
     Ok(id)
 }
 
-fn write_crossing(transaction: &Transaction<'_>, alert: i64, crossing: &Crossing) -> StoreResult<()> {
-    transaction.execute(
+/// A later crossing of an alert, with an entry that tells all of it: the report that holds it too goes with retention,
+/// the alert stays.
+fn cross(transaction: &Transaction<'_>, alert: i64, crossing: &Crossing, now_ms: i64) -> StoreResult<()> {
+    if write_crossing(transaction, alert, crossing)? {
+        audit::append(transaction, now_ms, "alert_crossed", &json!({"alert": alert, "crossing": crossing}))?;
+    }
+    Ok(())
+}
+
+/// Whether it was not there before.
+fn write_crossing(transaction: &Transaction<'_>, alert: i64, crossing: &Crossing) -> StoreResult<bool> {
+    let written = transaction.execute(
         "INSERT OR IGNORE INTO crossings (alert, window_start, window_end, direction, evidence_log, threshold_log, ratio, ratio_low,
          ratio_high, began, began_low, began_high, exposure, mde_ratio, reference, more)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
@@ -205,7 +222,7 @@ fn write_crossing(transaction: &Transaction<'_>, alert: i64, crossing: &Crossing
             More::of(crossing).map(|more| codec::pack(&more)).transpose()?
         ],
     )?;
-    Ok(())
+    Ok(written > 0)
 }
 
 /// The newest alert of a place (model version, segment, stream) in the lineage whose state is like this. One of another

@@ -43,6 +43,15 @@ pub enum Verification {
         /// What is wrong with it.
         why: String,
     },
+    /// Every entry holds, but the tables hold more than the entries tell.
+    Untold {
+        /// Entries.
+        entries: i64,
+        /// Hash of the last, hexadecimal.
+        head: String,
+        /// The first row that no entry tells of.
+        what: String,
+    },
 }
 
 /// Adds an entry inside the transaction that does what it tells.

@@ -1,47 +1,70 @@
-//! Everything stored against the chain: what an entry tells must be what the tables hold.
+//! Everything stored against the chain: what an entry tells must be what the tables hold, and what they hold must be told.
+//!
+//! The chain is read twice. The first reading follows what it tells to the end: an alert is opened by one entry
+//! and ended by another, and only the last word can be compared with its row. The second compares entry by entry, so that
+//! the first broken one is named. Rows that no entry tells of are looked for last.
+//!
+//! Not compared: positions of partitions, parts of windows that are not judged yet, and the salt. They are what the
+//! monitor works with and nobody is shown them as a record; a window's counts and offsets are in its own entry.
 
 use rusqlite::{OptionalExtension, params};
 use serde_json::Value;
 
 use crate::store::audit::{self, AuditEntry, Verification};
+use crate::store::check::told::Told;
 use crate::store::error::{StoreError, StoreResult};
 use crate::store::reader::StoreReader;
-use crate::store::{alert_rows, codec, explanations, reference_rows};
+use crate::store::{codec, explanations, reference_rows};
+
+mod alerts;
+mod judged;
+mod told;
+mod untold;
+
+/// What is wrong, where something is.
+type Fault = Option<String>;
 
 impl StoreReader {
-    /// Checks the whole chain, and every judged window, reference, alert, explanation and action against the entry that
-    /// tells of it. `each` sees every entry that holds.
+    /// Checks the whole chain, and every row that a reader is shown as a record against the entry that tells of it: judged
+    /// windows with their columns by segment, lineages, references and approvals, alerts with their state and crossings,
+    /// explanations, actions, the detectors' state. `each` sees every entry that holds.
     ///
     /// | the table holds                       | outcome                                                    |
     /// |---------------------------------------|------------------------------------------------------------|
     /// | what the entry says                    | goes on                                                    |
     /// | nothing, and a `pruned` entry covers it | goes on: it was taken away, with who and why               |
     /// | something else, or nothing             | broken at this entry                                       |
+    /// | a row that no entry tells of           | [`Verification::Untold`]                                   |
     ///
     /// # Errors
     /// Tables and indices that do not agree, or the database refuses.
     pub fn verify_audit(&self, mut each: impl FnMut(&AuditEntry)) -> StoreResult<Verification> {
+        // One picture for all that is read, while a writer goes on.
+        let _picture = self.connection.is_autocommit().then(|| self.connection.unchecked_transaction()).transpose()?;
         // A flipped key in a table leaves its index as it was: the check below would find the row by the
         // index, while an export that walks the table would miss it.
         let structure: String = self.connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
         if structure != "ok" {
             return Err(StoreError::damaged("its structure", structure));
         }
-        let pruned_before = self.pruned_before()?;
-        audit::verify(&self.connection, |entry| {
+        let mut told = Told::default();
+        let chain = audit::verify(&self.connection, |entry| {
+            told.hear(entry);
+            Ok(None)
+        })?;
+        // Behind a break nothing that is told counts, so neither does the last word.
+        let whole = matches!(chain, Verification::Intact { .. });
+        let found = audit::verify(&self.connection, |entry| {
             each(entry);
-            let body = || serde_json::from_str::<Value>(&entry.body);
-            let check = match entry.kind.as_str() {
-                "judged" => |reader: &Self, body: &Value, pruned: i64| reader.check_judged(body, pruned),
-                "reference" => |reader: &Self, body: &Value, _: i64| reader.check_reference(body),
-                "alert_opened" => |reader: &Self, body: &Value, _: i64| reader.check_alert(body),
-                "action" => |reader: &Self, body: &Value, _: i64| reader.check_action(body),
-                "explained" => |reader: &Self, body: &Value, pruned: i64| reader.check_explained(body, pruned),
-                _ => return Ok(None),
-            };
-            let Ok(body) = body() else { return Ok(Some("its body is no JSON".into())) };
-            check(self, &body, pruned_before)
-        })
+            named(self.check_entry(entry, &told, whole))
+        })?;
+        match found {
+            Verification::Intact { entries, head } => Ok(match named(self.untold(&told))? {
+                Some(what) => Verification::Untold { entries, head, what },
+                None => Verification::Intact { entries, head },
+            }),
+            broken => Ok(broken),
+        }
     }
 
     /// Windows that ended by then may be missing: the newest deletion on the record; `i64::MIN` without one.
@@ -55,73 +78,91 @@ impl StoreReader {
         Ok(before.max().unwrap_or(i64::MIN))
     }
 
-    fn check_judged(&self, body: &Value, pruned_before: i64) -> StoreResult<Option<String>> {
-        let (lineage, start) = (body["lineage"].as_i64(), body["window_start"].as_i64());
-        let pruned = body["window_end"].as_i64().is_some_and(|end| end <= pruned_before);
-        for model in body["models"].as_array().into_iter().flatten() {
-            let version = model["model_version"].as_str();
-            let sql = "SELECT counts, report FROM judged_models WHERE lineage = ?1 AND window_start = ?2 AND model_version = ?3";
-            let found: Option<(Vec<u8>, Vec<u8>)> =
-                self.connection.query_row(sql, params![lineage, start, version], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
-            let Some((counts, report)) = found else {
-                if pruned {
-                    continue;
-                }
-                return Ok(Some(format!("window {} of model {:?} is missing", start.unwrap_or(0), version.unwrap_or(""))));
-            };
-            for (what, blob) in [("counts", counts), ("report", report)] {
-                let digest = codec::decompress(&blob).map(|bytes| codec::hex(&codec::digest(&bytes))).ok();
-                if digest.as_deref() != model[what].as_str() {
-                    return Ok(Some(format!("{what} of window {} are not those that were judged", start.unwrap_or(0))));
-                }
-            }
+    fn check_entry(&self, entry: &AuditEntry, told: &Told, whole: bool) -> StoreResult<Fault> {
+        let Ok(body) = serde_json::from_str::<Value>(&entry.body) else {
+            return Ok(Told::is_checked(&entry.kind).then(|| "its body is no JSON".into()));
+        };
+        let own = match entry.kind.as_str() {
+            "judged" => self.check_judged(entry, &body, told)?,
+            "reference" => self.check_reference(entry, &body)?,
+            "alert_opened" => self.check_opened(entry, &body, told)?,
+            "alert_crossed" => self.check_crossed(&body)?,
+            "action" => self.check_action(entry, &body, told)?,
+            "explained" => self.check_explained(entry, &body, told)?,
+            _ => None,
+        };
+        if own.is_some() || !whole {
+            return Ok(own);
         }
-        Ok(None)
+        if let Some(fault) = self.check_last_words(entry, told)? {
+            return Ok(Some(fault));
+        }
+        self.check_alert_states(entry.id, told)
     }
 
-    fn check_reference(&self, body: &Value) -> StoreResult<Option<String>> {
+    fn check_reference(&self, entry: &AuditEntry, body: &Value) -> StoreResult<Fault> {
         let name = body["name"].as_str().unwrap_or("");
-        let digest = match reference_rows::load(&self.connection, name) {
-            Ok(Some((_, bytes))) => codec::hex(&codec::digest(&bytes)),
+        let (row, bytes) = match reference_rows::load(&self.connection, name) {
+            Ok(Some(found)) => found,
             Ok(None) => return Ok(Some(format!("reference {name:?} is missing"))),
-            Err(StoreError::Damaged { .. }) => String::new(),
+            Err(StoreError::Damaged { .. }) => return Ok(Some(format!("reference {name:?} is not the one that was stored"))),
             Err(error) => return Err(error),
         };
-        Ok((Some(digest.as_str()) != body["sha256"].as_str()).then(|| format!("reference {name:?} is not the one that was stored")))
+        let digest = codec::hex(&codec::digest(&bytes));
+        if Some(digest.as_str()) != body["sha256"].as_str() {
+            return Ok(Some(format!("reference {name:?} is not the one that was stored")));
+        }
+        let same = Some(row.fingerprint.as_str()) == body["fingerprint"].as_str()
+            && Some(row.windows) == body["windows"].as_i64()
+            && row.created_ms == entry.at_ms
+            // An entry of an older program does not tell the span.
+            && body["from_ms"].as_i64().is_none_or(|from_ms| from_ms == row.from_ms)
+            && body["to_ms"].as_i64().is_none_or(|to_ms| to_ms == row.to_ms);
+        Ok((!same).then(|| format!("what is listed of reference {name:?} is not what was stored")))
     }
 
-    /// The crossing that opened the alert, number by number as the entry printed it.
-    fn check_alert(&self, body: &Value) -> StoreResult<Option<String>> {
+    fn check_explained(&self, entry: &AuditEntry, body: &Value, told: &Told) -> StoreResult<Fault> {
         let id = body["alert"].as_i64().unwrap_or(0);
-        let Some(alert) = alert_rows::load(&self.connection, id)? else { return Ok(Some(format!("alert {id} is missing"))) };
-        // Through text on both sides: the entry's numbers were printed and read once.
-        let printed = serde_json::to_string(&alert.opened).ok().and_then(|text| serde_json::from_str::<Value>(&text).ok());
-        // An entry of an older program tells of no concept.
-        let same_concept = body.get("concept").is_none_or(|told| serde_json::to_value(&alert.concept).is_ok_and(|found| found == *told));
-        Ok((printed.as_ref() != Some(&body["crossing"]) || !same_concept).then(|| format!("alert {id} is not the one that was opened")))
-    }
-
-    fn check_explained(&self, body: &Value, pruned_before: i64) -> StoreResult<Option<String>> {
-        let id = body["alert"].as_i64().unwrap_or(0);
+        let made_ms: Option<i64> =
+            self.connection.query_row("SELECT made_ms FROM explanations WHERE alert = ?1", [id], |row| row.get(0)).optional()?;
         let digest = match explanations::stored(&self.connection, id) {
             Ok(Some(bytes)) => codec::hex(&codec::digest(&bytes)),
             Ok(None) => {
-                let opened = alert_rows::load(&self.connection, id)?.map(|alert| alert.opened.window_end_ms);
-                let pruned = opened.is_some_and(|end| end <= pruned_before);
+                let pruned = made_ms.is_some() && told.opened_window_end(id).is_some_and(|end| end <= told.pruned_before_ms);
                 return Ok((!pruned).then(|| format!("the explanation of alert {id} is missing")));
             }
             Err(StoreError::Damaged { .. }) => String::new(),
             Err(error) => return Err(error),
         };
-        Ok((Some(digest.as_str()) != body["sha256"].as_str())
-            .then(|| format!("the explanation of alert {id} is not the one that was made")))
+        let same = Some(digest.as_str()) == body["sha256"].as_str() && made_ms == Some(entry.at_ms);
+        Ok((!same).then(|| format!("the explanation of alert {id} is not the one that was made")))
     }
 
-    fn check_action(&self, body: &Value) -> StoreResult<Option<String>> {
-        let sql = "SELECT count(*) FROM actions WHERE alert = ?1 AND action = ?2 AND who = ?3 AND why = ?4 AND until_ms IS ?5";
+    /// The n-th action told is the n-th row: actions are only ever added.
+    fn check_action(&self, entry: &AuditEntry, body: &Value, told: &Told) -> StoreResult<Fault> {
+        let sql = "SELECT alert IS ?1 AND action IS ?2 AND who IS ?3 AND why IS ?4 AND until_ms IS ?5 AND at_ms IS ?6
+                   FROM actions ORDER BY id LIMIT 1 OFFSET ?7";
         let text = |key: &str| body[key].as_str();
-        let found = params![body["alert"].as_i64(), text("action"), text("who"), text("why"), body["until_ms"].as_i64()];
-        let n: i64 = self.connection.query_row(sql, found, |row| row.get(0))?;
-        Ok((n == 0).then(|| format!("the action on alert {} is missing or was changed", body["alert"])))
+        let before = told.actions_before(entry.id);
+        let (alert, until_ms) = (body["alert"].as_i64(), body["until_ms"].as_i64());
+        let found = params![alert, text("action"), text("who"), text("why"), until_ms, entry.at_ms, before];
+        let same: Option<bool> = self.connection.query_row(sql, found, |row| row.get(0)).optional()?;
+        Ok((same != Some(true)).then(|| format!("the action on alert {} is missing or was changed", body["alert"])))
     }
+}
+
+/// A row that cannot be read is a fault of its entry, not of who asks.
+fn named(checked: StoreResult<Fault>) -> StoreResult<Fault> {
+    match checked {
+        Err(StoreError::Damaged { place, found }) => Ok(Some(format!("{place}: {found}"))),
+        Err(StoreError::Database(error @ (rusqlite::Error::FromSqlConversionFailure(..) | rusqlite::Error::InvalidColumnType(..)))) => {
+            Ok(Some(format!("a row cannot be read: {error}")))
+        }
+        checked => checked,
+    }
+}
+
+/// Whether a value reads as the entry's numbers do: through text on both sides, since those were printed and read once.
+fn reads_as(value: &impl serde::Serialize, told: &Value) -> bool {
+    serde_json::to_string(value).ok().and_then(|text| serde_json::from_str::<Value>(&text).ok()).as_ref() == Some(told)
 }

@@ -90,6 +90,13 @@ pub(super) fn read_closed(bytes: &[u8]) -> StoreResult<ClosedWindow> {
     })
 }
 
+/// Where the records of a closed window lie, and how many of its time were rejected: its bytes without the counts.
+pub(super) fn read_sources(bytes: &[u8]) -> StoreResult<(Vec<OffsetRange>, u64)> {
+    let wire: WireSources = unpack(bytes)?;
+    let offsets = wire.offsets.into_iter().map(|(partition, from, to)| OffsetRange { partition, from, to }).collect();
+    Ok((offsets, wire.rejected.values().sum()))
+}
+
 /// MessagePack with field names, so that fields can be added.
 pub(super) fn pack<T: Serialize>(value: &T) -> StoreResult<Vec<u8>> {
     rmp_serde::to_vec_named(value).map_err(|error| StoreError::damaged("a value to be stored", error))
@@ -148,6 +155,13 @@ struct WireClosed {
     rejected: BTreeMap<RejectReason, u64>,
     offsets: Vec<(TopicPartition, i64, i64)>,
     incomplete: Option<String>,
+}
+
+/// The part of a [`WireClosed`] that stands in columns too.
+#[derive(Deserialize)]
+struct WireSources {
+    rejected: BTreeMap<RejectReason, u64>,
+    offsets: Vec<(TopicPartition, i64, i64)>,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -106,17 +106,20 @@ impl Store {
         Ok(JudgementOutcome::Stored)
     }
 
-    /// Stores a detector state outside a judgement (a reference that was built, a level that was accepted).
+    /// Stores a detector state outside a judgement (a rolling reference that was renewed), with an audit entry.
     ///
     /// # Errors
     /// No lineage, or the database refuses.
-    pub fn put_judge_state(&mut self, model_version: &str, window_start_ms: i64, state: &[u8]) -> StoreResult<()> {
+    pub fn put_judge_state(&mut self, model_version: &str, window_start_ms: i64, state: &[u8], now_ms: i64) -> StoreResult<()> {
         let lineage = self.lineage();
         if lineage == 0 {
             return Err(StoreError::NoLineage);
         }
         let transaction = self.transaction()?;
         store_state(&transaction, lineage, model_version, window_start_ms, state)?;
+        let digest = hex(&codec::digest(state));
+        let body = json!({"lineage": lineage, "model_version": model_version, "window_start": window_start_ms, "state": digest});
+        audit::append(&transaction, now_ms, "detectors", &body)?;
         Ok(transaction.commit()?)
     }
 }
@@ -174,6 +177,7 @@ fn store_model(transaction: &Transaction<'_>, lineage: i64, model: &JudgedModel)
         "reference": report.reference,
         "counts": hex(&codec::digest(&counts)),
         "report": hex(&codec::digest(&said)),
+        "state": hex(&codec::digest(&model.state)),
         "verdicts": report.segments.iter().map(|segment| (segment.segment.as_str(), segment.verdict.kind())).collect::<BTreeMap<_, _>>(),
     }))
 }

@@ -245,6 +245,24 @@ impl StoreReader {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
+    /// Every segment that any window was judged in.
+    ///
+    /// # Errors
+    /// The database refuses.
+    pub fn segments(&self) -> StoreResult<Vec<String>> {
+        let mut statement = self.connection.prepare("SELECT DISTINCT segment FROM judged_segments ORDER BY segment")?;
+        Ok(statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?)
+    }
+
+    /// End of the judged window, of any lineage, that began before `at_ms` and was not over then.
+    ///
+    /// # Errors
+    /// The database refuses.
+    pub fn end_of_window_across(&self, at_ms: i64) -> StoreResult<Option<i64>> {
+        let sql = "SELECT max(window_end) FROM windows WHERE window_start < ?1 AND window_end > ?1";
+        Ok(self.connection.query_row(sql, [at_ms], |row| row.get(0))?)
+    }
+
     /// One alert.
     ///
     /// # Errors

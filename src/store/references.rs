@@ -40,7 +40,8 @@ impl Store {
             params![entry.name, entry.fingerprint, entry.created_ms, entry.from_ms, entry.to_ms, entry.windows, codec::compress(body)?],
         )?;
         let digest = codec::hex(&codec::digest(body));
-        let facts = json!({"name": entry.name, "fingerprint": entry.fingerprint, "windows": entry.windows, "sha256": digest});
+        let (from_ms, to_ms) = (entry.from_ms, entry.to_ms);
+        let facts = json!({"name": entry.name, "fingerprint": entry.fingerprint, "from_ms": from_ms, "to_ms": to_ms, "windows": entry.windows, "sha256": digest});
         audit::append(&transaction, entry.created_ms, "reference", &facts)?;
         Ok(transaction.commit()?)
     }

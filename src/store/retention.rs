@@ -36,8 +36,9 @@ impl Store {
     /// such an entry is a fault. Nothing to delete: no entry.
     ///
     /// # Errors
-    /// The database refuses.
+    /// No reason is given, or the database refuses.
     pub fn prune(&mut self, before_ms: i64, actor: &Actor) -> StoreResult<u64> {
+        has_reason(actor)?;
         self.zeroing()?;
         let transaction = self.transaction()?;
         let old = "EXISTS (SELECT 1 FROM windows w WHERE w.lineage = o.lineage AND w.window_start = o.window_start AND w.window_end <= ?1)";
@@ -64,8 +65,9 @@ impl Store {
     /// entities. The next run draws a new one. How many there were; none: no entry.
     ///
     /// # Errors
-    /// The database refuses.
+    /// No reason is given, or the database refuses.
     pub fn forget_salt(&mut self, actor: &Actor) -> StoreResult<usize> {
+        has_reason(actor)?;
         self.zeroing()?;
         let transaction = self.transaction()?;
         let n = transaction.execute("DELETE FROM salts", [])?;
@@ -85,7 +87,28 @@ impl Store {
     }
 }
 
+/// What was let go of cannot be asked any more: why has to be on the record.
+fn has_reason(actor: &Actor) -> StoreResult<()> {
+    if actor.why.trim().is_empty() {
+        return Err(StoreError::Refused("a deletion needs to say why, found an empty text".into()));
+    }
+    Ok(())
+}
+
 impl StoreReader {
+    /// Judged windows that start in `from_ms..to_ms` and whose counts retention took: start and end, oldest first.
+    ///
+    /// # Errors
+    /// The database refuses.
+    pub fn pruned_windows(&self, from_ms: i64, to_ms: i64) -> StoreResult<Vec<(i64, i64)>> {
+        let sql = "SELECT window_start, window_end FROM windows w WHERE window_start >= ?1 AND window_start < ?2 AND window_end <= ?3
+                   AND NOT EXISTS (SELECT 1 FROM judged_models m WHERE m.lineage = w.lineage AND m.window_start = w.window_start)
+                   ORDER BY window_start";
+        let mut statement = self.connection.prepare(sql)?;
+        let rows = statement.query_map([from_ms, to_ms, self.pruned_before()?], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
     /// Copies the store as of one commit into a new file, while its writer goes on.
     ///
     /// # Errors

@@ -22,6 +22,7 @@ use crate::drift::window::WindowSpec;
 use crate::record::{RejectReason, TopicPartition};
 use crate::sae::latent::LatentId;
 
+mod every_row;
 mod files;
 mod lineages;
 
@@ -277,6 +278,8 @@ fn an_action_needs_a_name_and_a_reason_and_is_on_the_record() {
     assert!(muted.is_muted(9100) && !muted.is_muted(9500));
     let endless = AlertAction { until_ms: None, ..act(ActionKind::Mute, "ana") };
     assert_eq!(store.act(1, &endless).unwrap_err().kind(), "refused", "a mute has an end");
+    let for_ever = AlertAction { until_ms: Some(i64::MAX), ..act(ActionKind::Mute, "ana") };
+    assert!(store.act(1, &for_ever).unwrap_err().to_string().contains("at most a year"));
     assert_eq!(store.act(1, &act(ActionKind::Accept, "ana")).unwrap_err().kind(), "refused", "the detector's state must come with it");
     let level = AcceptedState { model_version: "v1".into(), window_start_ms: 1000, state: b"after".to_vec(), factor: 1.5 };
     assert_eq!(store.accept(1, &act(ActionKind::Accept, "ana"), &level).unwrap().state, AlertState::Accepted);
@@ -299,6 +302,7 @@ fn verify_names_the_first_entry_that_was_touched() {
         store.reader.connection.execute_batch(sql).unwrap();
         match store.read().verify_audit(|_| {}).unwrap() {
             Verification::Broken { entry, .. } => entry,
+            Verification::Untold { what, .. } => panic!("{what}"),
             Verification::Intact { .. } => 0,
         }
     };
@@ -308,7 +312,12 @@ fn verify_names_the_first_entry_that_was_touched() {
     let other_counts =
         "UPDATE judged_models SET counts = (SELECT report FROM judged_models WHERE window_start = 2000) WHERE window_start = 2000";
     assert_eq!(touch(other_counts), 3);
-    assert_eq!(touch("DELETE FROM judged_segments; DELETE FROM judged_models WHERE window_start = 3000"), 4);
+    let a_window = "DELETE FROM judged_segments WHERE window_start = 3000; DELETE FROM judged_models WHERE window_start = 3000";
+    assert_eq!(touch(a_window), 4);
+    assert_eq!(touch("DELETE FROM judged_segments"), 2, "the first of them");
+    // A later break does not hide an earlier one, and what is told behind it does not count.
+    let two = "UPDATE judged_segments SET fvu = 0.26 WHERE window_start = 2000; UPDATE audit SET body = replace(body, '3000', '3001') WHERE id = 4";
+    assert_eq!(touch(two), 3);
 }
 
 #[test]

@@ -23,7 +23,8 @@ use crate::verdict::{drain_and_compare, settle};
 /// Single-byte flips of a copy of the store.
 const FLIPS: usize = 1_000;
 
-/// Every flip is reported by the export or by the check of the chain, or the export is the same bytes.
+/// Every flip is reported by the export or by the check of the chain, or nothing that is shown changes: neither the
+/// export's bytes nor the windows by segment, alerts and references.
 pub(crate) fn flipped(stage: &Stage) -> Checked<String> {
     let site = Site::new(stage, "flips", plan(stage, 20, 3_000));
     site.produce(0..3_000, Duration::ZERO)?;
@@ -31,7 +32,8 @@ pub(crate) fn flipped(stage: &Stage) -> Checked<String> {
     let folder = tempfile::tempdir().unwrap();
     let (copy, out) = (folder.path().join("copy.db"), folder.path().join("windows.parquet"));
     let bytes = fs::read(site.store()).unwrap();
-    let expected = export(site.store(), &out).map_err(|error| error.to_string())?;
+    let expected =
+        (export(site.store(), &out).map_err(|error| error.to_string())?, listed(site.store()).map_err(|error| error.to_string())?);
     let mut rng = ChaCha8Rng::seed_from_u64(stage.seed);
     let (mut reported, mut same, mut by_chain) = (0, 0, 0);
     for flip in 0..FLIPS {
@@ -40,21 +42,31 @@ pub(crate) fn flipped(stage: &Stage) -> Checked<String> {
         damaged[at] ^= 1 << rng.random_range(0..8);
         remove_store(&copy);
         fs::write(&copy, &damaged).unwrap();
-        let exported = export(&copy, &out);
+        let exported = export(&copy, &out).and_then(|bytes| Ok((bytes, listed(&copy)?)));
         let intact = StoreReader::open(&copy).and_then(|reader| reader.verify_audit(|_| {}));
         let intact = matches!(intact, Ok(Verification::Intact { .. }));
         match exported {
             Err(_) => reported += 1,
             Ok(found) if found == expected => same += 1,
             Ok(_) if !intact => by_chain += 1,
-            Ok(_) => return Err(format!("flip {flip} of byte {at}: neither reported nor the same export")),
+            Ok(_) => return Err(format!("flip {flip} of byte {at}: neither reported, nor is what is shown the same")),
         }
     }
-    let words = "left the export as it is";
+    let words = "left all that is shown as it is";
     Ok(format!(
         "{FLIPS} flips over {} bytes: {reported} refused by the export, {by_chain} named by the chain alone, {same} {words}",
         bytes.len()
     ))
+}
+
+/// What API, page and report list.
+fn listed(store: &Path) -> Result<String, anyhow::Error> {
+    let reader = StoreReader::open(store)?;
+    let every = WindowQuery { all_lineages: true, ..WindowQuery::default() };
+    let alerts = format!("{:?}", reader.alerts(usize::MAX)?);
+    // What is no number is printed as none, whichever it is.
+    let alerts = alerts.replace("-inf", "NaN").replace("inf", "NaN");
+    Ok(format!("{alerts} {:?} {:?}", reader.summaries(&every)?, reader.references()?))
 }
 
 /// The bytes that `history export` writes.

@@ -7,6 +7,7 @@ use std::process::Command;
 use recsae::clock::{Clock, SystemClock};
 use recsae::store::retention::Actor;
 use recsae::store::{Store, StoreReader};
+use recsae::workshop::report::{ReportRequest, gather};
 use serde_json::Value;
 
 use crate::pictured::explanation;
@@ -112,6 +113,11 @@ fn what_was_pruned_is_told_from_what_is_missing_and_the_chain_holds() {
     let (folder, path, mut store) = recorded();
     let head = store.read().audit_head().unwrap();
     assert_eq!(store.prune(START_MS, &actor()).unwrap(), 0);
+    for head in ["", "17c1", &head[..63], &format!("{head}x")] {
+        let (code, _, errors) = history(folder.path(), &["verify", "--head", head]);
+        assert!(code == 2 && errors.contains("the 64 hexadecimal digits"), "{head:?}: {errors}");
+    }
+    assert_eq!(history(folder.path(), &["verify", "--head", &head.to_uppercase()]).0, 0);
     assert_eq!(store.read().audit_head().unwrap(), head, "nothing to delete, nothing to tell");
     let before = START_MS + 60 * HOUR_MS;
     assert_eq!(store.prune(before, &actor()).unwrap(), 60);
@@ -120,10 +126,22 @@ fn what_was_pruned_is_told_from_what_is_missing_and_the_chain_holds() {
     assert!(n_alerts > 0, "alerts stay");
     let (code, said, _) = history(folder.path(), &["verify", "--head", &head]);
     assert_eq!((code, &said["intact"]), (0, &Value::Bool(true)), "{said}");
+    for (arguments, words) in [
+        (["prune", "--before", "2026-03-05T00:00:00Z", "--who", " ", "--why", "again"], "needs to say who"),
+        (["prune", "--before", "2026-03-05T00:00:00Z", "--who", "cleo", "--why", " "], "needs to say why"),
+        (["prune", "--before", "9999-03-05T00:00:00Z", "--who", "cleo", "--why", "again"], "expected --before in the past"),
+    ] {
+        let (code, _, errors) = history(folder.path(), &arguments);
+        assert!(code == 2 && errors.contains(words), "{arguments:?}: {errors}");
+    }
     let (code, said, errors) = history(folder.path(), &["prune", "--before", "2026-03-05T00:00:00Z", "--who", "cleo", "--why", "again"]);
     assert_eq!((code, said["windows"].as_i64()), (0, Some(12)), "{errors}");
     let reader = StoreReader::open(&path).unwrap();
     let left = reader.summaries(&Default::default()).unwrap();
+    let request = ReportRequest { from_ms: START_MS, to_ms: START_MS + 72 * HOUR_MS, ..ReportRequest::default() };
+    let told = gather(&reader, &request).unwrap().not_watched;
+    let told: Vec<_> = told.iter().map(|gap| (gap.verdict.as_str(), gap.to - gap.from, gap.windows)).collect();
+    assert_eq!(told, [("deleted", 72 * HOUR_MS, 72)], "not a time in which nothing was there");
     assert!(left.iter().all(|summary| summary.window_end > START_MS + 72 * HOUR_MS) && !left.is_empty());
     // A window that vanished without an entry is a fault still.
     let mut told = Vec::new();

@@ -113,12 +113,36 @@ fn a_report_says_what_it_cannot_say() {
     let report = gather(&reader, &empty).unwrap();
     assert_eq!((report.summary.windows, report.found.len(), report.not_watched.len()), (0, 0, 1));
     assert!(html(&report).contains("no window was judged"));
+    // Over a span without windows that is right of a segment that was watched at another time, and of no other.
+    let quiet = |segment: &str| gather(&reader, &ReportRequest { segment: Some(segment.into()), ..empty.clone() });
+    assert_eq!(quiet("surface=mail").unwrap().summary.windows, 0);
+    let unknown = quiet("surface=nowhere").unwrap_err().to_string();
+    assert!(unknown.contains("no segment \"surface=nowhere\" in the store; there are _all, surface=home"), "{unknown}");
+    // A window that began before the span is told by the report before, and is not a time without one.
+    let odd = ReportRequest { from_ms: START_MS + HOUR_MS / 2, to_ms: START_MS + 5 * HOUR_MS / 2, ..request(None) };
+    let told: Vec<_> = gather(&reader, &odd).unwrap().not_watched.iter().map(|gap| (gap.verdict.clone(), gap.to - odd.from_ms)).collect();
+    assert_eq!(told, [("begun_before".to_owned(), HOUR_MS / 2), ("warmup".to_owned(), 5 * HOUR_MS / 2)]);
+    for (a, b, words) in [
+        ("surface=home", "surface=home", "expected two different"),
+        ("surface=home", ALL, "that share no record"),
+        ("surface=home", "surface=nowhere", "surface=search"),
+    ] {
+        let refused = gather(&reader, &request(Some((a, b)))).unwrap_err().to_string();
+        assert!(refused.contains(words), "{a} and {b}: {refused}");
+    }
+    let nothing = gather(&reader, &ReportRequest { compare: Some(("a".into(), "b".into())), ..empty.clone() }).unwrap_err().to_string();
+    assert!(nothing.contains("no window was judged in the span"), "{nothing}");
+    // The JSON would be written over the page.
+    let config = folder.path().join("recsae.toml");
+    std::fs::write(&config, "[[model]]\nbundle = \"none\"\n").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_recsae"));
+    let output =
+        command.args(["report", "--from", "2026-03-02", "--to", "2026-03-03", "--out", "x.json", "-c"]).arg(&config).output().unwrap();
+    assert!(output.status.code() == Some(2) && String::from_utf8_lossy(&output.stderr).contains("expected --out to name the HTML file"));
     let only = ReportRequest { segment: Some("surface=mail".into()), ..request(None) };
     let report = gather(&reader, &only).unwrap();
     assert!(report.watched.iter().all(|watched| watched.segment == "surface=mail"));
     assert!((report.summary.budget_windows.unwrap() - BUDGET).abs() < 1e-6 * BUDGET);
-    let error = gather(&reader, &request(Some(("surface=home", "surface=nowhere")))).unwrap_err().to_string();
-    assert!(error.contains("surface=nowhere") && error.contains("surface=search"), "{error}");
 }
 
 /// The same formulas in numpy and scipy, written apart.

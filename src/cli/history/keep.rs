@@ -21,6 +21,9 @@ pub(super) fn backup(settings: &Settings, to: &Path, json: bool) -> anyhow::Resu
         Verification::Broken { entry, why } => {
             return Err(UsageError(format!("the copy is written, but its chain is broken at entry {entry}: {why}")).into());
         }
+        Verification::Untold { what, .. } => {
+            return Err(UsageError(format!("the copy is written, but it holds what no entry of its chain tells of: {what}")).into());
+        }
     };
     let bytes = std::fs::metadata(to)?.len();
     let mut out = std::io::stdout().lock();
@@ -36,7 +39,10 @@ pub(super) fn prune(settings: &Settings, before: Option<jiff::Timestamp>, args: 
     let now_ms = SystemClock.now_ms();
     let retention_ms = i64::try_from(settings.store.retention.as_millis()).unwrap_or(i64::MAX);
     let before_ms = before.map_or(now_ms.saturating_sub(retention_ms), jiff::Timestamp::as_millisecond);
-    let n = writer(settings)?.prune(before_ms, &actor(args, now_ms))?;
+    if before_ms > now_ms {
+        return Err(UsageError(format!("expected --before in the past, found {}: every window would go", utc_text(before_ms))).into());
+    }
+    let n = writer(settings)?.prune(before_ms, &actor(args, now_ms)?).map_err(usage)?;
     let mut out = std::io::stdout().lock();
     if args.json {
         writeln!(out, "{}", serde_json::json!({"windows": n, "before": utc_text(before_ms)}))?;
@@ -47,7 +53,7 @@ pub(super) fn prune(settings: &Settings, before: Option<jiff::Timestamp>, args: 
 }
 
 pub(super) fn forget_salt(settings: &Settings, args: &ActorArgs) -> anyhow::Result<Outcome> {
-    let n = writer(settings)?.forget_salt(&actor(args, SystemClock.now_ms()))?;
+    let n = writer(settings)?.forget_salt(&actor(args, SystemClock.now_ms())?).map_err(usage)?;
     let mut out = std::io::stdout().lock();
     if args.json {
         writeln!(out, "{}", serde_json::json!({"salts": n}))?;
@@ -71,6 +77,10 @@ fn writer(settings: &Settings) -> anyhow::Result<Store> {
     })
 }
 
-fn actor(args: &ActorArgs, at_ms: i64) -> Actor {
-    Actor { who: args.who.clone(), why: args.why.clone(), at_ms }
+/// The program alone acts without a name: by the rule of `[store] retention`.
+fn actor(args: &ActorArgs, at_ms: i64) -> Result<Actor, UsageError> {
+    if args.who.trim().is_empty() {
+        return Err(UsageError("a deletion needs to say who does it, found an empty text".into()));
+    }
+    Ok(Actor { who: args.who.clone(), why: args.why.clone(), at_ms })
 }

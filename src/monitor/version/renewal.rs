@@ -32,7 +32,7 @@ impl Version {
         store.put_fitted(&reference, now_ms)?;
         self.judge = Some(judge.renewed(Arc::new(reference))?);
         self.created_ms = now_ms;
-        store.put_judge_state(&self.label, last_start_ms, &self.state()?)?;
+        store.put_judge_state(&self.label, last_start_ms, &self.state()?, now_ms)?;
         tracing::info!(reference = %name, model = %self.label, "rolling reference renewed");
         Ok(true)
     }

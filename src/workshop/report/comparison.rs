@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::bail;
 use serde::Serialize;
 
-use crate::drift::closed::{ALL, ClosedWindow};
+use crate::drift::closed::{ALL, ClosedWindow, OTHER};
 use crate::drift::counts::{N_BUCKETS, SegmentCounts};
 use crate::drift::exposure::PresenceCurve;
 use crate::drift::settings::StreamLayout;
@@ -97,7 +97,13 @@ pub fn compare(
     segment: Option<&str>,
     names: &Names,
 ) -> anyhow::Result<Comparison> {
+    if a == b {
+        bail!("expected two different model versions or segments to compare, found {a:?} twice");
+    }
     let (versions, segments) = known(reader, query)?;
+    if versions.is_empty() {
+        bail!("no window was judged in the span: nothing can be compared");
+    }
     let both = |known: &[String]| known.iter().any(|name| name == a) && known.iter().any(|name| name == b);
     let by_version = both(&versions);
     if !by_version && !both(&segments) {
@@ -105,6 +111,11 @@ pub fn compare(
             "expected two model versions or two segments of the span, found {a:?} and {b:?}; model versions: {}; segments: {}",
             versions.join(", "),
             segments.join(", ")
+        );
+    }
+    if !by_version && !are_apart(a, b) {
+        bail!(
+            "expected two segments that share no record, as two values of one field, found {a:?} and {b:?}: the test takes the two sides for independent"
         );
     }
     let within = segment.unwrap_or(ALL);
@@ -197,6 +208,15 @@ fn assemble((a, b): (&str, &str), of: &str, windows: &BTreeMap<(i64, String), [S
         named: differences.iter().filter(|difference| difference.q_value <= NAMED_AT).count() as u64,
         differences,
     }
+}
+
+/// Whether no record is in both: values of the same fields.
+fn are_apart(a: &str, b: &str) -> bool {
+    let fields = |name: &str| name.split('&').map(|part| part.split('=').next().unwrap_or_default().to_owned()).collect::<Vec<_>>();
+    // `_other` holds what no followed value does; of several fields a record may be in it for one and followed for another,
+    // which names alone do not tell.
+    let is_other = |one: &str, two: &str| one == OTHER && two != ALL && !two.contains('&');
+    is_other(a, b) || is_other(b, a) || (a != ALL && b != ALL && fields(a) == fields(b))
 }
 
 fn known(reader: &StoreReader, query: &WindowQuery) -> anyhow::Result<(Vec<String>, Vec<String>)> {

@@ -27,7 +27,7 @@ pub fn deeds(entry: &AuditEntry) -> impl Iterator<Item = Deed> {
         "alerts_ended" => Some(format!("lineage {} began: {} alerts of the one before ended", body["lineage"], count("alerts"))),
         "pruned" => Some(format!("windows before {} were deleted", utc_text(body["before_ms"].as_i64().unwrap_or_default()))),
         "salt_forgotten" => Some("deleted the salt: entity hashes stored before belong to nobody any more".to_owned()),
-        "judged" | "alert_opened" | "alert_recovered" | "explained" => None,
+        "judged" | "alert_opened" | "alert_crossed" | "alert_recovered" | "explained" | "detectors" => None,
         other => Some(other.replace('_', " ")),
     };
     let deed = what.map(|what| Deed { at: entry.at_ms, who: text("who"), what, why: text("why"), entry: entry.id });

@@ -15,7 +15,7 @@ use crate::store::{StoreError, StoreReader};
 use crate::workshop::report::comparison::compare;
 use crate::workshop::report::content::{Deed, Finding, InputPoint, InputSeries, Point, Record, Report, Summary, Timeline};
 use crate::workshop::report::deeds::deeds;
-use crate::workshop::report::gaps::gaps;
+use crate::workshop::report::gaps::{Beside, gaps};
 use crate::workshop::report::request::ReportRequest;
 use crate::workshop::report::tally::{Place, Tally};
 
@@ -54,7 +54,15 @@ pub fn gather(reader: &StoreReader, request: &ReportRequest) -> anyhow::Result<R
         let known: BTreeSet<&str> = summaries.iter().map(|summary| summary.segment.as_str()).collect();
         let listed = || known.iter().copied().collect::<Vec<_>>().join(", ");
         ensure!(known.is_empty() || known.contains(segment.as_str()), "no segment {segment:?} in the span; there are {}", listed());
+        // Over a span without windows an empty report is right, but not one of a segment that nobody ever saw.
+        let ever = if known.is_empty() { reader.segments()? } else { Vec::new() };
+        let any = || if ever.is_empty() { "none: no window was judged yet".to_owned() } else { ever.join(", ") };
+        ensure!(!known.is_empty() || ever.contains(segment), "no segment {segment:?} in the store; there are {}", any());
     }
+    let beside = Beside {
+        begun_before_until: reader.end_of_window_across(request.from_ms)?,
+        deleted: reader.pruned_windows(request.from_ms, request.to_ms)?,
+    };
     let input = input(&summaries, request.segment.as_deref());
     let (record, deeds) = audited(reader, request)?;
     let comparison = match &request.compare {
@@ -86,7 +94,7 @@ pub fn gather(reader: &StoreReader, request: &ReportRequest) -> anyhow::Result<R
         heat: tally.heat(),
         watched: tally.watched(),
         done: deeds,
-        not_watched: gaps(&summaries, request, &wanted),
+        not_watched: gaps(&summaries, request, &beside, &wanted),
         input,
         comparison,
         record,
@@ -203,8 +211,11 @@ fn audited(reader: &StoreReader, request: &ReportRequest) -> anyhow::Result<(Rec
     })?;
     let record = match found {
         Verification::Intact { entries, head } => Record { intact: true, entries, head, broken: None },
+        Verification::Untold { entries, head, what } => {
+            Record { intact: false, entries, head, broken: Some(format!("it holds {what}, which no entry tells of")) }
+        }
         Verification::Broken { entry, why } => {
-            Record { intact: false, entries: last.0, head: last.1, broken: Some(format!("entry {entry}: {why}")) }
+            Record { intact: false, entries: last.0, head: last.1, broken: Some(format!("at entry {entry}, {why}")) }
         }
     };
     Ok((record, told))

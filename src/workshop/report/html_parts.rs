@@ -128,7 +128,7 @@ pub(super) fn record_section(report: &Report) -> Markup {
         section #record {
             h2 { "How this can be checked" }
             @if let Some(why) = &record.broken {
-                p.broken { "The chain of the record is broken at " (why) ". What is reported of later windows is not proven." }
+                p.broken { "The record is not as it was written: " (why) ". What is reported of later windows is not proven." }
             } @else {
                 p { "Every judged window, alert and act is an entry in a chain of hashes in which each proves all before it. When this report was made the chain had "
                     (counted(u64::try_from(record.entries).unwrap_or(0), "entry", "entries")) ", all of them intact, and this head:" }

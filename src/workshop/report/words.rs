@@ -17,6 +17,8 @@ pub fn verdict_words(verdict: &str) -> &'static str {
         "incomplete" => "the counts could not be trusted",
         "entities_split" => "the topic was not keyed by the entity",
         "no_window" => "no window exists: no records came, or the monitor did not run",
+        "deleted" => "the windows were judged; what was counted was deleted, as the record tells",
+        "begun_before" => "the window began before this span and is told by the report before",
         _ => "no verdict",
     }
 }
