@@ -199,12 +199,18 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         }
         ReferenceCommand::Approve { common, name, who, why } => {
             let settings = settings(&common.config)?;
-            let checked = reader(&common.config)?.fitted(name)?.ok_or_else(|| no_reference(name))?.1.self_check;
             let body = ActionBody { who: who.clone(), why: why.clone(), until: None };
-            if asked(client::post(&settings, &format!("/api/v1/references/{}/approve", path_segment(name)), &body))?.is_none() {
-                let approval = Approval { who: who.clone(), why: why.clone(), at_ms: SystemClock.now_ms() };
-                open_for_writing(&settings)?.approve_reference(name, &approval)?;
-            }
+            // Through the instance, which reads its store: who may act need not be able to.
+            let checked: SelfCheck =
+                match asked(client::post(&settings, &format!("/api/v1/references/{}/approve", path_segment(name)), &body))? {
+                    Some(facts) => serde_json::from_value(facts["self_check"].clone()).unwrap_or_default(),
+                    None => {
+                        let checked = reader(&common.config)?.fitted(name)?.ok_or_else(|| no_reference(name))?.1.self_check;
+                        let approval = Approval { who: who.clone(), why: why.clone(), at_ms: SystemClock.now_ms() };
+                        open_for_writing(&settings)?.approve_reference(name, &approval)?;
+                        checked
+                    }
+                };
             if common.json {
                 writeln!(out, "{}", serde_json::json!({"name": name, "self_check": checked}))?;
             } else {

@@ -94,7 +94,9 @@ fn references(settings: Settings, commands: Commands) -> ReferenceSender {
                 (JudgeCommand::PutReference { reference: Box::new(reference), reply }, facts)
             }
             ReferenceRequest::Approve { name, who, why, at_ms } => {
-                let facts = serde_json::json!({ "name": name });
+                // Told to who approves; that there is no such reference is the judge's to say.
+                let checked = StoreReader::open(&settings.store.path)?.fitted(&name)?.map(|(_, reference)| reference.self_check);
+                let facts = serde_json::json!({ "name": name, "self_check": checked });
                 (JudgeCommand::ApproveReference { name, approval: Approval { who, why, at_ms }, reply }, facts)
             }
         };
