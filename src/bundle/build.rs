@@ -178,9 +178,11 @@ pub fn build(request: &BuildRequest, run: &mut RunGraph<'_>) -> Result<Built, Bu
     Ok(Built { manifest, golden: report, golden_verified, has_decoder: decoder.is_some(), n_concepts, notes })
 }
 
-/// The `k` in a weights file's metadata: the trainer's word, so not a guess.
+/// The `k` or the threshold in a weights file's metadata: the trainer's word, so not a guess.
 fn selection_in(file: &TensorFile<'_>) -> Option<Selection> {
-    file.metadata("k")?.parse::<NonZeroUsize>().ok().map(Selection::TopK)
+    let k = || file.metadata("k")?.parse::<NonZeroUsize>().ok().map(Selection::TopK);
+    let threshold = || file.metadata("threshold")?.parse::<f32>().ok().filter(|t| t.is_finite()).map(Selection::Threshold);
+    k().or_else(threshold)
 }
 
 /// The weights, with or without centring, whichever encodes as the graph does.

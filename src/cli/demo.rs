@@ -1,10 +1,11 @@
 //! `recsae demo`: the whole chain on this machine, with nothing installed and a drift that is known.
 //!
-//! The world and the monitor meet only at the broker, and the demo reads the monitor as anybody would:
-//! over its HTTP API. What it knows about the planted shift it uses only to compare at the end.
+//! Before it is watched, the topic's first hours are recorded and an SAE is trained on them, named and tested: nothing of
+//! the world but its records and its table of items goes into that. The world and the monitor meet only at the broker, and
+//! the demo reads the monitor as anybody would: over its HTTP API. What it knows about the planted shift it uses only to compare at the end.
 
 use std::io::{IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::bundle::build::{BuildRequest, build};
+use crate::cli::demo_learn::{Learnt, RECORDED_WINDOWS, learn};
 use crate::cli::demo_verdict::{SeenAlert, Verdict};
 use crate::cli::serve::{Addresses, serve};
 use crate::cli::setup_cache;
@@ -78,24 +79,31 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         world.plant_shift(SHIFT_BEGINS);
     }
     let mut say = Say::new(args.json);
-    say.line(&format!("seed {seed}: a made-up recommender with 128 known concepts, three surfaces, 6,000 users"))?;
+    say.line(&format!("seed {seed}: a made-up recommender with 128 concepts, three surfaces, 6,000 users"))?;
 
     let broker = EmbeddedBroker::start()?;
     broker.create_topic(TOPIC, PARTITIONS)?;
-    let library = args.onnxruntime.clone().or_else(set_up_library);
-    let bundle = build_bundle(&world, &folder.0, library.as_deref())?;
-    let mut settings = setup::settings(&broker.brokers(), &bundle, &folder.0);
-    settings.encode.onnxruntime = library;
+    let mut settings = setup::settings(&broker.brokers(), &folder.0.join("bundle"), &folder.0);
+    settings.encode.onnxruntime = args.onnxruntime.clone().or_else(set_up_library);
 
     let shutdown = Shutdown::new();
     let outer = TaskGroup::new(shutdown.clone());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     outer.task(runtime.handle(), "signals", trigger_on_signal(shutdown.clone()));
+    let mut feed = Feed::new(world, &settings.kafka, TOPIC)?;
+    (0..RECORDED_WINDOWS).try_for_each(|_| feed.send_window())?;
+    let learnt = learn(&settings, feed.world(), (seed, &folder.0), &shutdown, &mut |text| say.line(text));
+    if shutdown.is_triggered() {
+        outer.drain(settings.kafka.drain);
+        say.line("interrupted before anything was watched")?;
+        return Ok(Outcome::No);
+    }
+    let learnt = learnt?;
     let opened = start_monitor(&settings, &outer, runtime.handle())?;
     let watched = opened
         .recv()
         .map_err(|_| anyhow::anyhow!("the monitor did not start"))
-        .and_then(|addresses| watch(args, seed, Feed::new(world, &settings.kafka, TOPIC)?, addresses, &shutdown, &mut say));
+        .and_then(|addresses| watch(args, seed, feed, &learnt, addresses, &shutdown, &mut say));
     // The monitor's own drain comes first and has the same deadline.
     let report = outer.drain(settings.kafka.drain * 3);
     if let Some(failure) = report.failures.first() {
@@ -144,7 +152,15 @@ fn start_monitor(settings: &Settings, outer: &TaskGroup, runtime: &tokio::runtim
 }
 
 /// Feeds and looks, in turns, until there is a verdict (or, without `--exit-when-found`, a signal).
-fn watch(args: &Args, seed: u64, mut feed: Feed, addresses: Addresses, shutdown: &Shutdown, say: &mut Say) -> anyhow::Result<Verdict> {
+fn watch(
+    args: &Args,
+    seed: u64,
+    mut feed: Feed,
+    learnt: &Learnt,
+    addresses: Addresses,
+    shutdown: &Shutdown,
+    say: &mut Say,
+) -> anyhow::Result<Verdict> {
     let api = Api::new(addresses);
     say.line(&format!("page     http://{}/", addresses.http))?;
     say.line(&format!("alerts   http://{}/api/v1/alerts", addresses.http))?;
@@ -153,7 +169,8 @@ fn watch(args: &Args, seed: u64, mut feed: Feed, addresses: Addresses, shutdown:
     let started = Instant::now();
     let shift = feed.world().shift().cloned();
     let last_window = shift.as_ref().map_or(WINDOWS_WITHOUT_DRIFT, |shift| shift.from_window + WINDOWS_TO_FIND);
-    let mut verdict = Verdict::new(seed, shift, feed.world(), addresses);
+    let planted = shift.map(|shift| (shift.clone(), learnt.latent_of(feed.world(), shift.concept)));
+    let mut verdict = Verdict::new(seed, planted, feed.world(), addresses);
     let mut next_send = Instant::now();
     loop {
         let Some(judged) = unless_ending(api.windows_judged(feed.world().window_start_ms(0)), shutdown)? else { break };
@@ -205,22 +222,6 @@ fn pace(args: &Args, feed: &Feed, is_said: bool) -> Duration {
 fn start_ms(now_ms: i64) -> i64 {
     const DAY_MS: i64 = 24 * WINDOW_MS;
     (now_ms.div_euclid(DAY_MS) - 365) * DAY_MS
-}
-
-fn build_bundle(world: &World, dir: &Path, library: Option<&Path>) -> anyhow::Result<PathBuf> {
-    let files = setup::write_files(world, dir).context("the world's files")?;
-    let out = dir.join("bundle");
-    let request = BuildRequest {
-        onnx: files.onnx,
-        concepts: Some(files.concepts),
-        model_version: Some("demo".into()),
-        probing_site: Some("made up".into()),
-        out: out.clone(),
-        ..BuildRequest::default()
-    };
-    build(&request, &mut |spec, model, batch| encode::run_graph(spec, model, batch, library))
-        .map_err(|error| UsageError(error.to_string()))?;
-    Ok(out)
 }
 
 /// The monitor as anybody sees it.

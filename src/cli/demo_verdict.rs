@@ -19,8 +19,11 @@ pub struct SeenAlert {
     pub segment: String,
     /// `latent:7`.
     pub stream: String,
-    /// Its name.
+    /// Its name; with a question mark until a person has accepted it.
     pub concept: String,
+    /// Whether the name held on users and items it was not made from.
+    #[serde(default)]
+    pub verification: String,
     /// Up or down.
     pub direction: Direction,
     /// Ratio since the change point.
@@ -79,12 +82,12 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Nothing is known yet.
+    /// Nothing is known yet; `shift` with the latent that reads its concept.
     #[must_use]
-    pub fn new(seed: u64, shift: Option<Shift>, world: &World, addresses: Addresses) -> Self {
-        let planted = shift.map(|shift| Planted {
+    pub fn new(seed: u64, shift: Option<(Shift, usize)>, world: &World, addresses: Addresses) -> Self {
+        let planted = shift.map(|(shift, latent)| Planted {
             concept: concept_name(shift.concept),
-            stream: format!("latent:{}", shift.concept),
+            stream: format!("latent:{latent}"),
             segment: format!("surface={}", shift.surface_name()),
             direction: shift.direction(),
             ratio_in_records: shift.ratio,
@@ -140,6 +143,7 @@ impl Verdict {
 impl Planted {
     fn is_named_by(&self, alert: &SeenAlert) -> bool {
         alert.stream == self.stream
+            && alert.concept.trim_end_matches('?') == self.concept
             && alert.direction == self.direction
             && [self.segment.as_str(), "_all"].contains(&alert.segment.as_str())
     }
@@ -179,8 +183,9 @@ impl std::fmt::Display for SeenAlert {
         let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
         write!(
             f,
-            "\"{}\" ({}) on {}: {}, ratio {} [{} to {}], began {}, alerted at {}",
+            "\"{}\" ({}, {}) on {}: {}, ratio {} [{} to {}], began {}, alerted at {}",
             self.concept,
+            self.verification,
             self.stream,
             self.segment,
             self.direction.kind(),
@@ -201,7 +206,8 @@ mod tests {
         SeenAlert {
             segment: segment.into(),
             stream: stream.into(),
-            concept: "c".into(),
+            concept: format!("{}?", concept_name(7)),
+            verification: "verified".into(),
             direction,
             ratio: Some(3.0),
             ratio_low: None,
@@ -213,20 +219,20 @@ mod tests {
 
     fn verdict(shift: Option<Shift>) -> Verdict {
         let addresses = Addresses { metrics: ([127, 0, 0, 1], 1).into(), http: ([127, 0, 0, 1], 2).into() };
-        Verdict::new(1, shift, &World::new(1, 0).unwrap(), addresses)
+        Verdict::new(1, shift.map(|shift| (shift, 70)), &World::new(1, 0).unwrap(), addresses)
     }
 
     #[test]
     fn only_the_planted_concept_on_its_surface_in_its_direction_is_found() {
         let shift = Shift { concept: 7, surface: 2, ratio: 3.0, from_window: 80 };
         let cases = [
-            (vec![alert("surface=mail", "latent:7", Direction::Up)], true),
-            (vec![alert("_all", "latent:7", Direction::Up), alert("surface=mail", "latent:7", Direction::Up)], true),
-            (vec![alert("_all", "latent:7", Direction::Up)], false),
-            (vec![alert("surface=mail", "latent:7", Direction::Down)], false),
-            (vec![alert("surface=home", "latent:7", Direction::Up)], false),
-            (vec![alert("surface=mail", "latent:8", Direction::Up)], false),
-            (vec![alert("surface=mail", "latent:7", Direction::Up), alert("_all", "latent:8", Direction::Up)], false),
+            (vec![alert("surface=mail", "latent:70", Direction::Up)], true),
+            (vec![alert("_all", "latent:70", Direction::Up), alert("surface=mail", "latent:70", Direction::Up)], true),
+            (vec![alert("_all", "latent:70", Direction::Up)], false),
+            (vec![alert("surface=mail", "latent:70", Direction::Down)], false),
+            (vec![alert("surface=home", "latent:70", Direction::Up)], false),
+            (vec![alert("surface=mail", "latent:80", Direction::Up)], false),
+            (vec![alert("surface=mail", "latent:70", Direction::Up), alert("_all", "latent:80", Direction::Up)], false),
             (vec![], false),
         ];
         for (alerts, expected) in cases {
@@ -234,8 +240,11 @@ mod tests {
             verdict.take(alerts.clone());
             assert_eq!(verdict.found, expected, "{alerts:?}");
         }
+        let mut misnamed = verdict(Some(shift));
+        misnamed.take(vec![SeenAlert { concept: concept_name(8), ..alert("surface=mail", "latent:70", Direction::Up) }]);
+        assert!(!misnamed.found && misnamed.other_alerts.len() == 1, "the right latent under a wrong name");
         let mut verdict = verdict(None);
-        verdict.take(vec![alert("surface=mail", "latent:7", Direction::Up)]);
+        verdict.take(vec![alert("surface=mail", "latent:70", Direction::Up)]);
         assert!(!verdict.found && verdict.other_alerts.len() == 1);
     }
 }

@@ -21,6 +21,7 @@ pub mod config;
 pub mod dataset_args;
 pub mod dead_letters;
 pub mod demo;
+mod demo_learn;
 pub mod demo_verdict;
 pub mod evaluate;
 pub mod export;

@@ -25,7 +25,11 @@ const HOURS: u64 = 24;
 const N_USERS: usize = 6_000;
 /// Sessions of a window, mean over the day. More: surer and slower.
 const SESSIONS: f64 = 1_500.0;
-const N_ITEMS: usize = 640;
+const N_ITEMS: usize = 1_792;
+/// Items of the rarest concept: enough for a name to be made from some and tested on others.
+const LEAST_ITEMS: usize = 12;
+/// Items a concept of an embedding brings into the list that is served.
+const ITEMS_A_CONCEPT: usize = 3;
 const FAVOURITES: usize = 8;
 /// Slots that follow the user's taste; the rest follow surface and hour.
 const FROM_TASTE: f64 = 0.4;
@@ -72,8 +76,8 @@ impl World {
         let tastes = (0..N_USERS).map(|_| std::array::from_fn(|_| favourite.sample(&mut rng))).collect();
         let mut items_of = vec![Vec::new(); N_CONCEPTS];
         for item in 0..N_ITEMS {
-            // The first items give every concept one; the others are as popular as their concepts.
-            let concept = if item < N_CONCEPTS { item } else { favourite.sample(&mut rng) };
+            // The others are as popular as their concepts.
+            let concept = if item < LEAST_ITEMS * N_CONCEPTS { item % N_CONCEPTS } else { favourite.sample(&mut rng) };
             items_of[concept].push(item);
         }
         let mut world = Self { seed, start_ms, dictionary, tastes, shown, items_of, rates: Vec::new(), shift: None };
@@ -148,7 +152,8 @@ impl World {
             }
         }
         debug_assert_eq!(embedding.len(), D_IN);
-        let items = drawn.concepts.iter().filter_map(|&concept| self.items_of[concept].choose(rng).copied()).collect();
+        let items =
+            drawn.concepts.iter().flat_map(|&concept| self.items_of[concept].choose_multiple(rng, ITEMS_A_CONCEPT)).copied().collect();
         let mut concepts = drawn.concepts;
         concepts.sort_unstable();
         Served { user: drawn.user, surface: SURFACES[drawn.surface].0, time_ms: drawn.time_ms, concepts, embedding, items }
@@ -332,7 +337,7 @@ mod tests {
             for record in &served.records {
                 assert!((start_ms..start_ms + WINDOW_MS).contains(&record.time_ms));
                 assert!((1..=MOST_CONCEPTS).contains(&record.concepts.len()) && record.concepts.is_sorted());
-                assert_eq!(record.items.len(), record.concepts.len());
+                assert_eq!(record.items.len(), ITEMS_A_CONCEPT * record.concepts.len());
             }
         }
     }

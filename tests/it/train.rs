@@ -118,20 +118,29 @@ fn a_run_folder_holds_an_sae_that_bundle_and_evaluate_read() {
     assert!(run["held_out_entities"]["fvu"].as_f64().unwrap() < 0.2, "two of twelve directions and little noise");
     let l0 = run["with_threshold"]["l0"].as_f64().unwrap();
     assert!((l0 - 2.0).abs() < 0.1, "the threshold keeps k on average: {l0}");
-    let evaluation: Value =
-        serde_json::from_str(&done(&recsae(&["evaluate", "--sae", &out, "--embeddings", &embeddings, "--json"]))).unwrap();
+    let evaluated = |sae: &str| -> Value {
+        serde_json::from_str(&done(&recsae(&["evaluate", "--sae", sae, "--embeddings", &embeddings, "--json"]))).unwrap()
+    };
+    let evaluation = evaluated(&out);
     assert_eq!(evaluation["sae"]["selection"]["top_k"], 2);
     let (trained, all) = (run["train"]["fvu"].as_f64().unwrap(), evaluation["quality"]["fvu"].as_f64().unwrap());
     assert!((trained - all).abs() < 0.2 * all, "the scaling is taken back: {trained} {all}");
-    for graph in ["sae.onnx", "encoder.onnx"] {
-        let bundle = path(&format!("bundle-{graph}"));
-        let (onnx, weights) = (format!("{out}/{graph}"), format!("{out}/weights.safetensors"));
+    let by_threshold = evaluated(&format!("{out}/threshold"));
+    assert_eq!(by_threshold["sae"]["selection"]["threshold"], run["threshold"]);
+    assert!((by_threshold["quality"]["l0"].as_f64().unwrap() - 2.0).abs() < 0.1, "{by_threshold:#}");
+    for (form, graph) in [("", "sae.onnx"), ("", "encoder.onnx"), ("/threshold", "sae.onnx")] {
+        let bundle = path(&format!("bundle{}-{graph}", form.replace('/', "-")));
+        let (onnx, weights) = (format!("{out}{form}/{graph}"), format!("{out}{form}/weights.safetensors"));
         let built = Command::new(env!("CARGO_BIN_EXE_recsae"))
             .env("ORT_DYLIB_PATH", &library)
             .args(["bundle", "build", "--onnx", &onnx, "--weights", &weights, "--out", &bundle])
             .output()
             .unwrap();
         done(&built);
+        let manifest: Value = serde_json::from_slice(&std::fs::read(format!("{bundle}/manifest.json")).unwrap()).unwrap();
+        let own = recsae::workshop::sae_file::open(Path::new(&format!("{out}{form}")), None).unwrap();
+        let own = recsae::bundle::fingerprint::of_weights(&own, recsae::bundle::manifest::Normalisation::None);
+        assert_eq!(manifest["fingerprint"], own, "names made before the bundle are this SAE's");
     }
     assert!(std::fs::read_to_string(format!("{out}/loss.svg")).unwrap().contains("held-out entities"));
 }

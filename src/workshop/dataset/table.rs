@@ -30,6 +30,17 @@ impl Table {
         Self { n_rows, ..Self::default() }
     }
 
+    /// Named columns of one length.
+    ///
+    /// # Errors
+    /// They are not of one length.
+    pub fn of(columns: Vec<(String, Vec<Value>)>) -> anyhow::Result<Self> {
+        let n_rows = columns.first().map_or(0, |(_, column)| column.len());
+        ensure!(columns.iter().all(|(_, column)| column.len() == n_rows), "columns of a table are of one length");
+        let (names, columns) = columns.into_iter().unzip();
+        Ok(Self { names, columns, n_rows })
+    }
+
     /// All columns of a Parquet file.
     ///
     /// # Errors
