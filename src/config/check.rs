@@ -290,10 +290,26 @@ impl Faults {
         });
         self.when(!(1..=65_536).contains(&encode.batch), "encode.batch", || format!("expected 1 to 65536 rows, found {}", encode.batch));
         self.when(encode.linger > Duration::from_secs(10), "encode.linger", || "expected at most 10 s".into());
-        self.when(settings.cluster.enabled, "cluster.enabled", || {
-            "expected false, found true: several instances that judge as one are not built; run one instance, which follows every \
-             partition, or one for each group of topics with a store of its own"
-                .into()
+        if settings.cluster.enabled {
+            self.cluster(settings);
+        }
+    }
+
+    fn cluster(&mut self, settings: &Settings) {
+        let (cluster, kafka) = (&settings.cluster, &settings.kafka);
+        let shared = [("cluster.windows_topic", &cluster.windows_topic), ("cluster.judge_topic", &cluster.judge_topic)];
+        let matches = |pattern: &String, topic: &str| {
+            pattern == topic || (pattern.starts_with('^') && regex::Regex::new(pattern).is_ok_and(|pattern| pattern.is_match(topic)))
+        };
+        for (key, topic) in shared {
+            self.topic(key, topic);
+            let is_read = kafka.topics.iter().any(|pattern| matches(pattern, topic));
+            self.when(is_read || *topic == kafka.dead_letter_topic, key, || {
+                format!("expected a topic of its own, found {topic:?}, which kafka.topics or kafka.dead_letter_topic name too")
+            });
+        }
+        self.when(cluster.windows_topic == cluster.judge_topic, "cluster.judge_topic", || {
+            format!("expected a topic of its own, found {:?}, which is cluster.windows_topic too", cluster.judge_topic)
         });
     }
 }
@@ -310,7 +326,7 @@ mod tests {
     /// A change, and the key it makes faulty.
     type Case = (fn(&mut Settings), &'static str);
 
-    const CASES: [Case; 41] = [
+    const CASES: [Case; 42] = [
         (|s| s.kafka.brokers = "localhost".into(), "kafka.brokers"),
         (|s| s.kafka.brokers = "a:1,:2".into(), "kafka.brokers"),
         (|s| s.kafka.topics.clear(), "kafka.topics"),
@@ -344,7 +360,8 @@ mod tests {
         (|s| s.drift.reference = "first:3h".into(), "drift.reference"),
         (|s| s.drift.reference = "first:99999999999 windows".into(), "store.retention"),
         (|s| s.drift.reference = "rolling:18446744073709551615 windows".into(), "store.retention"),
-        (|s| s.cluster.enabled = true, "cluster.enabled"),
+        (|s| (s.cluster.enabled, s.cluster.judge_topic) = (true, s.cluster.windows_topic.clone()), "cluster.judge_topic"),
+        (|s| (s.cluster.enabled, s.kafka.topics) = (true, vec!["^recsae.w".into()]), "cluster.windows_topic"),
         (|s| s.drift.calendar = vec!["24.12.".into()], "drift.calendar"),
         (|s| s.store.retention = Duration::from_secs(86_400 * 13), "store.retention"),
         (|s| s.http.listen = "0.0.0.0:9464".into(), "http.listen"),

@@ -50,6 +50,14 @@ pub fn counting_hash(settings: &Settings, fingerprint: &str) -> String {
     })
 }
 
+/// Hash of everything that judging a counted window depends on, 16 hex digits: `[drift]`, `[window]`, `[segments]`, `[counting]`,
+/// the models and the names of their concepts. Instances that judge as one must have it alike.
+#[must_use]
+pub fn judging_hash(settings: &Settings, fingerprint: &str, catalogues: &[String]) -> String {
+    let versions: Vec<_> = settings.model.iter().map(|model| &model.version).collect();
+    hash(&(&settings.drift, &settings.window, &settings.segments, &settings.counting, versions, fingerprint, catalogues))
+}
+
 /// SHA-256 of the value's JSON: field order is that of the declaration, maps are sorted.
 fn hash(value: &impl Serialize) -> String {
     let mut hasher = Sha256::new();

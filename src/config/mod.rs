@@ -14,6 +14,6 @@ pub mod units;
 
 pub use check::{OWNED_OPTIONS, check};
 pub use fault::{ConfigError, Fault};
-pub use hash::{config_hash, counting_hash};
+pub use hash::{config_hash, counting_hash, judging_hash};
 pub use load::{load, load_leniently, load_text};
 pub use parsed::{ReferenceChoice, StartAt};

@@ -11,12 +11,14 @@ pub mod consumer;
 pub mod dead_letter;
 pub mod embedded;
 pub mod error;
+pub mod follower;
 pub mod producer;
 pub mod range;
 pub mod rebalance;
 pub mod sample;
 pub mod scan;
 pub mod settings;
+pub mod topic_facts;
 pub mod topics;
 
 mod commit;

@@ -113,6 +113,10 @@ pub struct ProcessMetrics {
     pub dead_letters_truncated: IntCounter,
     /// `recsae_dead_letter_failures_total`: rejects that could not be written there.
     pub dead_letter_failures: IntCounter,
+    /// `recsae_unequal_parts_total`: parts of windows that two members of a cluster counted with different results.
+    pub unequal_parts: IntCounter,
+    /// `recsae_diverged`: 1 on an instance whose history is not that of the one that judges.
+    pub diverged: Gauge,
     /// `recsae_rebalances_total`.
     pub rebalances: IntCounter,
     /// `recsae_http_requests_rejected_total`: requests refused by a cap, a limit or a missing token.
@@ -173,6 +177,11 @@ impl ProcessMetrics {
             )?,
             dead_letter_failures: add
                 .counter("recsae_dead_letter_failures_total", "Rejects that could not be written to the dead-letter topic.")?,
+            unequal_parts: add.counter(
+                "recsae_unequal_parts_total",
+                "Parts of windows that were published a second time with another result, or after their window was judged.",
+            )?,
+            diverged: add.gauge("recsae_diverged", "1 on an instance whose history is not that of the instance that judges.")?,
             rebalances: add.counter("recsae_rebalances_total", "Assignments and revocations seen.")?,
             http_rejected: add
                 .counter("recsae_http_requests_rejected_total", "HTTP requests refused by a cap, a limit or a missing token.")?,

@@ -30,6 +30,8 @@ pub struct AdmissionBoard {
 struct State {
     admitted: Vec<Admission>,
     newest_opened_ms: Option<i64>,
+    /// In a cluster: the edge is event time's alone, which all instances know.
+    is_shared: bool,
 }
 
 impl AdmissionBoard {
@@ -38,7 +40,14 @@ impl AdmissionBoard {
     /// A part of such a window may be closed already, and must not meet parts that follow other segments.
     #[must_use]
     pub fn new(admitted: Vec<Admission>, newest_opened_ms: Option<i64>) -> Self {
-        Self { state: Mutex::new(State { admitted, newest_opened_ms }) }
+        Self { state: Mutex::new(State { admitted, newest_opened_ms, is_shared: false }) }
+    }
+
+    /// A board that all instances of a cluster have alike: what one of them has opened moves no edge, because all keep the
+    /// pace.
+    #[must_use]
+    pub fn shared(admitted: Vec<Admission>) -> Self {
+        Self { state: Mutex::new(State { admitted, newest_opened_ms: None, is_shared: true }) }
     }
 
     /// A worker is about to open a window: gives the admissions after the `known` first ones.
@@ -56,7 +65,8 @@ impl AdmissionBoard {
             return Vec::new();
         }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let from_ms = state.newest_opened_ms.map_or(not_before_ms, |newest| newest + length_ms).max(not_before_ms);
+        let opened_ms = state.newest_opened_ms.filter(|_| !state.is_shared);
+        let from_ms = opened_ms.map_or(not_before_ms, |newest| newest + length_ms).max(not_before_ms);
         let admitted: Vec<Admission> = names.into_iter().map(|segment| Admission { segment, from_ms }).collect();
         state.admitted.extend(admitted.iter().cloned());
         admitted

@@ -7,10 +7,15 @@ use crate::drift::alert::{Alert, AlertAction};
 use crate::drift::explanation::Explanation;
 use crate::drift::partition::PartitionPosition;
 use crate::drift::reference::Reference;
+use crate::monitor::cluster::followed::Followed;
 use crate::record::TopicPartition;
 use crate::store::StoreError;
 use crate::store::references::Approval;
 use crate::store::step::{Step, StepOutcome};
+
+/// Steps that may wait for the store. Full means that workers wait: at a millisecond a step this is
+/// a tenth of a second of work, and a few MiB of closed windows.
+pub const STEPS_WAITING: usize = 64;
 
 /// Where steps and operator actions go.
 pub type Commands = SyncSender<JudgeCommand>;
@@ -58,6 +63,10 @@ pub enum JudgeCommand {
         /// What explains it.
         explanation: Option<Box<Explanation>>,
     },
+    /// Keep what was read of the topics that instances share.
+    Followed(Box<Followed>),
+    /// The group gave this instance the duty to judge, or took it.
+    Duty(bool),
     /// Somebody sends a test alert: recorded, then shown.
     TestAlert {
         /// Who.

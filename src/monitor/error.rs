@@ -131,6 +131,9 @@ pub enum MonitorError {
     /// The system refused a thread, a runtime, or metrics could not be registered.
     #[error("cannot start: {0}")]
     Start(String),
+    /// What instances share is not as it must be.
+    #[error("{0}")]
+    Cluster(String),
     /// Parts of the program ended badly.
     #[error("{0}")]
     Failed(String),
@@ -161,6 +164,7 @@ impl MonitorError {
             Self::Listen { .. } => "listen",
             Self::File { .. } => "file",
             Self::Start(_) => "start",
+            Self::Cluster(_) => "cluster",
             Self::Failed(_) => "failed",
         }
     }

@@ -2,22 +2,19 @@
 //!
 //! Steps come in, are stored and acknowledged. When every partition has passed the end of a window,
 //! its parts are merged, judged model by model, stored in one transaction, and the picture that
-//! metrics, API and page read is swapped.
+//! metrics, API and page read is swapped. In a cluster nothing is judged or done here that the judge's log
+//! does not have first ([`crate::monitor::cluster`]).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::drift::alert::{ActionKind, Alert, AlertAction, utc_text};
-use crate::drift::closed::{ALL, counted_version};
-use crate::drift::report::{AlertChange, DriftReport, Verdict};
-use crate::fault;
+use crate::drift::alert::{ActionKind, Alert, AlertAction};
 use crate::metrics::registry::Stage;
-use crate::monitor::admission::Admission;
-use crate::monitor::assemble::{MAX_SPLIT, assemble};
+use crate::monitor::cluster::member::Member;
 use crate::monitor::command::{JudgeCommand, StepAck};
+use crate::monitor::deed::{Deed, Reply};
 use crate::monitor::error::MonitorError;
 use crate::monitor::questions::Questions;
 use crate::monitor::retention::Retention;
@@ -25,11 +22,12 @@ use crate::monitor::shared::Shared;
 use crate::monitor::version::Version;
 use crate::snapshot::{InstanceFacts, Snapshot, SnapshotCell};
 use crate::store::alerts::changeable;
-use crate::store::judgement::{JudgedModel, Judgement};
-use crate::store::reader::UnjudgedWindow;
 use crate::store::step::StepOutcome;
 use crate::store::{Store, StoreError};
 use crate::task::Shutdown;
+
+mod following;
+mod window;
 
 /// Alerts shown that do not fire any more.
 const PAST_ALERTS: usize = 100;
@@ -49,6 +47,7 @@ pub struct Judge {
     workers: Arc<AtomicUsize>,
     questions: Questions,
     retention: Retention,
+    member: Option<Member>,
     n_judged: u64,
 }
 
@@ -62,6 +61,8 @@ pub struct JudgeRules {
     pub max_segments: usize,
     /// How long windows are kept.
     pub retention: Retention,
+    /// What it is in its cluster; `None` alone.
+    pub member: Option<Member>,
 }
 
 impl Judge {
@@ -76,7 +77,7 @@ impl Judge {
         rules: JudgeRules,
         (workers, questions): (Arc<AtomicUsize>, Questions),
     ) -> Self {
-        let JudgeRules { budget_windows, min_segment_records, max_segments, retention } = rules;
+        let JudgeRules { budget_windows, min_segment_records, max_segments, retention, member } = rules;
         Self {
             store,
             versions,
@@ -89,6 +90,7 @@ impl Judge {
             workers,
             questions,
             retention,
+            member,
             n_judged: 0,
         }
     }
@@ -102,9 +104,10 @@ impl Judge {
             self.shared.metrics.window_end.set(end_ms as f64 / 1e3);
         }
         self.look_for_references()?;
-        self.judge_due(shutdown)?;
+        self.publish()?;
+        self.go_on(shutdown)?;
         self.shared.live.set_ready("store");
-        self.questions.ask(self.store.read())?;
+        self.ask_for_explanations()?;
         loop {
             match commands.recv_timeout(Duration::from_millis(100)) {
                 Ok(command) => self.serve(command, shutdown)?,
@@ -114,13 +117,18 @@ impl Judge {
                 Err(_) => break,
             }
         }
-        self.judge_due(shutdown)?;
+        self.go_on(shutdown)?;
         tracing::info!(windows = self.n_judged, "judge ended: everything sent is stored");
         Ok(self.n_judged)
     }
 
+    /// Judges what is due; in a cluster, carries out the log and says what is to be judged next.
+    fn go_on(&mut self, shutdown: &Shutdown) -> Result<(), MonitorError> {
+        if self.member.is_some() { self.go_on_together(shutdown) } else { self.judge_due(shutdown) }
+    }
+
     fn serve(&mut self, command: JudgeCommand, shutdown: &Shutdown) -> Result<(), MonitorError> {
-        match command {
+        let (deed, reply) = match command {
             JudgeCommand::Step { step, sent, reply } => {
                 let outcome = self.keep_trying(shutdown, |store| store.apply_step(&step))?;
                 self.shared.metrics.checkpointed(sent.elapsed());
@@ -131,40 +139,72 @@ impl Judge {
                 self.shared.positions.answered(&step.partition);
                 // A worker that has gone needs no answer.
                 drop(reply.send(StepAck { partition: step.partition.clone(), position: step.position.clone(), outcome }));
-                self.judge_due(shutdown)?;
+                return self.go_on(shutdown);
             }
-            JudgeCommand::Act { alert, action, reply } => {
-                let outcome = act(&mut self.store, &mut self.versions, alert, &action);
-                self.publish()?;
-                drop(reply.send(outcome));
-            }
-            JudgeCommand::PutReference { reference, reply } => {
-                let outcome = self.store.put_fitted(&reference, self.shared.clock.now_ms());
-                // Before the answer: who asks next is told of it.
-                self.look_for_references()?;
-                drop(reply.send(outcome));
-            }
-            JudgeCommand::ApproveReference { name, approval, reply } => {
-                let outcome = self.store.approve_reference(&name, &approval);
-                self.look_for_references()?;
-                drop(reply.send(outcome));
-            }
+            JudgeCommand::Followed(followed) => return self.follow(*followed, shutdown),
+            JudgeCommand::Duty(is_ours) => return self.on_duty(is_ours, shutdown),
+            JudgeCommand::Act { alert, action, reply } => (Deed::Act { alert, action }, Reply::Alert(reply)),
+            JudgeCommand::PutReference { reference, reply } => (Deed::PutReference { reference }, Reply::Done(reply)),
+            JudgeCommand::ApproveReference { name, approval, reply } => (Deed::ApproveReference { name, approval }, Reply::Done(reply)),
             JudgeCommand::Explained { alert, explanation } => {
                 self.questions.answered();
-                if let Some(explanation) = explanation {
-                    let now_ms = self.shared.clock.now_ms();
-                    self.keep_trying(shutdown, |store| store.put_explanation(alert, &explanation, now_ms))?;
-                    self.publish()?;
-                }
+                let Some(explanation) = explanation else { return Ok(()) };
+                (Deed::Explain { alert, explanation }, Reply::Nobody)
             }
-            JudgeCommand::TestAlert { who, why, until_ms, reply } => {
-                let outcome = self.store.record_test_alert(&who, &why, until_ms, self.shared.clock.now_ms());
-                if outcome.is_ok() {
-                    self.shared.live.set_test_alert(Some(until_ms));
-                }
+            JudgeCommand::TestAlert { who, why, until_ms, reply } => (Deed::TestAlert { who, why, until_ms }, Reply::Done(reply)),
+        };
+        match &mut self.member {
+            Some(member) => {
+                member.ask(deed, reply, self.shared.clock.now_ms());
+                Ok(())
+            }
+            None => {
+                let outcome = self.carry_out(&deed, self.shared.clock.now_ms(), shutdown)?;
+                // Before the answer: who asks next is told of it.
                 self.publish()?;
-                drop(reply.send(outcome));
+                reply.send(outcome);
+                Ok(())
             }
+        }
+    }
+
+    /// Does it, at that time; what became of it.
+    fn carry_out(&mut self, deed: &Deed, now_ms: i64, shutdown: &Shutdown) -> Result<Result<Option<Alert>, StoreError>, MonitorError> {
+        let outcome = match deed {
+            Deed::Act { alert, action } => act(&mut self.store, &mut self.versions, *alert, action).map(Some),
+            Deed::PutReference { reference } => {
+                let outcome = self.store.put_fitted(reference, now_ms);
+                self.look_for_references()?;
+                outcome.map(|()| None)
+            }
+            Deed::ApproveReference { name, approval } => {
+                let outcome = self.store.approve_reference(name, approval);
+                self.look_for_references()?;
+                outcome.map(|()| None)
+            }
+            Deed::Explain { alert, explanation } => {
+                self.keep_trying(shutdown, |store| store.put_explanation(*alert, explanation, now_ms))?;
+                Ok(None)
+            }
+            Deed::TestAlert { who, why, until_ms } => {
+                let outcome = self.store.record_test_alert(who, why, *until_ms, now_ms);
+                if outcome.is_ok() && self.judges() {
+                    self.shared.live.set_test_alert(Some(*until_ms));
+                }
+                outcome.map(|()| None)
+            }
+        };
+        Ok(outcome)
+    }
+
+    /// Whether it is this instance that judges.
+    fn judges(&self) -> bool {
+        self.member.as_ref().is_none_or(Member::judges)
+    }
+
+    fn ask_for_explanations(&mut self) -> Result<(), MonitorError> {
+        if self.judges() {
+            self.questions.ask(self.store.read())?;
         }
         Ok(())
     }
@@ -181,131 +221,17 @@ impl Judge {
         } else {
             self.shared.live.set_not_ready("reference", missing.join("; "));
         }
-        self.publish()
-    }
-
-    /// Judges every window that all partitions have passed, oldest first.
-    fn judge_due(&mut self, shutdown: &Shutdown) -> Result<(), MonitorError> {
-        let edge = self.shared.positions.judge_before(self.shared.rules.n_partitions, &self.shared.rules.window);
-        let unjudged = self.store.read().unjudged_windows()?;
-        self.shared.positions.set_oldest_closed(unjudged.iter().map(|window| window.start_ms).find(|start| *start >= edge));
-        let due: Vec<UnjudgedWindow> = unjudged.into_iter().filter(|window| window.start_ms < edge).collect();
-        let any = !due.is_empty();
-        for window in due {
-            self.judge_window(&window, shutdown)?;
-            self.shared.pace.judged_before(window.end_ms);
-        }
-        self.shared.pace.judged_before(edge);
-        if any {
-            self.publish()?;
-        }
         Ok(())
-    }
-
-    fn judge_window(&mut self, due: &UnjudgedWindow, shutdown: &Shutdown) -> Result<(), MonitorError> {
-        let began = Instant::now();
-        fault::point("judge-begun");
-        let parts = self.store.read().partials_of(due.start_ms)?;
-        let labels: Vec<String> = self.versions.iter().map(|version| counted_version(version.label()).to_owned()).collect();
-        let by_entity = self.shared.rules.models.iter().any(|(_, spec)| spec.by_entity);
-        let assembled = assemble(due.start_ms, due.end_ms, &parts, &labels, by_entity);
-        self.shared.metrics.entities_split.set(assembled.split_ratio);
-        let mut models = Vec::new();
-        for (version, mut window) in self.versions.iter_mut().zip(assembled.windows) {
-            version.label().clone_into(&mut window.model_version);
-            let mut report = version.judge(&window);
-            if by_entity && assembled.split_ratio > MAX_SPLIT {
-                name_split(&mut report);
-            }
-            let concepts = version.concepts(&report);
-            models.push(JudgedModel { window, report, state: version.state()?, concepts });
-        }
-        let admitted = self.admit(&assembled.seen, self.shared.pace.edge_ms(due.end_ms));
-        let now_ms = self.shared.clock.now_ms();
-        let judgement = Judgement {
-            start_ms: due.start_ms,
-            end_ms: due.end_ms,
-            n_partials: parts.len(),
-            models,
-            judged_ms: now_ms,
-            admitted: admitted.into_iter().map(|admission| (admission.segment, admission.from_ms)).collect(),
-        };
-        let outcome = self.keep_trying(shutdown, |store| store.commit_judgement(&judgement))?;
-        tracing::debug!(?outcome, window = due.start_ms, "window judged");
-        for version in &mut self.versions {
-            version.fit_first(&mut self.store, now_ms)?;
-        }
-        if let Some((before_ms, actor)) = self.retention.due(due.end_ms, now_ms) {
-            let n = self.keep_trying(shutdown, |store| store.prune(before_ms, &actor))?;
-            if n > 0 {
-                tracing::info!(windows = n, before_ms, "windows beyond [store] retention deleted; the chain keeps their digests");
-            }
-        }
-        self.n_judged += 1;
-        self.shared.metrics.windows_judged.inc();
-        let whole = judgement.models.iter().flat_map(|model| model.report.segments.iter().filter(|segment| segment.segment == ALL));
-        if let Some(incomplete) = whole.clone().find(|segment| segment.verdict == Verdict::Incomplete) {
-            self.shared.metrics.windows_incomplete.inc();
-            tracing::warn!(window_start = due.start_ms, why = incomplete.why, "window without a verdict: it is incomplete");
-        }
-        self.shared.metrics.window_end.set(due.end_ms as f64 / 1e3);
-        for change in judgement.models.iter().flat_map(|model| &model.report.changes) {
-            self.say(change);
-            if matches!(change, AlertChange::Opened(_)) {
-                self.questions.ask(self.store.read())?;
-            }
-        }
-        self.shared.metrics.spent(Stage::Judge, began.elapsed());
-        Ok(())
-    }
-
-    fn say(&self, change: &AlertChange) {
-        match change {
-            AlertChange::Opened(crossing) => {
-                self.shared.metrics.alerted(crossing.direction);
-                // A warning, so that it is in the log of who asks for nothing quieter, under the name that people know.
-                tracing::warn!(
-                    concept = self.snapshot.load().name_in(&crossing.model_version, crossing.stream).name,
-                    stream = %crossing.stream,
-                    segment = %crossing.segment,
-                    model = %crossing.model_version,
-                    direction = crossing.direction.kind(),
-                    ratio = crossing.ratio,
-                    began = utc_text(crossing.began_ms),
-                    "drift alert opened"
-                );
-            }
-            AlertChange::CrossedAgain(_) | AlertChange::Relapsing(_) => {}
-            AlertChange::Recovered { segment, stream, .. } => tracing::info!(%stream, %segment, "drift alert recovered"),
-        }
-    }
-
-    /// Follows the most frequent new segments from a window on that nobody has opened yet: `not_before_ms`, unless
-    /// records were read further while partitions were in other hands.
-    fn admit(&self, seen: &BTreeMap<String, u64>, not_before_ms: i64) -> Vec<Admission> {
-        let mut names: Vec<(&String, &u64)> = seen.iter().filter(|(_, n)| **n >= self.min_segment_records).collect();
-        names.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
-        // `_all` and `_other` take two places.
-        let free = self.max_segments.saturating_sub(2 + self.shared.board.n_admitted());
-        let known = self.shared.board.names();
-        let names = names.into_iter().map(|(name, _)| name.clone()).filter(|name| !known.contains(name)).take(free).collect();
-        let admitted = self.shared.board.admit(names, self.shared.rules.window.length_ms, not_before_ms);
-        for admission in &admitted {
-            tracing::info!(segment = admission.segment, from_ms = admission.from_ms, "segment seen: it is followed from this window on");
-        }
-        if 2 + self.shared.board.n_admitted() >= self.max_segments {
-            self.shared.pace.admits_no_more();
-        }
-        admitted
     }
 
     /// A refused transaction (disk full, read-only) stops the flow, not the program: not ready, and tried
-    /// again until it works or the shutdown comes.
+    /// again until it works or the shutdown comes. A part of a whole fails with the whole.
     fn keep_trying<T>(
         &mut self,
         shutdown: &Shutdown,
         mut attempt: impl FnMut(&mut Store) -> Result<T, StoreError>,
     ) -> Result<T, MonitorError> {
+        let is_part = self.store.is_in_whole();
         loop {
             match attempt(&mut self.store) {
                 Ok(done) => {
@@ -315,7 +241,7 @@ impl Judge {
                     self.shared.live.set_ready("store");
                     return Ok(done);
                 }
-                Err(error @ (StoreError::Database(_) | StoreError::Io { .. })) if !shutdown.is_triggered() => {
+                Err(error @ (StoreError::Database(_) | StoreError::Io { .. })) if !is_part && !shutdown.is_triggered() => {
                     self.shared.store_works.store(false, Ordering::SeqCst);
                     self.shared.metrics.checkpoint_failures.inc();
                     self.shared.live.set_not_ready("store", error.to_string());
@@ -331,7 +257,7 @@ impl Judge {
     fn publish(&self) -> Result<(), MonitorError> {
         self.snapshot.publish(Snapshot {
             instance: Arc::clone(&self.facts),
-            judging: true,
+            judging: self.judges(),
             lineage: self.store.lineage(),
             history_head: self.store.read().audit_head()?,
             last_window_end_ms: self.store.read().last_judged()?.map(|(_, end)| end),
@@ -366,11 +292,4 @@ pub fn act(store: &mut Store, versions: &mut [Version], alert: i64, action: &Ale
     version.adopt(judge);
     tracing::info!(alert, stream = %opened.stream, segment = %opened.segment, factor = state.factor, "level accepted");
     Ok(accepted)
-}
-
-/// `incomplete` because of split entities has a verdict of its own, so that it can be alerted on.
-fn name_split(report: &mut DriftReport) {
-    for segment in report.segments.iter_mut().filter(|segment| segment.verdict == Verdict::Incomplete) {
-        segment.verdict = Verdict::EntitiesSplit;
-    }
 }

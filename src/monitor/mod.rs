@@ -15,16 +15,19 @@ use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::config::settings::Settings;
+use crate::monitor::command::STEPS_WAITING;
 use crate::monitor::judge::Judge;
 use crate::monitor::setup::Setup;
 use crate::monitor::worker::Worker;
 use crate::snapshot::SnapshotCell;
-use crate::task::{TaskError, TaskGroup};
+use crate::task::{Shutdown, TaskError, TaskGroup};
 
 pub mod admission;
 pub mod assemble;
+pub mod cluster;
 pub mod command;
 pub mod counting;
+pub mod deed;
 pub mod error;
 pub mod explained;
 pub mod explainer;
@@ -49,10 +52,6 @@ pub mod worker;
 
 pub use error::MonitorError;
 pub use options::{OnOpen, Opened, RunOptions};
-
-/// Steps that may wait for the store. Full means that workers wait: at a millisecond a step this is
-/// a tenth of a second of work, and a few MiB of closed windows.
-const STEPS_WAITING: usize = 64;
 
 /// What a run did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -86,18 +85,30 @@ impl RunSummary {
 /// The set-up is refused, or a part failed; what was counted and stored stays.
 pub fn run(settings: &Settings, options: RunOptions, group: &TaskGroup) -> Result<RunSummary, MonitorError> {
     let mut setup = Setup::open(settings, &options)?;
-    let (steps, commands) = sync_channel(STEPS_WAITING);
-    (options.on_open)(setup.opened(steps.clone()))?;
+    let (to_judge, commands) = sync_channel(STEPS_WAITING);
+    (options.on_open)(setup.opened(to_judge.clone()))?;
 
     let n_workers = setup.n_workers(settings);
     let running = Arc::new(AtomicUsize::new(n_workers));
+    // Alone, steps go to the judge; in a cluster, to what publishes them.
+    let joined = setup.joined();
+    let (steps, waiting) = if joined.is_some() {
+        let (steps, waiting) = sync_channel(STEPS_WAITING);
+        (steps, Some(waiting))
+    } else {
+        (to_judge.clone(), None)
+    };
     let workers = (0..n_workers).map(|number| setup.worker(settings, number, steps.clone())).collect::<Result<Vec<_>, _>>()?;
+    drop(steps);
     setup.begin()?;
+    if let Some((joined, waiting)) = joined.zip(waiting) {
+        joined.start(setup.shared(), waiting, &to_judge, group)?;
+    }
     let to_mend = ToMend::default();
     for (number, worker) in workers.into_iter().enumerate() {
         start_worker(number, worker, (&running, &to_mend), group)?;
     }
-    let (explainer, questions) = setup.explainer(settings, steps, options.until_end);
+    let (explainer, questions) = setup.explainer(settings, to_judge, options.until_end);
     let shutdown = group.shutdown().clone();
     let explain = move || -> Result<(), TaskError> {
         explainer.run(&shutdown);
@@ -129,14 +140,14 @@ pub fn run(settings: &Settings, options: RunOptions, group: &TaskGroup) -> Resul
 
 fn start_worker(
     number: usize,
-    worker: impl FnOnce() -> Result<Worker, MonitorError> + Send + 'static,
+    worker: impl FnOnce(&Shutdown) -> Result<Option<Worker>, MonitorError> + Send + 'static,
     (running, to_mend): (&Arc<AtomicUsize>, &ToMend),
     group: &TaskGroup,
 ) -> Result<(), MonitorError> {
     let (running, to_mend, shutdown) = (Arc::clone(running), to_mend.clone(), group.shutdown().clone());
     let work = move || -> Result<(), TaskError> {
         let _ended = Ended(running);
-        let ran = worker().and_then(|worker| worker.run(&shutdown));
+        let ran = worker(&shutdown).and_then(|worker| worker.map_or(Ok(()), |worker| worker.run(&shutdown)));
         ran.map_err(|error| to_mend.keep(error))
     };
     group.thread(&format!("worker-{number}"), work).map_err(|error| MonitorError::Start(error.to_string()))

@@ -20,6 +20,8 @@ pub struct Progress {
 #[derive(Debug, Default)]
 struct State {
     partitions: BTreeMap<TopicPartition, PartitionProgress>,
+    /// In a cluster, what was published of partitions, those of other instances too.
+    followed: BTreeMap<TopicPartition, PartitionProgress>,
     newest_event_ms: Option<i64>,
     /// When every partition was last in this process, or the last ones came.
     whole_ms: Option<i64>,
@@ -40,7 +42,39 @@ pub struct PartitionProgress {
     pub finished: bool,
 }
 
+impl State {
+    /// Every partition that is known: as its worker here sees it, else as it was published.
+    fn known(&self) -> impl Iterator<Item = &PartitionProgress> {
+        let elsewhere = self.followed.iter().filter(|(partition, _)| !self.partitions.contains_key(*partition));
+        self.partitions.values().chain(elsewhere.map(|(_, progress)| progress))
+    }
+}
+
 impl Progress {
+    /// What an instance published of a partition: its watermark, and whether it was read to its end. It is as new as it
+    /// was when it last changed.
+    pub fn follow(&self, partition: &TopicPartition, (watermark_ms, at_end): (i64, bool), now_ms: i64) {
+        let mut state = self.lock();
+        if watermark_ms != i64::MIN {
+            state.newest_event_ms = state.newest_event_ms.max(Some(watermark_ms));
+        }
+        let known = state.followed.get(partition).filter(|known| known.watermark_ms == watermark_ms);
+        let last_record_ms = known.map_or(now_ms, |known| known.last_record_ms);
+        state.followed.insert(partition.clone(), PartitionProgress { at_end, last_record_ms, watermark_ms, finished: false });
+    }
+
+    /// Whether a worker here has the partition.
+    #[must_use]
+    pub fn is_here(&self, partition: &TopicPartition) -> bool {
+        self.lock().partitions.contains_key(partition)
+    }
+
+    /// Whether a worker here has read all that the partition's log holds.
+    #[must_use]
+    pub fn is_at_end(&self, partition: &TopicPartition) -> bool {
+        self.lock().partitions.get(partition).is_some_and(|progress| progress.at_end)
+    }
+
     /// A worker tells where its partition is.
     pub fn tell(&self, partition: &TopicPartition, progress: PartitionProgress) {
         let mut state = self.lock();
@@ -62,7 +96,7 @@ impl Progress {
         let idle = |p: &PartitionProgress| p.at_end && now_ms - p.last_record_ms >= idle_after_ms;
         let me = state.partitions.get(partition).filter(|me| idle(me))?;
         let time = now_ms - idle_after_ms;
-        let raised = if state.partitions.values().all(idle) { time } else { state.newest_event_ms?.min(time) };
+        let raised = if state.known().all(idle) { time } else { state.newest_event_ms?.min(time) };
         (raised > me.watermark_ms).then_some(raised)
     }
 
@@ -107,10 +141,10 @@ impl Progress {
     pub fn first_open_ms(&self, n_partitions: usize, spec: &WindowSpec) -> Option<i64> {
         let state = self.lock();
         let is_heard = |p: &PartitionProgress| p.at_end || p.watermark_ms != i64::MIN;
-        if state.partitions.len() < n_partitions || !state.partitions.values().all(is_heard) {
+        if state.known().count() < n_partitions || !state.known().all(is_heard) {
             return None;
         }
-        let watermarks = state.partitions.values().map(|p| p.watermark_ms).filter(|watermark| *watermark != i64::MIN);
+        let watermarks = state.known().map(|p| p.watermark_ms).filter(|watermark| *watermark != i64::MIN);
         watermarks.map(|watermark| spec.closed_before(watermark)).min()
     }
 

@@ -9,7 +9,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use crate::config::settings::{CountingUnit, KafkaSettings, Settings};
-use crate::config::{config_hash, counting_hash};
+use crate::config::{config_hash, counting_hash, judging_hash};
 use crate::decode::Decoder;
 use crate::drift::partition::PartitionPosition;
 use crate::drift::segment::{SegmentTable, segment_name};
@@ -21,6 +21,13 @@ use crate::kafka::error::KafkaError;
 use crate::kafka::producer::ReliableProducer;
 use crate::metrics::registry::ProcessMetrics;
 use crate::monitor::admission::{Admission, AdmissionBoard, segment_fields};
+use crate::monitor::cluster;
+use crate::monitor::cluster::entry::log_partition;
+use crate::monitor::cluster::join::{SharedTopics, join, look_at_topics};
+use crate::monitor::cluster::log_writer::LogWriter;
+use crate::monitor::cluster::member::Member;
+use crate::monitor::cluster::start::Joined;
+use crate::monitor::cluster::together::Together;
 use crate::monitor::command::Commands;
 use crate::monitor::error::MonitorError;
 use crate::monitor::explainer::Explainer;
@@ -40,6 +47,7 @@ use crate::record::TopicPartition;
 use crate::snapshot::{InstanceFacts, Live, SnapshotCell};
 use crate::store::Store;
 use crate::store::lineage::Lineage;
+use crate::task::Shutdown;
 
 /// Longest wait for the broker's first answer.
 const PREFLIGHT: Duration = Duration::from_secs(10);
@@ -60,6 +68,8 @@ pub struct Setup {
     salt: [u8; 16],
     lineage: Lineage,
     judge_parts: Option<(Store, Vec<Version>)>,
+    membership: Option<(Joined, Member)>,
+    member: Option<Member>,
 }
 
 impl Setup {
@@ -71,6 +81,10 @@ impl Setup {
         let faults = crate::config::check(settings);
         if !faults.is_empty() {
             return Err(MonitorError::Config(faults));
+        }
+        if settings.cluster.enabled && options.until_end {
+            let why = "--until-end reads a whole log in one instance: run it with [cluster] enabled = false and a store and group of its own";
+            return Err(MonitorError::Cluster(why.to_owned()));
         }
         let fault = |fault| MonitorError::Config(vec![fault]);
         let models = Models::open(settings)?;
@@ -85,8 +99,20 @@ impl Setup {
             origin_ms: settings.window.origin_ms().map_err(fault)?,
             lateness_ms: ms(settings.window.lateness),
         };
+        let shared_topics = settings.cluster.enabled.then(|| look_at_topics(settings)).transpose();
+        let shared_topics = shared_topics.map_err(|faults| MonitorError::Cluster(faults.join("\n")))?;
+        // Before anything is written down: the first entry of the record is the one that all instances have.
+        let (joins, began_ms) = match shared_topics {
+            None => (None, now_ms),
+            Some(topics) => {
+                let producer = cluster::start::producer(settings)?;
+                let founding = join(settings, &counting_hash, (&mut store, &producer), now_ms)?;
+                (Some((topics, producer)), founding.at_ms)
+            }
+        };
         let salt = store.entity_salt()?;
-        let lineage = store.propose_lineage(&counting_hash, &models.fingerprint(), &window, now_ms)?;
+        let lineage = store.propose_lineage(&counting_hash, &models.fingerprint(), &window, began_ms)?;
+        let membership = joins.map(|joins| member_of(settings, &models, &store, joins, now_ms)).transpose()?;
         let choice = settings.drift.reference_choice().map_err(fault)?;
         let judging = models.judging(settings)?;
         let versions = Version::all(&models, judging, &choice, &store)?;
@@ -111,7 +137,7 @@ impl Setup {
             n_partitions: cluster.partitions.len(),
         };
         let mut positions = store.read().positions()?;
-        if positions.is_empty() {
+        if positions.is_empty() && membership.is_none() {
             // A store that is new to this group: what it knows of the windows that are open stands in its commits.
             let commits = committed(&settings.kafka, &cluster.partitions, PREFLIGHT)?;
             positions = resume::without_store(&rules.counting_hash, &window, &commits, now_ms);
@@ -122,17 +148,21 @@ impl Setup {
         }
         positions.retain(|partition, _| cluster.partitions.contains(partition));
         let judged_until_ms = store.read().last_judged()?.map(|(_, end_ms)| end_ms);
-        let board = AdmissionBoard::new(admitted(settings, &versions, &store)?, newest_opened(&positions, &rules.window));
+        let board = match &membership {
+            None => AdmissionBoard::new(admitted(settings, &versions, &store)?, newest_opened(&positions, &rules.window)),
+            Some(_) => AdmissionBoard::shared(admitted(settings, &[], &store)?),
+        };
         let admits = !settings.segments.fields.is_empty() && 2 + board.n_admitted() < settings.segments.max;
         let shared = Shared {
             clock: Arc::clone(&options.clock),
             metrics: Arc::new(metrics.map_err(|error| MonitorError::Start(error.to_string()))?),
-            live: Arc::new(Live::new(&["group", "store"])),
+            live: Arc::new(Live::new(if membership.is_some() { &["group", "store", "cluster"] } else { &["group", "store"] })),
             pace: Pace::new(&rules.window, rules.idle_after_ms, admits),
             board,
             progress: Progress::default(),
             positions: StoredPositions::new(positions, judged_until_ms),
             store_works: AtomicBool::new(true),
+            together: Together::new(membership.is_some()),
             rules,
         };
         Ok(Self {
@@ -147,7 +177,22 @@ impl Setup {
             salt,
             lineage,
             judge_parts: Some((store, versions)),
+            membership,
+            member: None,
         })
+    }
+
+    /// What workers and the judge share.
+    #[must_use]
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// The cluster that was joined, once; `None` alone.
+    pub fn joined(&mut self) -> Option<Joined> {
+        let (joined, member) = self.membership.take()?;
+        self.member = Some(member);
+        Some(joined)
     }
 
     /// Keeps the lineage that [`Setup::open`] proposed: the last step before records are read, so that a start which is
@@ -200,7 +245,7 @@ impl Setup {
         settings: &Settings,
         number: usize,
         steps: Commands,
-    ) -> Result<impl FnOnce() -> Result<Worker, MonitorError> + Send + 'static, MonitorError> {
+    ) -> Result<impl FnOnce(&Shutdown) -> Result<Option<Worker>, MonitorError> + Send + 'static, MonitorError> {
         let decoder = Decoder::new(&settings.record, &settings.segments.fields, &self.salt)?;
         let read = ReadOptions { batch: settings.encode.batch, linger: settings.encode.linger, headers: decoder.needs_headers() };
         let rules = IntakeRules {
@@ -212,9 +257,12 @@ impl Setup {
         let encoders = self.models.encoders(settings)?;
         let dead_letters = self.producer.as_ref().map(|producer| DeadLetters::new(Arc::clone(producer), &settings.kafka.dead_letter_topic));
         let (bundles, shared, kafka) = (self.models.bundles.clone(), Arc::clone(&self.shared), settings.kafka.clone());
-        Ok(move || {
+        Ok(move |shutdown: &Shutdown| {
+            if !shared.together.wait_until_caught_up(shutdown) {
+                return Ok(None);
+            }
             let consumer = WorkerConsumer::new(&kafka, number, read)?;
-            Ok(Worker::new(consumer, intake, encoders, &bundles, dead_letters, steps, shared))
+            Ok(Some(Worker::new(consumer, intake, encoders, &bundles, dead_letters, steps, shared)))
         })
     }
 
@@ -239,6 +287,7 @@ impl Setup {
             min_segment_records: MIN_SEGMENT_RECORDS,
             max_segments: self.max_segments,
             retention: Retention::new(self.retention),
+            member: self.member.take(),
         };
         let (shared, facts, snapshot) = (Arc::clone(&self.shared), Arc::clone(&self.facts), Arc::clone(&self.snapshot));
         Ok(Judge::new(store, versions, shared, facts, snapshot, rules, (Arc::clone(workers), questions)))
@@ -248,6 +297,26 @@ impl Setup {
 /// Records a new segment needs in one window to be followed from the next ones on. Below it its
 /// windows would hardly ever be judged, and one bot could fill the table.
 const MIN_SEGMENT_RECORDS: u64 = 20;
+
+/// The instance as a member of its cluster, with what its store has carried out of the log.
+fn member_of(
+    settings: &Settings,
+    models: &Models,
+    store: &Store,
+    (topics, producer): (SharedTopics, Arc<ReliableProducer>),
+    now_ms: i64,
+) -> Result<(Joined, Member), MonitorError> {
+    let joined = Joined::new(settings, topics, Arc::clone(&producer), store.read())?;
+    let name = format!("{}-{}-{now_ms:x}", if settings.kafka.instance_id.is_empty() { "instance" } else { &settings.kafka.instance_id }, std::process::id());
+    let writer = LogWriter::new(producer, &settings.cluster.judge_topic, name);
+    let catalogues: Vec<String> =
+        models.bundles.iter().map(|bundle| serde_json::to_string(bundle.catalogue()).unwrap_or_default()).collect();
+    let rules = judging_hash(settings, &models.fingerprint(), &catalogues);
+    let judge = store.read().membership()?.map_or((0, String::new()), |member| (member.epoch, member.judge));
+    let next = joined.log.next.get(&0).copied().unwrap_or(0);
+    let log = log_partition(&settings.cluster.judge_topic);
+    Ok((joined, Member::new(writer, log, rules, (next, store.read().audit_head()?), judge)))
+}
 
 /// The cluster, and the producer of dead letters.
 ///

@@ -10,6 +10,7 @@ use crate::drift::partition::PartitionPosition;
 use crate::drift::window::{CountingSpec, WindowSpec};
 use crate::metrics::registry::ProcessMetrics;
 use crate::monitor::admission::AdmissionBoard;
+use crate::monitor::cluster::together::Together;
 use crate::monitor::pace::Pace;
 use crate::monitor::progress::Progress;
 use crate::record::TopicPartition;
@@ -33,6 +34,8 @@ pub struct Shared {
     pub positions: StoredPositions,
     /// Whether the store takes what it is given: while it does not, nothing is read.
     pub store_works: AtomicBool,
+    /// What threads of an instance in a cluster tell each other.
+    pub together: Together,
     /// Rules that do not change.
     pub rules: WorkerRules,
 }
@@ -148,9 +151,25 @@ impl StoredPositions {
         self.known().in_flight.get(partition).is_none_or(|n| *n == 0)
     }
 
+    /// A position was read that any instance published; an earlier one than is known is passed over.
+    pub fn follow(&self, partition: &TopicPartition, position: PartitionPosition) {
+        let mut known = self.known();
+        let at = |position: &PartitionPosition| (position.next_offset, position.watermark_ms);
+        if known.positions.get(partition).is_none_or(|known| at(known) <= at(&position)) {
+            known.begun.remove(partition);
+            known.positions.insert(partition.clone(), position);
+        }
+    }
+
     /// Start of the oldest window that is closed in some partition and not judged.
     pub fn set_oldest_closed(&self, start_ms: Option<i64>) {
         *self.oldest_closed_ms.lock().unwrap_or_else(PoisonError::into_inner) = start_ms;
+    }
+
+    /// Start of the oldest window that is closed in some partition and not judged, as it was last set.
+    #[must_use]
+    pub fn oldest_closed(&self) -> Option<i64> {
+        *self.oldest_closed_ms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Start of the oldest window that something is counted of and that is not judged; `None` while nothing is counted.

@@ -1,6 +1,6 @@
 //! Alerts: opened and ended by the judge, acted on by people; each change is an audit entry.
 
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, params};
 use serde_json::json;
 
 use crate::drift::alert::{ActionKind, Alert, AlertAction, AlertConcept};
@@ -114,7 +114,7 @@ pub fn changeable(alert: &Alert, action: ActionKind) -> StoreResult<()> {
 
 /// Applies one change of a judged window; `concept` is what the stream shows in this SAE.
 pub(super) fn apply_change(
-    transaction: &Transaction<'_>,
+    transaction: &Connection,
     lineage: i64,
     model_version: &str,
     (change, concept): (&AlertChange, Option<&AlertConcept>),
@@ -163,7 +163,7 @@ pub(super) fn reopen(connection: &Connection, lineage: i64) -> StoreResult<Vec<i
     Ok(reopened)
 }
 
-fn open(transaction: &Transaction<'_>, lineage: i64, crossing: &Crossing, concept: Option<&AlertConcept>, now_ms: i64) -> StoreResult<i64> {
+fn open(transaction: &Connection, lineage: i64, crossing: &Crossing, concept: Option<&AlertConcept>, now_ms: i64) -> StoreResult<i64> {
     let (name, verification) = concept.and_then(|concept| concept.name.clone()).unzip();
     transaction.execute(
         "INSERT INTO alerts (lineage, state, model_version, segment, stream, alerted_ms, fingerprint, concept, verification)
@@ -190,7 +190,7 @@ fn open(transaction: &Transaction<'_>, lineage: i64, crossing: &Crossing, concep
 
 /// A later crossing of an alert, with an entry that tells all of it: the report that holds it too goes with retention,
 /// the alert stays.
-fn cross(transaction: &Transaction<'_>, alert: i64, crossing: &Crossing, now_ms: i64) -> StoreResult<()> {
+fn cross(transaction: &Connection, alert: i64, crossing: &Crossing, now_ms: i64) -> StoreResult<()> {
     if write_crossing(transaction, alert, crossing)? {
         audit::append(transaction, now_ms, "alert_crossed", &json!({"alert": alert, "crossing": crossing}))?;
     }
@@ -198,7 +198,7 @@ fn cross(transaction: &Transaction<'_>, alert: i64, crossing: &Crossing, now_ms:
 }
 
 /// Whether it was not there before.
-fn write_crossing(transaction: &Transaction<'_>, alert: i64, crossing: &Crossing) -> StoreResult<bool> {
+fn write_crossing(transaction: &Connection, alert: i64, crossing: &Crossing) -> StoreResult<bool> {
     let written = transaction.execute(
         "INSERT OR IGNORE INTO crossings (alert, window_start, window_end, direction, evidence_log, threshold_log, ratio, ratio_low,
          ratio_high, began, began_low, began_high, exposure, mde_ratio, reference, more)
@@ -228,7 +228,7 @@ fn write_crossing(transaction: &Transaction<'_>, alert: i64, crossing: &Crossing
 /// The newest alert of a place (model version, segment, stream) in the lineage whose state is like this. One of another
 /// lineage is another one's: of another SAE, or counted in another way.
 fn newest(
-    transaction: &Transaction<'_>,
+    transaction: &Connection,
     lineage: i64,
     state: &str,
     (model_version, segment, stream): (&str, &str, StreamId),
@@ -237,7 +237,7 @@ fn newest(
     Ok(transaction.query_row(sql, params![lineage, state, model_version, segment, stream.to_string()], |row| row.get(0))?)
 }
 
-fn end(transaction: &Transaction<'_>, id: i64, state: AlertState, at_ms: i64) -> StoreResult<()> {
+fn end(transaction: &Connection, id: i64, state: AlertState, at_ms: i64) -> StoreResult<()> {
     transaction.execute("UPDATE alerts SET state = ?2, ended_ms = ?3 WHERE id = ?1", params![id, state.kind(), at_ms])?;
     Ok(())
 }

@@ -1,13 +1,13 @@
 //! The detectors of a model version as they stand: one row, replaced by each window and each accepted level.
 
-use rusqlite::{Transaction, params};
+use rusqlite::{Connection, params};
 
 use crate::store::codec;
 use crate::store::error::StoreResult;
 
 /// The detector state after a window, or after a level was accepted.
 pub(super) fn store_state(
-    transaction: &Transaction<'_>,
+    transaction: &Connection,
     lineage: i64,
     model_version: &str,
     window_start_ms: i64,

@@ -137,7 +137,7 @@ impl StoreError {
         !matches!(self, UnequalPartial { .. } | StalePartials { .. } | NoLineage | Database(_))
     }
 
-    pub(super) fn damaged(place: impl Into<String>, found: impl std::fmt::Display) -> Self {
+    pub(crate) fn damaged(place: impl Into<String>, found: impl std::fmt::Display) -> Self {
         Self::Damaged { place: place.into(), found: found.to_string() }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::{Transaction, params};
+use rusqlite::{Connection, params};
 use serde_json::{Value, json};
 
 use crate::drift::alert::AlertConcept;
@@ -124,7 +124,7 @@ impl Store {
     }
 }
 
-fn release_partials(transaction: &Transaction<'_>, lineage: i64, judgement: &Judgement) -> StoreResult<()> {
+fn release_partials(transaction: &Connection, lineage: i64, judgement: &Judgement) -> StoreResult<()> {
     let sql = "UPDATE partials SET counts = NULL WHERE lineage = ?1 AND window_start = ?2";
     let stored = transaction.prepare_cached(sql)?.execute(params![lineage, judgement.start_ms])?;
     if stored == judgement.n_partials {
@@ -133,7 +133,7 @@ fn release_partials(transaction: &Transaction<'_>, lineage: i64, judgement: &Jud
     Err(StoreError::StalePartials { start_ms: judgement.start_ms, named: judgement.n_partials, stored })
 }
 
-fn store_model(transaction: &Transaction<'_>, lineage: i64, model: &JudgedModel) -> StoreResult<Value> {
+fn store_model(transaction: &Connection, lineage: i64, model: &JudgedModel) -> StoreResult<Value> {
     let (window, report) = (&model.window, &model.report);
     let (counts, said) = (codec::closed_bytes(window)?, codec::pack(report)?);
     let offsets = serde_json::to_string(&window.offsets).map_err(|error| StoreError::damaged("offsets to be stored", error))?;

@@ -28,9 +28,11 @@ pub mod reader;
 mod reference_rows;
 pub mod references;
 pub mod retention;
-mod salt;
+pub mod salt;
 mod schema;
+pub mod shared_log;
 pub mod step;
+mod transaction;
 pub mod writer;
 
 #[cfg(test)]

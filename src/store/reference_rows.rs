@@ -25,7 +25,7 @@ pub struct ReferenceEntry {
 }
 
 /// An approval.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Approval {
     /// Who.
     pub who: String,

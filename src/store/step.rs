@@ -1,6 +1,6 @@
 //! A worker's step: what it counted, in one transaction with the offsets it came from.
 
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::drift::closed::PartialWindow;
 use crate::drift::partition::PartitionPosition;
@@ -80,7 +80,7 @@ impl Store {
     }
 }
 
-fn stored_next(transaction: &Transaction<'_>, lineage: i64, partition: &TopicPartition) -> StoreResult<Option<i64>> {
+fn stored_next(transaction: &Connection, lineage: i64, partition: &TopicPartition) -> StoreResult<Option<i64>> {
     let sql = "SELECT next_offset FROM positions WHERE lineage = ?1 AND topic = ?2 AND partition = ?3";
     Ok(transaction.prepare_cached(sql)?.query_row(params![lineage, &*partition.topic, partition.partition], |row| row.get(0)).optional()?)
 }
@@ -111,7 +111,8 @@ pub(super) fn store_position(
     Ok(())
 }
 
-fn store_partial(transaction: &Transaction<'_>, lineage: i64, window: &PartialWindow) -> StoreResult<()> {
+/// Whether it is new; an equal one is left as it is.
+pub(super) fn store_partial(transaction: &Connection, lineage: i64, window: &PartialWindow) -> StoreResult<bool> {
     let bytes = codec::partial_bytes(window)?;
     let digest = codec::digest(&bytes);
     let TopicPartition { topic, partition } = &window.partition;
@@ -119,7 +120,7 @@ fn store_partial(transaction: &Transaction<'_>, lineage: i64, window: &PartialWi
     let known: Option<Vec<u8>> =
         transaction.prepare_cached(sql)?.query_row(params![lineage, window.start_ms, &**topic, partition], |row| row.get(0)).optional()?;
     match known {
-        Some(known) if known == digest => return Ok(()),
+        Some(known) if known == digest => return Ok(false),
         Some(_) => return Err(StoreError::UnequalPartial { partition: window.partition.clone(), start_ms: window.start_ms }),
         None => {}
     }
@@ -135,5 +136,5 @@ fn store_partial(transaction: &Transaction<'_>, lineage: i64, window: &PartialWi
         digest.as_slice(),
         counts
     ])?;
-    Ok(())
+    Ok(true)
 }

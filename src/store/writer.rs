@@ -40,11 +40,6 @@ impl Store {
     pub fn lineage(&self) -> i64 {
         self.lineage
     }
-
-    /// A transaction that takes the write lock at once, so that it cannot fail half-way for being late.
-    pub(super) fn transaction(&mut self) -> StoreResult<rusqlite::Transaction<'_>> {
-        Ok(self.reader.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?)
-    }
 }
 
 /// Path of the file that is locked while a writer has the store.

@@ -8,6 +8,7 @@ mod support;
 mod alerting;
 mod background;
 mod chain;
+mod cluster;
 mod consume;
 mod contract;
 mod dead_letters;

@@ -122,11 +122,24 @@ impl Scene {
         self.configuration(monitor.metrics, monitor.http);
     }
 
+    /// Starts an instance with settings of its own beside others.
+    pub(crate) fn start_beside(&self, settings: &Settings) -> Monitor {
+        let [metrics, http] = free_ports();
+        let file = self.write(settings.clone(), &format!("{}.toml", unique("recsae")), metrics, http);
+        let arguments: Vec<&OsStr> = vec!["run".as_ref(), "-c".as_ref(), file.as_os_str()];
+        let log = self.folder.path().join(unique("log"));
+        let process = Background::start(Path::new(RECSAE), &arguments, &[("ORT_DYLIB_PATH", self.library.as_os_str())], log);
+        Monitor { process, metrics, http }
+    }
+
     fn configuration(&self, metrics: u16, http: u16) -> PathBuf {
-        let mut settings = self.settings.clone();
+        self.write(self.settings.clone(), "recsae.toml", metrics, http)
+    }
+
+    fn write(&self, mut settings: Settings, name: &str, metrics: u16, http: u16) -> PathBuf {
         settings.metrics.listen = format!("127.0.0.1:{metrics}");
         settings.http.listen = format!("127.0.0.1:{http}");
-        let file = self.folder.path().join("recsae.toml");
+        let file = self.folder.path().join(name);
         fs::write(&file, toml::to_string(&settings).unwrap()).unwrap();
         file
     }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::drift::alert::utc_text;
+use crate::drift::partition::PartitionPosition;
 use crate::kafka::rebalance::{AssignedPartition, RebalanceEvent};
 use crate::monitor::error::MonitorError;
 use crate::monitor::resume;
@@ -12,6 +13,9 @@ use crate::record::TopicPartition;
 
 /// Longest wait for a partition's ends, once its log has moved on.
 const WATERMARKS: Duration = Duration::from_secs(10);
+
+/// Longest wait for what the last owner of a partition published. Members of the group wait too meanwhile.
+const PUBLISHED: Duration = Duration::from_secs(10);
 
 impl Worker {
     /// Answers the group's orders, but for partitions of which a step is on its way to the store: what came before a
@@ -70,7 +74,7 @@ impl Worker {
 
     fn take_over(&self, assigned: &AssignedPartition) -> Result<Tracked, MonitorError> {
         let rules = &self.shared.rules;
-        let stored = self.shared.positions.get(&assigned.partition);
+        let stored = self.stored_position(assigned);
         let oldest_ms = self.shared.positions.oldest_not_judged(&rules.window);
         let now_ms = self.shared.clock.now_ms();
         let closed_at_ms = if stored.is_some() { i64::MIN } else { self.shared.positions.begin(&assigned.partition, &rules.window) };
@@ -96,6 +100,25 @@ impl Worker {
         }
         self.lost(&assigned.partition, known.unwrap_or(assigned.low), assigned.low);
         Ok(Tracked::new(assigned.partition.clone(), rules.window, position, stored, assigned.high, now_ms))
+    }
+
+    /// Where the store has the partition. In a cluster it was read from what its last owner published before it committed:
+    /// that is waited for.
+    fn stored_position(&self, assigned: &AssignedPartition) -> Option<PartitionPosition> {
+        let get = || self.shared.positions.get(&assigned.partition);
+        let committed = assigned.committed.as_ref().map_or(i64::MIN, |committed| committed.offset);
+        let deadline = Instant::now() + PUBLISHED;
+        let is_behind = |stored: &Option<PartitionPosition>| stored.as_ref().map_or(i64::MIN, |stored| stored.next_offset) < committed;
+        let mut stored = get();
+        while self.shared.together.is_cluster() && is_behind(&stored) {
+            if Instant::now() > deadline {
+                tracing::warn!(partition = %assigned.partition, committed, "what was published of the partition was not read in time");
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+            stored = get();
+        }
+        stored
     }
 
     /// The broker deleted what this worker was about to read: goes on where the logs begin by now.

@@ -85,7 +85,12 @@ impl Worker {
         if pace.limit_ms() == i64::MIN
             && let Some(first_ms) = progress.first_open_ms(rules.n_partitions, &rules.window)
         {
-            pace.judged_before(first_ms);
+            // In a cluster a window may be closed elsewhere already, and not judged.
+            let closed_ms = self.shared.positions.oldest_closed().filter(|_| self.shared.together.is_cluster());
+            pace.judged_before(closed_ms.map_or(first_ms, |closed_ms| closed_ms.min(first_ms)));
+        }
+        if self.shared.together.is_cluster() {
+            return;
         }
         let is_scattered = progress.scattered_for_ms(rules.n_partitions, now_ms) > SCATTERED_MS;
         if is_scattered != std::mem::replace(&mut self.is_scattered, is_scattered) {
