@@ -21,7 +21,7 @@
 //! - `consumed = encoded + rejected{reason}` in every scrape.
 //! - Every channel is bounded; full means slower, never dropped. Bad input is a `Reject` with a reason, not an error of ours.
 //! - A window is judged once. What was counted is stored in one transaction with the offsets it came from.
-//! - The recommender is read, never written: nothing is produced to Kafka but dead letters.
+//! - The recommender is read, never written: nothing is produced to Kafka but dead letters and, in a cluster, what its instances share.
 //! - No label value comes from a payload without passing the bounded `SegmentTable`.
 //! - An SAE that does not fit its input is never reported as concept drift.
 //! - Every thread and task is started by `TaskGroup`; after a drain none is left.

@@ -9,6 +9,7 @@ use anyhow::bail;
 use clap::builder::NonEmptyStringValueParser;
 
 use crate::bundle::Bundle;
+use crate::cli::in_cluster::refuse_by_hand;
 use crate::cli::plain::plain;
 use crate::cli::{Outcome, UsageError, alert_words};
 use crate::clock::{Clock, SystemClock};
@@ -200,6 +201,7 @@ fn named(settings: &Settings) -> Snapshot {
 
 /// With no instance running: takes the store's lock. Accepting changes the detectors, so the models are read too.
 fn act_on_store(settings: &Settings, alert: i64, action: &AlertAction) -> anyhow::Result<Alert> {
+    refuse_by_hand(settings)?;
     let mut store = Store::open(&settings.store.path).map_err(usage)?;
     let mut versions = if action.action == ActionKind::Accept { versions_of(settings, &store)? } else { Vec::new() };
     judge::act(&mut store, &mut versions, alert, action).map_err(usage)

@@ -19,6 +19,7 @@ use crate::encode::{self, Engine};
 use crate::http::actions::Token;
 use crate::http::tls;
 use crate::kafka::admin::{Cluster, preflight};
+use crate::monitor::cluster::join::look_at_topics;
 use crate::kafka::dead_letter;
 use crate::kafka::sample::{SampledRecord, newest};
 use crate::monitor::assemble::MAX_SPLIT;
@@ -194,6 +195,16 @@ fn broker(settings: &Settings, report: &mut Report) -> Option<Cluster> {
     let dead_letters = &kafka.dead_letter_topic;
     if !dead_letters.is_empty() && !cluster.topics.iter().any(|(name, _)| name == dead_letters) {
         report.fault(dead_letter::missing(dead_letters).to_string());
+    }
+    if settings.cluster.enabled {
+        let shared = &settings.cluster;
+        match look_at_topics(settings) {
+            Ok(topics) => report.passed.push(format!(
+                "cluster: {} of {} partitions, {} of one",
+                shared.windows_topic, topics.windows.partitions, shared.judge_topic
+            )),
+            Err(faults) => faults.into_iter().for_each(|fault| report.fault(fault)),
+        }
     }
     Some(cluster)
 }

@@ -28,6 +28,7 @@ pub mod export;
 pub mod help;
 pub mod history;
 pub mod import;
+mod in_cluster;
 pub mod label;
 pub mod llm_args;
 pub mod named_sae_args;

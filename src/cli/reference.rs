@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::builder::NonEmptyStringValueParser;
 
 use crate::cli::dataset_args::DatasetArgs;
+use crate::cli::in_cluster::refuse_by_hand;
 use crate::cli::plain::plain;
 use crate::cli::{Outcome, UsageError, asked_wrong};
 use crate::clock::{Clock, SystemClock};
@@ -284,6 +285,7 @@ fn reader(path: &Path) -> anyhow::Result<StoreReader> {
 
 /// Takes the store's lock and goes on with its newest lineage.
 fn open_for_writing(settings: &Settings) -> anyhow::Result<Store> {
+    refuse_by_hand(settings)?;
     Store::open(&settings.store.path).map_err(|error| match error {
         locked @ StoreError::Locked { .. } => {
             UsageError(format!("{locked}, and no instance answers at {}: mend [http] listen", client::url(&settings.http))).into()

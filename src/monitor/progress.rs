@@ -63,6 +63,12 @@ impl Progress {
         state.followed.insert(partition.clone(), PartitionProgress { at_end, last_record_ms, watermark_ms, finished: false });
     }
 
+    /// Whether something is known of each of `n_partitions`.
+    #[must_use]
+    pub fn knows_all(&self, n_partitions: usize) -> bool {
+        self.lock().known().count() >= n_partitions
+    }
+
     /// Whether a worker here has the partition.
     #[must_use]
     pub fn is_here(&self, partition: &TopicPartition) -> bool {

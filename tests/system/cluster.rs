@@ -16,6 +16,9 @@ use crate::scene::{Monitor, Scene};
 
 /// Windows of the world that are sent.
 const WINDOWS: u64 = 24;
+/// The last that is closed by the records of another.
+const LAST: i64 = 22;
+const TOKEN: &str = "spare the evidence";
 
 /// Everything that an instance found, without the clock of who found it.
 #[derive(Debug, PartialEq)]
@@ -45,36 +48,36 @@ fn found(store: &Path) -> Found {
     let without_clock = |alert: &recsae::drift::alert::Alert| {
         let mut listed = serde_json::to_value(AlertListing::of(alert, "", "")).unwrap();
         listed.as_object_mut().unwrap().remove("alerted_at");
+        listed["actions"] = alert.actions.iter().map(|action| format!("{:?} {} {}", action.action, action.who, action.why)).collect();
         listed
     };
     Found { windows, reports, alerts: alerts.iter().map(without_clock).collect() }
 }
 
-fn head(store: &Path) -> String {
-    StoreReader::open(store).unwrap().audit_head().unwrap()
-}
-
-/// A scene whose records are all sent, and settings under which it ends by itself.
-fn scene(kafka: &Kafka) -> Option<Scene> {
+/// A world with a shift on a topic of that many partitions; windows are closed by the records that follow them.
+fn scene(kafka: &Kafka, partitions: i32) -> Option<Scene> {
     let mut scene = Scene::new(kafka, "")?;
+    scene.settings.kafka.topics = vec![kafka.topic("shared", partitions)];
     scene.world.plant_shift(14..15);
-    scene.settings.drift.reference = "first:12 windows".into();
+    // A day is a swing that eight windows cannot know: there is something to find in every world.
+    scene.settings.drift.reference = "first:8 windows".into();
+    scene.settings.drift.harmonics = Some(0);
     scene.settings.drift.false_alarm_budget = "1 per 50 windows".into();
-    scene.settings.window.idle_after = Duration::from_secs(4);
+    scene.settings.window.idle_after = Duration::from_secs(600);
     // One surface is not configured: it is followed once it was seen.
-    let surfaces = scene.settings.segments.values.get_mut("surface").unwrap();
-    surfaces.pop();
+    scene.settings.segments.values.get_mut("surface").unwrap().pop();
     scene.settings.store.checkpoint_every = Duration::from_millis(200);
-    scene.produce(0..WINDOWS, Duration::ZERO);
+    scene.settings.http.token_file = Some(scene.folder().join("token"));
+    std::fs::write(scene.folder().join("token"), TOKEN).unwrap();
     Some(scene)
 }
 
 /// Settings of instance `name` in the cluster of these topics.
-fn member(scene: &Scene, (group, windows, judge): (&str, &str, &str), name: &str) -> Settings {
+fn member(scene: &Scene, (group, windows, judge): &(String, String, String), name: &str) -> Settings {
     let mut settings = scene.settings.clone();
-    settings.kafka.group = group.to_owned();
+    settings.kafka.group.clone_from(group);
     settings.cluster.enabled = true;
-    (settings.cluster.windows_topic, settings.cluster.judge_topic) = (windows.to_owned(), judge.to_owned());
+    (settings.cluster.windows_topic, settings.cluster.judge_topic) = (windows.clone(), judge.clone());
     settings.store.path = scene.folder().join(format!("{name}.db"));
     settings
 }
@@ -100,37 +103,116 @@ fn wait_until_judged(scene: &Scene, monitor: &Monitor, window: i64) {
     });
 }
 
-#[test]
-fn two_instances_of_which_one_is_killed_find_what_one_alone_finds() {
-    let Some(kafka) = kafka_server::shared() else { return };
-    let Some(scene) = scene(kafka) else { return };
-    let last = i64::try_from(WINDOWS).unwrap() - 1;
-    let alone = scene.start_beside(&scene.settings);
-    let (group, windows, judge) = topics(kafka);
-    let [first, second] = ["first", "second"].map(|name| member(&scene, (&group, &windows, &judge), name));
-    let began = Instant::now();
-    let killed = scene.start_beside(&first);
-    let other = scene.start_beside(&second);
-    wait_until_judged(&scene, &killed, 3);
-    killed.process.signal("KILL");
-    println!("killed after {:?} at window {:?}", began.elapsed(), newest(&scene, &other));
-    wait_until_judged(&scene, &other, last);
-    wait_until_judged(&scene, &alone, last);
-    let back = scene.start_beside(&first);
-    wait_until_judged(&scene, &back, last);
-    println!("{:?}", began.elapsed());
-    let (log, other_log) = (back.end(), other.end());
-    alone.end();
-    let expected = found(&scene.settings.store.path);
+/// Each instance's record is what one alone found, and their chains are the same.
+fn assert_as_alone(alone: &Path, members: &[(&Path, String)]) {
+    let expected = found(alone);
     println!("{} windows, {} alerts", expected.windows.len(), expected.alerts.len());
     assert!(!expected.alerts.is_empty(), "nothing was found");
-    for (store, log) in [(&first.store.path, log), (&second.store.path, other_log)] {
+    let head = |store: &Path| StoreReader::open(store).unwrap().audit_head().unwrap();
+    for (store, log) in members {
         let found = found(store);
         assert_eq!(found.windows.len(), expected.windows.len());
         for (at, (found, expected)) in found.windows.iter().zip(&expected.windows).enumerate() {
             assert!(found == expected, "window {at}\n{}\n{}\n{log}", String::from_utf8_lossy(found), String::from_utf8_lossy(expected));
         }
         assert_eq!(found, expected, "{log}");
+        assert_eq!(head(store), head(members[0].0));
     }
-    assert_eq!(head(&first.store.path), head(&second.store.path));
+}
+
+#[test]
+fn two_instances_of_which_one_is_killed_find_what_one_alone_finds() {
+    let Some(kafka) = kafka_server::shared() else { return };
+    let Some(scene) = scene(kafka, 4) else { return };
+    let alone = scene.start_beside(&scene.settings);
+    let topics = topics(kafka);
+    let [first, second] = ["first", "second"].map(|name| member(&scene, &topics, name));
+    let began = Instant::now();
+    let (killed, other) = (scene.start_beside(&first), scene.start_beside(&second));
+    std::thread::scope(|scope| {
+        scope.spawn(|| scene.produce(0..WINDOWS, Duration::from_millis(20)));
+        wait_until_judged(&scene, &killed, 5);
+        killed.process.signal("KILL");
+        println!("killed after {:.1?} at window {:?}", began.elapsed(), newest(&scene, &other));
+    });
+    wait_until_judged(&scene, &other, LAST);
+    wait_until_judged(&scene, &alone, LAST);
+    let back = scene.start_beside(&first);
+    wait_until_judged(&scene, &back, LAST);
+    println!("{:.1?}", began.elapsed());
+    assert_eq!(["recsae_unequal_parts_total", "recsae_diverged"].map(|metric| other.metric(metric)), [Some(0.0); 2]);
+    alone.end();
+    assert_as_alone(&scene.settings.store.path, &[(&first.store.path, back.end()), (&second.store.path, other.end())]);
+}
+
+#[test]
+fn from_one_to_four_and_back_while_judges_die_nothing_is_judged_twice_and_what_people_did_stays() {
+    let Some(kafka) = kafka_server::shared() else { return };
+    let Some(scene) = scene(kafka, 12) else { return };
+    let (topics, began) = (topics(kafka), Instant::now());
+    let settings = ["a", "b", "c", "d"].map(|name| member(&scene, &topics, name));
+    let alone = scene.start_beside(&scene.settings);
+    let mut running: Vec<Monitor> = vec![scene.start_beside(&settings[0])];
+    let mut slowest = Duration::ZERO;
+    std::thread::scope(|scope| {
+        scope.spawn(|| scene.produce(0..WINDOWS, Duration::from_millis(60)));
+        wait_until_judged(&scene, &running[0], 1);
+        running.extend(settings[1..].iter().map(|settings| scene.start_beside(settings)));
+        for round in 0..5 {
+            let judge = judge_of(&running);
+            let died = Instant::now();
+            // One is frozen for longer than its session, and wakes as what it was.
+            let order = if round == 2 { "STOP" } else { "KILL" };
+            running[judge].process.signal(order);
+            let next = until(
+                Duration::from_secs(40),
+                || (0..running.len()).find(|at| *at != judge && running[*at].metric("recsae_judging") == Some(1.0)),
+                || running.iter().map(|monitor| monitor.process.printed()).collect(),
+            );
+            slowest = slowest.max(died.elapsed());
+            println!("{order}: from {judge} to {next} after {:.1?}, window {:?}", died.elapsed(), newest(&scene, &running[next]));
+            if round == 2 {
+                running[judge].process.signal("CONT");
+            } else {
+                running[judge] = scene.start_beside(&settings[judge]);
+            }
+            // Who judges now does.
+            let judged = newest(&scene, &running[next]).unwrap_or(0);
+            wait_until_judged(&scene, &running[next], (judged + 1).min(LAST));
+        }
+    });
+    running.iter().for_each(|monitor| wait_until_judged(&scene, monitor, LAST));
+    wait_until_judged(&scene, &alone, LAST);
+    println!("all judged after {:.1?}, the slowest change of the judge took {slowest:.1?}", began.elapsed());
+    assert!(slowest <= Duration::from_secs(30));
+
+    let judge = judge_of(&running);
+    let follower = (judge + 1) % running.len();
+    let body = serde_json::json!({"who": "ann", "why": "a known campaign"});
+    let answer = running[follower].post("alerts/1/acknowledge", &body, TOKEN).unwrap();
+    assert_eq!(answer["actions"][0]["who"], "ann", "{answer}");
+    for monitor in &running {
+        let seen = || monitor.api("alerts").filter(|alerts| alerts.to_string().contains("a known campaign")).map(drop);
+        until(Duration::from_secs(10), seen, || monitor.process.printed());
+        assert_eq!(["recsae_unequal_parts_total", "recsae_diverged"].map(|metric| monitor.metric(metric)), [Some(0.0); 2]);
+    }
+    let answer = alone.post("alerts/1/acknowledge", &body, TOKEN).unwrap();
+    assert_eq!(answer["actions"][0]["who"], "ann");
+
+    let texts: Vec<String> = running.iter().filter_map(Monitor::metrics_text).collect();
+    let exporting = texts.iter().filter(|text| text.contains("\nrecsae_concept_state{")).count();
+    assert_eq!((texts.len(), exporting), (4, 1), "drift series come from the judge alone");
+    alone.end();
+    let logs: Vec<String> = running.into_iter().map(Monitor::end).collect();
+    let members: Vec<(&Path, String)> = settings.iter().map(|settings| settings.store.path.as_path()).zip(logs).collect();
+    assert_as_alone(&scene.settings.store.path, &members);
+}
+
+/// Which of them judges, once exactly one does.
+fn judge_of(running: &[Monitor]) -> usize {
+    let one = || {
+        let judging: Vec<usize> = (0..running.len()).filter(|at| running[*at].metric("recsae_judging") == Some(1.0)).collect();
+        (judging.len() == 1).then(|| judging[0])
+    };
+    until(Duration::from_secs(40), one, || running.iter().map(|monitor| monitor.process.printed()).collect())
 }

@@ -241,6 +241,13 @@ impl Monitor {
         ureq::get(format!("http://127.0.0.1:{}/api/v1/{path}", self.http)).call().ok()?.body_mut().read_json().ok()
     }
 
+    /// What the API answers to an act.
+    pub(crate) fn post(&self, path: &str, body: &Value, token: &str) -> Option<Value> {
+        let url = format!("http://127.0.0.1:{}/api/v1/{path}", self.http);
+        let request = ureq::post(url).header("Authorization", format!("Bearer {token}"));
+        request.send_json(body).ok()?.body_mut().read_json().ok()
+    }
+
     /// SIGTERM, and what it printed until its end.
     pub(crate) fn end(self) -> String {
         let log = self.process.log.clone();

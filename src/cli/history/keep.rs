@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use crate::cli::history::{ActorArgs, usage};
+use crate::cli::in_cluster::refuse_by_hand;
 use crate::cli::{Outcome, UsageError};
 use crate::clock::{Clock, SystemClock};
 use crate::config::settings::Settings;
@@ -70,6 +71,7 @@ pub(super) fn forget_salt(settings: &Settings, args: &ActorArgs) -> anyhow::Resu
 
 /// Takes the store's lock; opened for reading first, so that a wrong path does not make an empty store.
 fn writer(settings: &Settings) -> anyhow::Result<Store> {
+    refuse_by_hand(settings)?;
     StoreReader::open(&settings.store.path).map_err(usage)?;
     Store::open(&settings.store.path).map_err(|error| match error {
         locked @ StoreError::Locked { .. } => UsageError(format!("{locked} (stop the monitor first: there is one writer)")).into(),

@@ -110,15 +110,16 @@ impl Default for EncodeSettings {
     }
 }
 
-/// Scale-out over several instances.
+/// Several instances in one consumer group that judge as one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClusterSettings {
     /// Off by default: one instance does everything.
     pub enabled: bool,
-    /// Compacted topic of closed partial windows.
+    /// Compacted topic of closed parts of windows, read by every instance. Default `recsae.windows`. Some partitions: more let
+    /// more producers write at once.
     pub windows_topic: String,
-    /// Topic of the judge's steps.
+    /// Topic of the orders that every instance carries out in one order. Default `recsae.judge`. One partition, kept for ever.
     pub judge_topic: String,
 }
 

@@ -85,6 +85,16 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Who judges in which epoch after this entry, given who did before it: the claim of the next epoch wins, and it wins
+    /// once.
+    #[must_use]
+    pub fn judge_after(&self, epoch: i64, judge: &str) -> (i64, String) {
+        match self.order {
+            Order::Claim { epoch: claimed } if claimed == epoch + 1 => (claimed, self.by.clone()),
+            _ => (epoch, judge.to_owned()),
+        }
+    }
+
     /// Its bytes.
     ///
     /// # Errors
@@ -139,6 +149,19 @@ mod tests {
             assert_eq!(Entry::from_bytes(&entry.to_bytes().unwrap()).unwrap(), entry);
         }
         assert_ne!(founding.digest(), Founding { salt: [8; 16], ..founding }.digest());
+    }
+
+    #[test]
+    fn of_two_claims_of_one_epoch_the_first_in_the_log_wins() {
+        let claims = [("a", 1), ("b", 1), ("b", 2), ("a", 2), ("a", 4), ("a", 1), ("a", 3)];
+        let mut judge = (0, String::new());
+        let mut after = Vec::new();
+        for (by, epoch) in claims {
+            judge = Entry { by: by.into(), ..entry(Order::Claim { epoch }) }.judge_after(judge.0, &judge.1);
+            after.push((judge.1.clone(), judge.0));
+        }
+        let expected = [("a", 1), ("a", 1), ("b", 2), ("b", 2), ("b", 2), ("b", 2), ("a", 3)];
+        assert_eq!(after, expected.map(|(by, epoch)| (by.to_owned(), epoch)));
     }
 
     proptest! {

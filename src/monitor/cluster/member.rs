@@ -96,6 +96,10 @@ impl Member {
 
     /// The group gave it the duty, or took it.
     pub fn put_on_duty(&mut self, is_ours: bool) {
+        if is_ours && !self.is_on_duty {
+            // The group has looked at it since.
+            self.claims_from_ms = i64::MIN;
+        }
         self.is_on_duty = is_ours;
     }
 

@@ -25,6 +25,9 @@ use crate::task::Shutdown;
 const AT_ONCE: usize = 32;
 /// How often partitions that came to their end since their last step say so.
 const TELL_ENDS: Duration = Duration::from_millis(500);
+/// How often partitions say where they stand though nothing has changed: compaction may have kept what a frozen member said
+/// last, and a topic that deletes too must not lose who is idle for long.
+const TELL_ALL: Duration = Duration::from_secs(60);
 /// How long the broker is waited for before that is said.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -51,7 +54,7 @@ impl Publisher {
     /// # Errors
     /// The broker refuses a record, or is still away when a shutdown has waited for it.
     pub fn run(&self, steps: &Receiver<JudgeCommand>, shutdown: &Shutdown) -> Result<(), MonitorError> {
-        let (mut told, mut ends_told) = (Standings::new(), Instant::now());
+        let (mut told, mut ends_told, mut all_told) = (Standings::new(), Instant::now(), Instant::now());
         loop {
             let mut batch = Vec::new();
             match steps.recv_timeout(TELL_ENDS) {
@@ -69,7 +72,11 @@ impl Publisher {
             }
             if ends_told.elapsed() >= TELL_ENDS {
                 ends_told = Instant::now();
-                self.tell_ends(&mut told, &receipts)?;
+                let all = all_told.elapsed() >= TELL_ALL;
+                if all {
+                    all_told = Instant::now();
+                }
+                self.tell_ends(&mut told, all, &receipts)?;
             }
             self.settle(&receipts, shutdown)?;
             for (ack, sent, reply) in acks {
@@ -95,11 +102,11 @@ impl Publisher {
     }
 
     /// Who waits for an idle partition needs to know that it is: a step may have been sent before its end was seen.
-    fn tell_ends(&self, told: &mut Standings, receipts: &Arc<Receipts>) -> Result<(), MonitorError> {
+    fn tell_ends(&self, told: &mut Standings, all: bool, receipts: &Arc<Receipts>) -> Result<(), MonitorError> {
         told.retain(|partition, _| self.shared.progress.is_here(partition));
         for (partition, (position, at_end)) in told {
             let is_at_end = self.shared.progress.is_at_end(partition);
-            if is_at_end != std::mem::replace(at_end, is_at_end) {
+            if is_at_end != std::mem::replace(at_end, is_at_end) || all {
                 let record = publish_standing(&self.shared.rules.counting_hash, partition, position, is_at_end);
                 self.send(partition, &record, receipts)?;
             }

@@ -16,6 +16,8 @@ use crate::task::Shutdown;
 enum Next {
     /// Carried out: what it did, and that it may be another who judges now.
     Done(Result<Option<Alert>, StoreError>),
+    /// Carried out before.
+    IsOld,
     /// It names parts that were not read yet.
     Waits,
     /// Nothing is carried out any more.
@@ -74,6 +76,7 @@ impl Judge {
                         member.carried_out(&entry, offset + 1, head, outcome);
                     }
                 }
+                Next::IsOld => {}
                 Next::Waits => {
                     if let Some(member) = &mut self.member {
                         member.unread.push_front((offset, entry));
@@ -115,7 +118,7 @@ impl Judge {
             return Ok(Next::Stops(why.clone()));
         }
         if offset < member.next {
-            return Ok(Next::Done(Ok(None)));
+            return Ok(Next::IsOld);
         }
         if offset > member.next {
             return Err(MonitorError::Cluster(format!(
@@ -127,12 +130,9 @@ impl Judge {
         if let Some(stop) = self.wait_or_stop(entry)? {
             return Ok(stop);
         }
-        let (mut epoch, mut judge) = (member.epoch, member.judge.clone());
-        if let Order::Claim { epoch: claimed } = entry.order
-            && claimed == epoch + 1
-        {
-            (epoch, judge) = (claimed, entry.by.clone());
-            tracing::info!(epoch, judge, "judge");
+        let (epoch, judge) = entry.judge_after(member.epoch, &member.judge);
+        if epoch != member.epoch {
+            tracing::info!(epoch, judge, "who judges from here on");
         }
         let log = member.log.clone();
         self.store.begin_whole()?;
