@@ -36,7 +36,8 @@ impl TopicFollower {
         // An assignment needs a group's name; none is joined and nothing is committed.
         config.set("group.id", "recsae-follower").set("enable.auto.commit", "false").set("enable.partition.eof", "true");
         config.set("auto.offset.reset", "earliest").set("fetch.queue.backoff.ms", "5");
-        let consumer: BaseConsumer<Context> = config.create_with_context(Context::new(brokers)).map_err(|error| settings::option(&error))?;
+        let consumer: BaseConsumer<Context> =
+            config.create_with_context(Context::new(brokers)).map_err(|error| settings::option(&error))?;
         let refused = |error| KafkaError::request(format!("following {topic}"), brokers, &error);
         let mut list = TopicPartitionList::new();
         for partition in 0..partitions {

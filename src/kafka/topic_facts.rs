@@ -45,8 +45,7 @@ pub fn topic_facts(settings: &KafkaSettings, topic: &str, timeout: Duration) -> 
     let cluster = inspect(settings, timeout)?;
     let Some((_, partitions)) = cluster.topics.iter().find(|(name, _)| name == topic) else { return Ok(None) };
     let failed = |message: String| KafkaError::Request { what: format!("configuration of topic {topic:?}"), message };
-    let client: AdminClient<DefaultClientContext> =
-        settings::inquirer(settings)?.create().map_err(|error| settings::option(&error))?;
+    let client: AdminClient<DefaultClientContext> = settings::inquirer(settings)?.create().map_err(|error| settings::option(&error))?;
     let options = AdminOptions::new().request_timeout(Some(timeout));
     let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|error| failed(error.to_string()))?;
     let described = runtime.block_on(client.describe_configs([&ResourceSpecifier::Topic(topic)], &options));

@@ -112,7 +112,9 @@ impl Judge {
             match commands.recv_timeout(Duration::from_millis(100)) {
                 Ok(command) => self.serve(command, shutdown)?,
                 // In a cluster an order may have been refused, or be due by now.
-                Err(RecvTimeoutError::Timeout) if self.workers.load(Ordering::SeqCst) > 0 && self.member.is_some() => self.go_on(shutdown)?,
+                Err(RecvTimeoutError::Timeout) if self.workers.load(Ordering::SeqCst) > 0 && self.member.is_some() => {
+                    self.go_on(shutdown)?
+                }
                 Err(RecvTimeoutError::Timeout) if self.workers.load(Ordering::SeqCst) > 0 => {}
                 // A run that ends with the log has its alerts explained; a shutdown leaves that to the next start.
                 Err(RecvTimeoutError::Timeout) if self.questions.are_open() && !shutdown.is_triggered() => {}

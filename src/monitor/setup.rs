@@ -83,7 +83,8 @@ impl Setup {
             return Err(MonitorError::Config(faults));
         }
         if settings.cluster.enabled && options.until_end {
-            let why = "--until-end reads a whole log in one instance: run it with [cluster] enabled = false and a store and group of its own";
+            let why =
+                "--until-end reads a whole log in one instance: run it with [cluster] enabled = false and a store and group of its own";
             return Err(MonitorError::Cluster(why.to_owned()));
         }
         let fault = |fault| MonitorError::Config(vec![fault]);
@@ -307,7 +308,11 @@ fn member_of(
     now_ms: i64,
 ) -> Result<(Joined, Member), MonitorError> {
     let joined = Joined::new(settings, topics, Arc::clone(&producer), store.read())?;
-    let name = format!("{}-{}-{now_ms:x}", if settings.kafka.instance_id.is_empty() { "instance" } else { &settings.kafka.instance_id }, std::process::id());
+    let name = format!(
+        "{}-{}-{now_ms:x}",
+        if settings.kafka.instance_id.is_empty() { "instance" } else { &settings.kafka.instance_id },
+        std::process::id()
+    );
     let writer = LogWriter::new(producer, &settings.cluster.judge_topic, name);
     let catalogues: Vec<String> =
         models.bundles.iter().map(|bundle| serde_json::to_string(bundle.catalogue()).unwrap_or_default()).collect();

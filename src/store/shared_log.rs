@@ -276,6 +276,9 @@ mod tests {
         let log = TopicPartition { topic: "judge".into(), partition: 0 };
         store.put_applied(&log, 8, 2, "pod-1").unwrap();
         let expected = Membership { founding: "abc".into(), epoch: 2, judge: "pod-1".into() };
-        assert_eq!((store.read().membership().unwrap(), store.read().followed("judge").unwrap()), (Some(expected), BTreeMap::from([(0, 8)])));
+        assert_eq!(
+            (store.read().membership().unwrap(), store.read().followed("judge").unwrap()),
+            (Some(expected), BTreeMap::from([(0, 8)]))
+        );
     }
 }

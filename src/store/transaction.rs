@@ -112,13 +112,18 @@ mod tests {
         assert_eq!(store.read().audit_head().unwrap(), head);
         store.begin_whole().unwrap();
         store.record_test_alert("ann", "", 5, 1).unwrap();
-        store.act(7, &crate::drift::alert::AlertAction {
-            action: crate::drift::alert::ActionKind::Acknowledge,
-            who: "ann".into(),
-            why: "?".into(),
-            at_ms: 1,
-            until_ms: None,
-        }).unwrap_err();
+        store
+            .act(
+                7,
+                &crate::drift::alert::AlertAction {
+                    action: crate::drift::alert::ActionKind::Acknowledge,
+                    who: "ann".into(),
+                    why: "?".into(),
+                    at_ms: 1,
+                    until_ms: None,
+                },
+            )
+            .unwrap_err();
         store.keep_whole().unwrap();
         assert!(!store.is_in_whole());
         assert_ne!(store.read().audit_head().unwrap(), head, "a part that was refused takes nothing else with it");

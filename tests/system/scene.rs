@@ -122,8 +122,22 @@ impl Scene {
         self.configuration(monitor.metrics, monitor.http);
     }
 
-    /// Starts an instance with settings of its own beside others.
+    /// Starts an instance with settings of its own beside others, and waits until it listens. A port that was free a moment
+    /// ago may be a client's by now: then others are tried.
     pub(crate) fn start_beside(&self, settings: &Settings) -> Monitor {
+        loop {
+            let monitor = self.try_start_beside(settings);
+            let said = || {
+                let printed = monitor.process.printed();
+                ["\"listening\"", "cannot listen"].into_iter().find(|words| printed.contains(words))
+            };
+            if until(Duration::from_secs(60), said, || monitor.process.printed()) != "cannot listen" {
+                return monitor;
+            }
+        }
+    }
+
+    fn try_start_beside(&self, settings: &Settings) -> Monitor {
         let [metrics, http] = free_ports();
         let file = self.write(settings.clone(), &format!("{}.toml", unique("recsae")), metrics, http);
         let arguments: Vec<&OsStr> = vec!["run".as_ref(), "-c".as_ref(), file.as_os_str()];

@@ -36,7 +36,12 @@ pub fn duty_settings(kafka: &KafkaSettings, judge_topic: &str) -> KafkaSettings 
 ///
 /// # Errors
 /// The broker needs a human.
-pub fn stand_by(settings: &KafkaSettings, together: &Together, commands: &SyncSender<JudgeCommand>, shutdown: &Shutdown) -> Result<(), MonitorError> {
+pub fn stand_by(
+    settings: &KafkaSettings,
+    together: &Together,
+    commands: &SyncSender<JudgeCommand>,
+    shutdown: &Shutdown,
+) -> Result<(), MonitorError> {
     if !together.wait_until_caught_up(shutdown) {
         return Ok(());
     }

@@ -61,7 +61,9 @@ pub fn look_at_topics(settings: &Settings) -> Result<SharedTopics, Vec<String>> 
         }
     }
     match &judge {
-        None => faults.push(format!("cluster.judge_topic: there is no topic {:?}: {}", cluster.judge_topic, made(&cluster.judge_topic, log))),
+        None => {
+            faults.push(format!("cluster.judge_topic: there is no topic {:?}: {}", cluster.judge_topic, made(&cluster.judge_topic, log)))
+        }
         Some(judge) => {
             if judge.partitions != 1 {
                 faults.push(format!(

@@ -35,7 +35,12 @@ impl Joined {
     ///
     /// # Errors
     /// The store cannot be read, or a producer cannot be made.
-    pub fn new(settings: &Settings, topics: SharedTopics, producer: Arc<ReliableProducer>, store: &StoreReader) -> Result<Self, MonitorError> {
+    pub fn new(
+        settings: &Settings,
+        topics: SharedTopics,
+        producer: Arc<ReliableProducer>,
+        store: &StoreReader,
+    ) -> Result<Self, MonitorError> {
         let shared = |topic: &str, partitions| -> Result<SharedTopic, MonitorError> {
             Ok(SharedTopic { kafka: settings.kafka.clone(), topic: topic.to_owned(), partitions, next: store.followed(topic)? })
         };
@@ -64,8 +69,7 @@ impl Joined {
         };
         let shutdown = group.shutdown().clone();
         thread(group, "publisher", move || publisher.run(&steps, &shutdown))?;
-        let (windows, hash, to, shutdown) =
-            (self.windows, shared.rules.counting_hash.clone(), commands.clone(), group.shutdown().clone());
+        let (windows, hash, to, shutdown) = (self.windows, shared.rules.counting_hash.clone(), commands.clone(), group.shutdown().clone());
         thread(group, "windows-reader", move || read_windows(&windows, &hash, &to, &shutdown))?;
         let (log, to, shutdown) = (self.log, commands.clone(), group.shutdown().clone());
         thread(group, "log-reader", move || read_log(&log, &to, &shutdown))?;

@@ -125,8 +125,7 @@ impl Joiner {
         if piece >= of || of > bytes.len().max(1).saturating_mul(1 << 20) {
             return Err(format!("piece {piece} of {of}"));
         }
-        let open =
-            self.open.entry((partition, digest.clone())).or_insert_with(|| Open { first_offset: offset, pieces: Vec::new() });
+        let open = self.open.entry((partition, digest.clone())).or_insert_with(|| Open { first_offset: offset, pieces: Vec::new() });
         if open.pieces.len() != of {
             open.pieces = vec![None; of];
         }
@@ -205,7 +204,8 @@ mod tests {
     #[test]
     fn a_standing_comes_back_and_an_open_part_is_read_again_from_its_first_piece() {
         let mut joiner = Joiner::default();
-        let (partition, position) = (part(3, 0, vec![]).partition, PartitionPosition { watermark_ms: 7, ..PartitionPosition::starting_at(5) });
+        let (partition, position) =
+            (part(3, 0, vec![]).partition, PartitionPosition { watermark_ms: 7, ..PartitionPosition::starting_at(5) });
         let standing = publish_standing("abc", &partition, &position, true);
         let told = joiner.take("abc", (1, 40), standing.key.as_bytes(), &standing.value).unwrap();
         assert_eq!(told, Some(Told::Standing { partition, position, at_end: true }));
