@@ -30,7 +30,7 @@ impl Store {
         if transaction.execute(sql, params![alert, now_ms, codec::compress(&body)?])? > 0 {
             audit::append(&transaction, now_ms, "explained", &json!({"alert": alert, "sha256": codec::hex(&codec::digest(&body))}))?;
         }
-        Ok(transaction.commit()?)
+        transaction.commit()
     }
 }
 

@@ -120,7 +120,7 @@ impl Store {
         let digest = hex(&codec::digest(state));
         let body = json!({"lineage": lineage, "model_version": model_version, "window_start": window_start_ms, "state": digest});
         audit::append(&transaction, now_ms, "detectors", &body)?;
-        Ok(transaction.commit()?)
+        transaction.commit()
     }
 }
 

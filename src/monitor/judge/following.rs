@@ -14,8 +14,8 @@ use crate::task::Shutdown;
 
 /// What became of an entry that is next in the log.
 enum Next {
-    /// Carried out: what it did, and that it may be another who judges now.
-    Done(Result<Option<Alert>, StoreError>),
+    /// Carried out, and what it did.
+    Done(Box<Result<Option<Alert>, StoreError>>),
     /// Carried out before.
     IsOld,
     /// It names parts that were not read yet.
@@ -73,7 +73,7 @@ impl Judge {
                     any = true;
                     let head = self.store.read().audit_head()?;
                     if let Some(member) = &mut self.member {
-                        member.carried_out(&entry, offset + 1, head, outcome);
+                        member.carried_out(&entry, offset + 1, head, *outcome);
                     }
                 }
                 Next::IsOld => {}
@@ -154,7 +154,7 @@ impl Judge {
         if let Some(member) = &mut self.member {
             member.is_judged_by(epoch, judge, now_ms);
         }
-        Ok(Next::Done(outcome))
+        Ok(Next::Done(Box::new(outcome)))
     }
 
     /// What keeps a judgement from being carried out here.
