@@ -82,6 +82,7 @@ impl Publisher {
             for (ack, sent, reply) in acks {
                 self.shared.metrics.checkpointed(sent.elapsed());
                 self.shared.metrics.spent(Stage::Step, sent.elapsed());
+                self.shared.positions.answered(&ack.partition);
                 // A worker that has gone needs no answer.
                 drop(reply.send(ack));
             }
