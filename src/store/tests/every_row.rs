@@ -9,6 +9,7 @@ use crate::drift::alert::{ActionKind, AlertAction, AlertConcept};
 use crate::drift::explanation::{Described, Explanation};
 use crate::drift::report::AlertChange;
 use crate::drift::stream::StreamId;
+use crate::record::TopicPartition;
 use crate::sae::latent::LatentId;
 use crate::store::audit::Verification;
 use crate::store::error::StoreResult;
@@ -20,10 +21,12 @@ use crate::store::step::StepOutcome;
 use crate::store::{Store, audit};
 
 /// What the monitor works with and nobody is shown as a record, or what shows nothing; and why each may be otherwise.
-const NOT_RECORDS: [(&str, &str); 4] = [
+const NOT_RECORDS: [(&str, &str); 6] = [
     ("positions", "*"),
     ("partials", "*"),
     ("salts", "*"),
+    ("followed", "*"),
+    ("cluster", "*"),
     // Only the order of actions is read.
     ("actions", "id"),
 ];
@@ -32,6 +35,8 @@ const NOT_RECORDS: [(&str, &str); 4] = [
 fn full(path: &std::path::Path) -> Store {
     let mut store = open(path);
     store.entity_salt().unwrap();
+    store.bind("founded").unwrap();
+    store.put_applied(&TopicPartition { topic: "judge".into(), partition: 0 }, 7, 1, "pod").unwrap();
     assert_eq!(store.apply_step(&step(0, 0, 41, vec![partial(0, 1000), partial(0, 9000)])).unwrap(), StepOutcome::Applied);
     let commit = |store: &mut Store, start, n_partials, changes| {
         let mut judged: Judgement = judgement(start, n_partials, changes);
