@@ -1,7 +1,7 @@
 //! A transaction of the writer that may stand inside a larger one.
 //!
 //! Alone it is a transaction that takes the write lock at once, so that it cannot fail half-way for being late. Inside
-//! [`Store::together`] it is a savepoint: what belongs to one order of a cluster's judge (a judgement, the reference that
+//! [`Store::begin_whole`] it is a savepoint: what belongs to one order of a cluster's judge (a judgement, the reference that
 //! it completed, how far the log is applied) is then on the disk as a whole or not at all.
 
 use std::ops::Deref;
@@ -57,7 +57,7 @@ impl Store {
         StoreTransaction::begin(&self.reader.connection)
     }
 
-    /// Begins what is stored as a whole: until [`Store::keep`], nothing of it is in the file.
+    /// Begins what is stored as a whole: until [`Store::keep_whole`], nothing of it is in the file.
     ///
     /// # Errors
     /// The database refuses, or a whole is begun already.
