@@ -2,7 +2,8 @@
 //!
 //! Before it is watched, the topic's first hours are recorded and an SAE is trained on them, named and tested: nothing of
 //! the world but its records and its table of items goes into that. The world and the monitor meet only at the broker, and
-//! the demo reads the monitor as anybody would: over its HTTP API. What it knows about the planted shift it uses only to compare at the end.
+//! the demo reads the monitor as anybody would: over its HTTP API. What it knows about the planted shift it uses only to
+//! compare at the end.
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -70,7 +71,8 @@ pub struct Args {
 /// # Errors
 /// ONNX Runtime is missing, or a part failed.
 pub fn run(args: &Args) -> anyhow::Result<Outcome> {
-    telemetry::start("warn");
+    // The demo tells in its own words what a log would warn of.
+    telemetry::start("error");
     let clock = SystemClock;
     let seed = args.seed.unwrap_or_else(|| clock.now_ms().unsigned_abs() % 1_000_000);
     let folder = Folder::new(seed)?;
@@ -104,6 +106,9 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         .recv()
         .map_err(|_| anyhow::anyhow!("the monitor did not start"))
         .and_then(|addresses| watch(args, seed, feed, &learnt, addresses, &shutdown, &mut say));
+    if let Ok(verdict) = &watched {
+        say.verdict(verdict)?;
+    }
     // The monitor's own drain comes first and has the same deadline.
     let report = outer.drain(settings.kafka.drain * 3);
     if let Some(failure) = report.failures.first() {
@@ -114,7 +119,6 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         });
     }
     let verdict = watched?;
-    say.verdict(&verdict)?;
     Ok(if verdict.found { Outcome::Done } else { Outcome::No })
 }
 
