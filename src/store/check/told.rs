@@ -50,7 +50,8 @@ pub(super) struct Told {
     actions: Vec<i64>,
     pub(super) references: BTreeSet<String>,
     pub(super) approvals: BTreeMap<String, LastWord>,
-    pub(super) explained: BTreeSet<i64>,
+    /// Alert to the entry that told of its explanation last: one that was lost is made again.
+    pub(super) explained: BTreeMap<i64, i64>,
     pub(super) pruned_before_ms: i64,
     /// Of the judged window that was told last.
     lineage: i64,
@@ -69,7 +70,7 @@ impl Default for Told {
             actions: Vec::new(),
             references: BTreeSet::new(),
             approvals: BTreeMap::new(),
-            explained: BTreeSet::new(),
+            explained: BTreeMap::new(),
             pruned_before_ms: i64::MIN,
             lineage: 0,
         }
@@ -128,7 +129,7 @@ impl Told {
                 self.approvals.insert(name(), last_word());
             }
             "explained" => {
-                self.explained.insert(alert);
+                self.explained.insert(alert, entry.id);
             }
             "pruned" => self.pruned_before_ms = self.pruned_before_ms.max(body["before_ms"].as_i64().unwrap_or(i64::MIN)),
             _ => {}

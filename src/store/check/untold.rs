@@ -85,7 +85,9 @@ impl StoreReader {
         if actions > n_told {
             return Ok(Some(format!("an action: there are {actions}, {n_told} are told")));
         }
-        if let Some((id, _)) = self.numbers("SELECT alert, 0 FROM explanations")?.into_iter().find(|(id, _)| !told.explained.contains(id)) {
+        if let Some((id, _)) =
+            self.numbers("SELECT alert, 0 FROM explanations")?.into_iter().find(|(id, _)| !told.explained.contains_key(id))
+        {
             return Ok(Some(format!("the explanation of alert {id}")));
         }
         self.untold_names(told)
