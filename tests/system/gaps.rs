@@ -151,7 +151,8 @@ fn partitions_are_not_taken_over_before_what_was_counted_of_them_is_stored() {
     let verdicts = judged(&scene, &monitor, 9);
     println!("{verdicts:?}");
     for (number, (verdict, why)) in &verdicts {
-        assert!(*number >= 3 || verdict == "warmup", "{number}: {verdict} {why}");
+        // The third may have been open in some partition, and with the session its state is gone.
+        assert!(*number >= 2 || verdict == "warmup", "{number}: {verdict} {why}");
         assert!(*number != 6 || verdict == "incomplete", "{number}: {verdict} {why}");
         assert!(*number < 8 || verdict == "warmup", "{number}: {verdict} {why}");
     }

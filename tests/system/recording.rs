@@ -150,14 +150,14 @@ fn killed_and_resumed_it_has_every_record_once_and_plays_back_to_the_same_counts
 fn entities_are_sampled_whole_and_the_folder_stays_within_its_bound() {
     let Some(kafka) = kafka_server::shared() else { return };
     let Some(scene) = Scene::new(kafka, "") else { return };
-    scene.produce(0..3, Duration::ZERO);
+    scene.produce(0..4, Duration::ZERO);
     let config = configuration(kafka, &scene);
     let record = |out: &Path, more: &[&str]| {
         let fixed = ["record", "-c", config.to_str().unwrap(), "--out", out.to_str().unwrap(), "--until-end", "--json"];
         recsae(&[&fixed[..], more].concat())
     };
     let mut sent: BTreeMap<String, usize> = BTreeMap::new();
-    let served: Vec<_> = (0..3).flat_map(|window| scene.world.window(window).records).collect();
+    let served: Vec<_> = (0..4).flat_map(|window| scene.world.window(window).records).collect();
     served.iter().for_each(|served| *sent.entry(served.key()).or_default() += 1);
     let by_entity = |folder: &Path| {
         let (recorded, mut found) = (dataset(folder), BTreeMap::<String, usize>::new());
