@@ -126,7 +126,7 @@ fn a_run_folder_holds_an_sae_that_bundle_and_evaluate_read() {
     let (trained, all) = (run["train"]["fvu"].as_f64().unwrap(), evaluation["quality"]["fvu"].as_f64().unwrap());
     assert!((trained - all).abs() < 0.2 * all, "the scaling is taken back: {trained} {all}");
     let by_threshold = evaluated(&format!("{out}/threshold"));
-    let threshold = |value: &Value| value.as_f64().unwrap() as f32;
+    let threshold = |value: &Value| serde_json::from_value::<f32>(value.clone()).unwrap();
     assert_eq!(threshold(&by_threshold["sae"]["selection"]["threshold"]), threshold(&run["threshold"]));
     assert!((by_threshold["quality"]["l0"].as_f64().unwrap() - 2.0).abs() < 0.1, "{by_threshold:#}");
     for (form, graph) in [("", "sae.onnx"), ("", "encoder.onnx"), ("/threshold", "sae.onnx")] {
