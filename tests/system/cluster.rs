@@ -18,6 +18,8 @@ use crate::scene::{Monitor, Scene};
 const WINDOWS: u64 = 24;
 /// The last that is closed by the records of another.
 const LAST: i64 = 22;
+/// Windows that are sent once there is one instance again.
+const AT_THE_END: u64 = 2;
 const TOKEN: &str = "spare the evidence";
 
 /// Everything that an instance found, without the clock of who found it.
@@ -154,8 +156,9 @@ fn from_one_to_four_and_back_while_judges_die_nothing_is_judged_twice_and_what_p
     let alone = scene.start_beside(&scene.settings);
     let mut running: Vec<Monitor> = vec![scene.start_beside(&settings[0])];
     let mut slowest = Duration::ZERO;
+    let before_the_end = LAST - i64::try_from(AT_THE_END).unwrap();
     std::thread::scope(|scope| {
-        scope.spawn(|| scene.produce(0..WINDOWS, Duration::from_millis(60)));
+        scope.spawn(|| scene.produce(0..WINDOWS - AT_THE_END, Duration::from_millis(60)));
         wait_until_judged(&scene, &running[0], 1);
         running.extend(settings[1..].iter().map(|settings| scene.start_beside(settings)));
         for round in 0..5 {
@@ -178,11 +181,11 @@ fn from_one_to_four_and_back_while_judges_die_nothing_is_judged_twice_and_what_p
             }
             // Who judges now does.
             let judged = newest(&scene, &running[next]).unwrap_or(0);
-            wait_until_judged(&scene, &running[next], (judged + 1).min(LAST));
+            wait_until_judged(&scene, &running[next], (judged + 1).min(before_the_end));
         }
     });
-    running.iter().for_each(|monitor| wait_until_judged(&scene, monitor, LAST));
-    wait_until_judged(&scene, &alone, LAST);
+    running.iter().for_each(|monitor| wait_until_judged(&scene, monitor, before_the_end));
+    wait_until_judged(&scene, &alone, before_the_end);
     println!("all judged after {:.1?}, the slowest change of the judge took {slowest:.1?}", began.elapsed());
     assert!(slowest <= Duration::from_secs(30));
 
@@ -202,6 +205,17 @@ fn from_one_to_four_and_back_while_judges_die_nothing_is_judged_twice_and_what_p
     let texts: Vec<String> = running.iter().filter_map(Monitor::metrics_text).collect();
     let exporting = texts.iter().filter(|text| text.contains("\nrecsae_concept_state{")).count();
     assert_eq!((texts.len(), exporting), (4, 1), "drift series come from the judge alone");
+
+    // Back to one, which reads what four have read; the others come back later, to a record that went on.
+    let one = running.remove(follower);
+    running.into_iter().for_each(|monitor| drop(monitor.end()));
+    scene.produce(WINDOWS - AT_THE_END..WINDOWS, Duration::ZERO);
+    wait_until_judged(&scene, &one, LAST);
+    wait_until_judged(&scene, &alone, LAST);
+    let mut one = Some(one);
+    let members = (0..settings.len()).map(|at| if at == follower { one.take().unwrap() } else { scene.start_beside(&settings[at]) });
+    let running: Vec<Monitor> = members.collect();
+    running.iter().for_each(|monitor| wait_until_judged(&scene, monitor, LAST));
     alone.end();
     let logs: Vec<String> = running.into_iter().map(Monitor::end).collect();
     let members: Vec<(&Path, String)> = settings.iter().map(|settings| settings.store.path.as_path()).zip(logs).collect();
