@@ -26,7 +26,15 @@ def hour(text):
 
 
 def run(a, kind, seed, repetition, with_peers):
-    """one world: its truth, crossings as (window, segment, stream), windows judged, and what the peers say"""
+    """as `judged`, of the first world drawn so whose reference the self-check lets pass; refused ones are counted"""
+    for refused in range(4):
+        if found := judged(a, kind, seed, repetition + "'" * refused, with_peers):
+            return *found, refused
+    sys.exit(f"bench-drift: {kind} of seed {seed}: the self-check refused the references of four worlds in a row")
+
+
+def judged(a, kind, seed, repetition, with_peers):
+    """one world: its truth, crossings as (window, segment, stream), windows judged, and what the peers say; None without a reference"""
     sys.path.insert(0, str(a.tools))
     import drift_world
     with tempfile.TemporaryDirectory() as folder:
@@ -40,6 +48,8 @@ def run(a, kind, seed, repetition, with_peers):
             command += ["--families", folder / "f.json"]
             truth["streams"].append(f"family:{int(truth['streams'][0][7:]) // 32}")
         answer = subprocess.run(command, capture_output=True, text=True)
+        if "make no reference" in answer.stderr:
+            return None
         if answer.returncode:
             sys.exit(f"bench-drift: {kind} of seed {seed}: {answer.stderr}")
         found = json.loads(answer.stdout)
@@ -110,7 +120,9 @@ def main():
     failed = print_false_alarms(done, kinds) + print_drifts(done, kinds)
     if a.peer_runs:
         print_peers(done, kinds)
-    print(f"\n{time.time() - began:.0f} s; " + ("every bar reached" if not failed else "NOT reached: " + ", ".join(failed)))
+    refused = {k: n for k in kinds if (n := sum(r[4] for r in done[k]))}
+    print(f"\nreferences that the self-check refused, so that another world was drawn: {refused or 'none'}")
+    print(f"{time.time() - began:.0f} s; " + ("every bar reached" if not failed else "NOT reached: " + ", ".join(failed)))
     sys.exit(1 if failed else 0)
 
 
@@ -130,8 +142,8 @@ def print_drifts(done, kinds):
     if any(k in BAR for k in kinds):
         print(f"\n{'drift':<16}{'runs':>6}{'median delay':>14}{'bar':>8}{'found':>8}{'named right':>13}{'false before':>14}")
     for k in (k for k in kinds if k in BAR):
-        outcomes = [ours(k, truth, crossings) for truth, crossings, _, _ in done[k]]
-        early = sum(any(c[0] < truth["first_drifting_window"] for c in crossings) for truth, crossings, _, _ in done[k])
+        outcomes = [ours(k, truth, crossings) for truth, crossings, *_ in done[k]]
+        early = sum(any(c[0] < truth["first_drifting_window"] for c in crossings) for truth, crossings, *_ in done[k])
         delay, found, named = summary(outcomes)
         failed += [k] if delay > BAR[k] else []
         single += [o[2] for o in outcomes] if k not in MANY else []
