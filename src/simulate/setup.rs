@@ -34,7 +34,7 @@ pub struct WorldFiles {
     pub concepts: PathBuf,
 }
 
-/// Writes the world's SAE and names into `dir`.
+/// Writes the world's own SAE and names into `dir`: what the tests watch with, where the demo trains one.
 ///
 /// # Errors
 /// The folder cannot be written.
