@@ -369,7 +369,7 @@ fn check_spans(body: &BuildBody) -> anyhow::Result<()> {
 fn self_check_words(checked: &SelfCheck) -> String {
     match checked {
         SelfCheck::TooShort => {
-            "not run, too few windows (it takes 168, and a week before the last 30 % where weekends have a level)".to_owned()
+            "not run, too few windows (it takes 168, and a week before the last 30 % where weekends are told from weekdays)".to_owned()
         }
         SelfCheck::Passed { judged, alarm_windows, worst } => {
             let worst: Vec<String> = worst.iter().take(3).map(|(stream, over)| format!("{stream} {over:+.1} nats")).collect();

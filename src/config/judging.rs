@@ -29,6 +29,7 @@ impl Settings {
             min_records: drift.min_records,
             harmonics: drift.harmonics,
             weekend: drift.weekend,
+            weekend_as: drift.weekend_as,
             calendar: drift.calendar.iter().map(day).collect::<Result<_, _>>()?,
             max_fvu: drift.max_fvu,
             n_latents,

@@ -14,6 +14,7 @@ use crate::drift::season::Season;
 use crate::drift::settings::{CountingUnit, JudgeSettings, StreamLayout};
 use crate::drift::stream_rates::{SegmentLevels, StreamRates};
 use crate::drift::wander::wander;
+use crate::drift::weekend::WeekendFactor;
 
 /// A stream with fewer counts a column than this has no season of its own.
 const MIN_COUNTS_A_COLUMN: f64 = 10.0;
@@ -27,6 +28,7 @@ pub(super) struct FittedStreams {
     pub(super) entities: [f64; N_BUCKETS],
     pub(super) volume: (Vec<f64>, f64),
     pub(super) sigma_w: f64,
+    season: Season,
     /// Season's row of each window.
     design: Vec<Vec<f64>>,
 }
@@ -45,19 +47,19 @@ pub(super) fn fit_streams(kept: &[&ObservedWindow], season: Season, layout: &Str
     let least_squares = LeastSquares::new(&columns);
     let (y, e) = counts_and_exposures(windows.iter().copied(), layout, settings.unit, curve.as_ref());
 
-    let mut rates = fit_rates(&y, &e, &least_squares, season.n_columns());
-    let mu = expectations(&rates, &design, &e);
+    let mut rates = fit_rates(&y, &e, &SeasonFit::new(season, &columns), season.n_columns());
+    let mu = expectations(&rates, season, &design, &e);
     let df = count(windows.len() - season.n_columns());
     rates.mean_expected = mu.columns().into_iter().map(|mu| mu.sum() / count(windows.len())).collect();
     rates.dispersion = dispersions(&y, &mu, &rates.mean_expected, df, layout, settings.dispersion_floor());
     let columns = count(season.n_columns());
     rates.effective_count = rates.count.iter().zip(&rates.dispersion).map(|(count, phi)| count / (phi * columns)).collect();
 
-    (rates.fired_rate, rates.fired_dispersion) = fired(&windows, &rates, &design, layout.n_latents, df);
+    (rates.fired_rate, rates.fired_dispersion) = fired(&windows, &rates, season, &design, layout.n_latents, df);
     let volumes: Vec<f64> = windows.iter().map(|all| all.units(settings.unit)).collect();
     let mean_volume = volumes.iter().sum::<f64>() / count(volumes.len());
     let sigma_w = wander_without_families(&y, &mu, &rates, layout, &least_squares);
-    FittedStreams { rates, curve, entities, volume: (least_squares.solve(&volumes), mean_volume), sigma_w, design }
+    FittedStreams { rates, curve, entities, volume: (least_squares.solve(&volumes), mean_volume), sigma_w, season, design }
 }
 
 /// Fits every segment but `_all` that any window holds.
@@ -91,7 +93,14 @@ pub(super) fn fit_segments(
 
 /// Activations a record of each latent and their overdispersion about the season of its presence; empty where
 /// a window does not count them.
-fn fired(windows: &[&Observed], rates: &StreamRates, design: &[Vec<f64>], n_latents: usize, df: f64) -> (Vec<f64>, Vec<f64>) {
+fn fired(
+    windows: &[&Observed],
+    rates: &StreamRates,
+    season: Season,
+    design: &[Vec<f64>],
+    n_latents: usize,
+    df: f64,
+) -> (Vec<f64>, Vec<f64>) {
     if windows.is_empty() || windows.iter().any(|window| window.fired.len() != n_latents) {
         return (Vec::new(), Vec::new());
     }
@@ -100,7 +109,7 @@ fn fired(windows: &[&Observed], rates: &StreamRates, design: &[Vec<f64>], n_late
         (0..n_latents).map(|j| windows.iter().map(|window| window.fired[j]).sum::<f64>().max(0.5) / records.max(1.0)).collect();
     let (mut at, mut spread) = (Vec::new(), vec![0.0; n_latents]);
     for (window, x) in windows.iter().zip(design) {
-        rates.rates(x, &mut at);
+        rates.rates(season, x, &mut at);
         for (j, spread) in spread.iter_mut().enumerate() {
             let expected = window.records * rate[j] * at[j] / rates.mean_rate[j];
             *spread += if expected > 0.0 { (window.fired[j] - expected).powi(2) / expected } else { 0.0 };
@@ -127,7 +136,7 @@ fn fit_levels(windows: &[&Observed], streams: &FittedStreams, layout: &StreamLay
     let mut mu = Array2::zeros(y.raw_dim());
     let mut rates = Vec::new();
     for (t, x) in streams.design.iter().enumerate() {
-        streams.rates.rates(x, &mut rates);
+        streams.rates.rates(streams.season, x, &mut rates);
         for (j, &of) in global.iter().enumerate() {
             mu[[t, j]] = rates[of] * e[[t, j]];
         }
@@ -170,7 +179,34 @@ fn counts_and_exposures<'a>(
     (y, e)
 }
 
-fn fit_rates(y: &Array2<f64>, e: &Array2<f64>, least_squares: &LeastSquares, n_columns: usize) -> StreamRates {
+/// Fits one stream's season.
+enum SeasonFit {
+    Summed(LeastSquares),
+    /// The weekend's column is taken out of the rhythm and put back as f - 1.
+    Multiplied(WeekendFactor, usize),
+}
+
+impl SeasonFit {
+    fn new(season: Season, columns: &[Vec<f64>]) -> Self {
+        let Some(weekend) = season.factor_column() else { return Self::Summed(LeastSquares::new(columns)) };
+        let mut rhythm = columns.to_vec();
+        let is_weekend = rhythm.remove(weekend).into_iter().map(|x| x > 0.0).collect();
+        Self::Multiplied(WeekendFactor::new(&rhythm, is_weekend), weekend)
+    }
+
+    fn solve(&self, rates: &[f64]) -> Vec<f64> {
+        match self {
+            Self::Summed(least_squares) => least_squares.solve(rates),
+            Self::Multiplied(factor, weekend) => {
+                let (mut beta, f) = factor.solve(rates);
+                beta.insert(*weekend, f - 1.0);
+                beta
+            }
+        }
+    }
+}
+
+fn fit_rates(y: &Array2<f64>, e: &Array2<f64>, season: &SeasonFit, n_columns: usize) -> StreamRates {
     let n = y.ncols();
     let mut rates = StreamRates { beta: vec![0.0; n_columns * n], ..StreamRates::default() };
     let mut observed = vec![0.0; y.nrows()];
@@ -181,7 +217,7 @@ fn fit_rates(y: &Array2<f64>, e: &Array2<f64>, least_squares: &LeastSquares, n_c
             rates.beta[j] = mean_rate;
         } else {
             observed.iter_mut().zip(y.iter().zip(e)).for_each(|(rate, (y, e))| *rate = y / e);
-            for (k, beta) in least_squares.solve(&observed).into_iter().enumerate() {
+            for (k, beta) in season.solve(&observed).into_iter().enumerate() {
                 rates.beta[k * n + j] = beta;
             }
         }
@@ -191,11 +227,11 @@ fn fit_rates(y: &Array2<f64>, e: &Array2<f64>, least_squares: &LeastSquares, n_c
     rates
 }
 
-fn expectations(rates: &StreamRates, design: &[Vec<f64>], e: &Array2<f64>) -> Array2<f64> {
+fn expectations(rates: &StreamRates, season: Season, design: &[Vec<f64>], e: &Array2<f64>) -> Array2<f64> {
     let mut mu = e.clone();
     let mut at = Vec::new();
     for (mut mu, x) in mu.rows_mut().into_iter().zip(design) {
-        rates.rates(x, &mut at);
+        rates.rates(season, x, &mut at);
         mu.iter_mut().zip(&at).for_each(|(mu, rate)| *mu *= rate);
     }
     mu

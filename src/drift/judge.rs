@@ -166,7 +166,7 @@ impl ModelJudge {
 
         let x = self.reference.season.row(window.start_ms, &self.settings.timezone);
         let mut rates = Vec::new();
-        self.reference.rates.rates(&x, &mut rates);
+        self.reference.rates.rates(self.reference.season, &x, &mut rates);
         let mut changes = Vec::new();
         let mut segments = Vec::with_capacity(self.channels.len());
         let unknown = window.segments.keys().filter(|name| !self.channels.contains_key(*name));

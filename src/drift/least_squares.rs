@@ -49,7 +49,18 @@ impl LeastSquares {
     /// Coefficients `[columns]` that minimise `||X beta - y||^2`, `y` `[rows]`.
     #[must_use]
     pub fn solve(&self, y: &[f64]) -> Vec<f64> {
-        let mut along: Vec<f64> = self.q.iter().map(|q| dot(q, y)).collect();
+        self.coefficients(self.q.iter().map(|q| dot(q, y)).collect())
+    }
+
+    /// Columns of Q, each `[rows]`: as many as were kept.
+    #[must_use]
+    pub fn basis(&self) -> &[Vec<f64>] {
+        &self.q
+    }
+
+    /// Coefficients `[columns]` of what has the coordinates `along` in the basis.
+    #[must_use]
+    pub fn coefficients(&self, mut along: Vec<f64>) -> Vec<f64> {
         for k in (0..along.len()).rev() {
             along[k] /= self.u[k][k];
             let (before, at) = along.split_at_mut(k);
@@ -80,7 +91,9 @@ pub fn count(n: usize) -> f64 {
     n as f64
 }
 
-fn dot(a: &[f64], b: &[f64]) -> f64 {
+/// Sum of products.
+#[must_use]
+pub fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 

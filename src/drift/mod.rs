@@ -46,5 +46,6 @@ mod sums;
 pub mod thin;
 pub mod unjudged;
 pub mod wander;
+pub mod weekend;
 pub mod window;
 pub mod witness;

@@ -35,7 +35,7 @@ pub struct LeftOut {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SelfCheck {
-    /// Fewer than 168 windows, or less than a week of them in the fitted part where weekends have a level: not checked.
+    /// Fewer than 168 windows, or less than a week of them in the fitted part where weekends are told from weekdays: not checked.
     #[default]
     TooShort,
     /// Few enough alarms.

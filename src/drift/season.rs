@@ -1,4 +1,4 @@
-//! The season: daily harmonics, a level for weekends, in local time.
+//! The season: daily harmonics and weekends, in local time.
 //!
 //! Least squares of rates on few columns. Weekly harmonics were rejected (14 days hold two weeks);
 //! a weekend that is not modelled made 100-200 alarms in 984 windows, with its level none.
@@ -7,6 +7,7 @@ use std::f64::consts::TAU;
 
 use jiff::civil::Weekday;
 use jiff::tz::TimeZone;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::drift::settings::JudgeSettings;
@@ -14,14 +15,40 @@ use crate::drift::settings::JudgeSettings;
 const DAY_MS: i64 = 86_400_000;
 /// More than three harmonics fit noise of single hours.
 const MAX_HARMONICS: usize = 3;
+const WEEKEND_COLUMN: usize = 1;
 
-/// Which columns the design has: 1, the weekend's level, cosine and sine of each daily harmonic.
+/// What a weekend does to a rate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WeekendAs {
+    /// Multiplies the daily rhythm ([`crate::drift::weekend`]).
+    #[default]
+    Factor,
+    /// Adds the same at every hour: one more column of the least squares.
+    Level,
+}
+
+impl WeekendAs {
+    /// What a reference had that does not say it: those fitted before there was a choice.
+    fn unsaid() -> Self {
+        Self::Level
+    }
+
+    fn is_unsaid(&self) -> bool {
+        *self == Self::unsaid()
+    }
+}
+
+/// Which columns the design has: 1, the weekend's, cosine and sine of each daily harmonic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Season {
     /// Daily harmonics.
     pub harmonics: usize,
-    /// Whether weekends have a level of their own.
+    /// Whether weekends are told from weekdays.
     pub weekend: bool,
+    /// How.
+    #[serde(default = "WeekendAs::unsaid", skip_serializing_if = "WeekendAs::is_unsaid")]
+    pub weekend_as: WeekendAs,
 }
 
 impl Season {
@@ -34,6 +61,7 @@ impl Season {
         Self {
             harmonics: settings.harmonics.unwrap_or(carried),
             weekend: settings.weekend.unwrap_or(windows_a_day >= 1 && span_ms >= 7 * DAY_MS),
+            weekend_as: settings.weekend_as,
         }
     }
 
@@ -47,6 +75,12 @@ impl Season {
     #[must_use]
     pub fn n_columns(self) -> usize {
         1 + usize::from(self.weekend) + 2 * self.harmonics
+    }
+
+    /// Column whose coefficient multiplies what the others give; `None` where all are summed.
+    #[must_use]
+    pub fn factor_column(self) -> Option<usize> {
+        (self.weekend && self.weekend_as == WeekendAs::Factor).then_some(WEEKEND_COLUMN)
     }
 
     /// Row `x_t` of the design for a window that starts at `start_ms`, `[K]`.
@@ -78,20 +112,30 @@ mod tests {
     #[test]
     fn short_windows_carry_three_harmonics_and_weekly_ones_none() {
         let mut settings = JudgeSettings::hourly(1);
-        assert_eq!(Season::choose(&settings, 14 * DAY_MS), Season { harmonics: 3, weekend: true });
-        assert_eq!(Season::choose(&settings, 6 * DAY_MS), Season { harmonics: 3, weekend: false });
+        assert_eq!(Season::choose(&settings, 14 * DAY_MS), Season { harmonics: 3, weekend: true, weekend_as: WeekendAs::Factor });
+        assert_eq!(Season::choose(&settings, 6 * DAY_MS), Season { harmonics: 3, weekend: false, weekend_as: WeekendAs::Factor });
         settings.window_ms = 6 * 3_600_000;
         assert_eq!(Season::choose(&settings, 14 * DAY_MS).harmonics, 1);
         settings.window_ms = 7 * DAY_MS;
-        assert_eq!(Season::choose(&settings, 56 * DAY_MS), Season { harmonics: 0, weekend: false });
+        assert_eq!(Season::choose(&settings, 56 * DAY_MS), Season { harmonics: 0, weekend: false, weekend_as: WeekendAs::Factor });
     }
 
     #[test]
     fn the_season_follows_local_time_through_a_change_of_clocks() {
-        let season = Season { harmonics: 1, weekend: true };
+        let season = Season { harmonics: 1, weekend: true, weekend_as: WeekendAs::Factor };
         let berlin = TimeZone::get("Europe/Berlin").unwrap();
         let at = |month, day, hour| berlin.to_timestamp(jiff::civil::date(2026, month, day).at(hour, 0, 0, 0)).unwrap().as_millisecond();
         assert_eq!(season.row(at(3, 27, 8), &berlin), season.row(at(3, 30, 8), &berlin), "Friday before, Monday after");
         assert_eq!(season.row(at(3, 28, 8), &berlin)[1], 1.0);
+    }
+
+    #[test]
+    fn a_reference_that_does_not_say_what_its_weekends_do_had_a_level_and_is_written_as_it_was() {
+        let old = r#"{"harmonics":3,"weekend":true}"#;
+        let season: Season = serde_json::from_str(old).unwrap();
+        assert_eq!((season.weekend_as, season.factor_column()), (WeekendAs::Level, None));
+        assert_eq!(serde_json::to_string(&season).unwrap(), old);
+        let new = Season { weekend_as: WeekendAs::Factor, ..season };
+        assert_eq!(serde_json::from_str::<Season>(&serde_json::to_string(&new).unwrap()).unwrap().factor_column(), Some(1));
     }
 }

@@ -13,7 +13,7 @@ use crate::drift::settings::JudgeSettings;
 use crate::drift::stream::StreamId;
 use crate::drift::wander::MIN_WINDOWS_TO_REFUSE;
 
-/// A weekend's level needs a week in the fitted part.
+/// What a weekend does needs a week in the fitted part.
 const WEEK_MS: i64 = 7 * 86_400_000;
 /// Alarm windows that chance may bring beyond three times the budget.
 const ALLOWED: usize = 2;

@@ -5,6 +5,7 @@ use jiff::tz::TimeZone;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::drift::season::WeekendAs;
 use crate::drift::stream::StreamId;
 use crate::sae::latent::LatentId;
 
@@ -42,8 +43,10 @@ pub struct JudgeSettings {
     pub min_records: u64,
     /// Daily harmonics; `None`: as many as the window length carries, at most 3.
     pub harmonics: Option<usize>,
-    /// Whether weekends have a level of their own; `None`: from references of 7 days on.
+    /// Whether weekends are told from weekdays; `None`: from references of 7 days on.
     pub weekend: Option<bool>,
+    /// What a weekend does to a rate.
+    pub weekend_as: WeekendAs,
     /// Local dates without verdicts.
     pub calendar: Vec<Date>,
     /// FVU above this breaks the input contract; `None`: 2 x the reference's + 0.05.
@@ -71,6 +74,7 @@ impl JudgeSettings {
             min_records: 200,
             harmonics: None,
             weekend: None,
+            weekend_as: WeekendAs::default(),
             calendar: Vec::new(),
             max_fvu: None,
             n_latents,

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::drift::alternatives::StreamModel;
 use crate::drift::counts::N_BUCKETS;
 use crate::drift::packed;
+use crate::drift::season::Season;
 
 /// A seasonal rate never falls below this share of the stream's mean rate: a fitted wave may dip below 0.
 const MIN_SHARE: f64 = 0.05;
@@ -12,7 +13,8 @@ const MIN_SHARE: f64 = 0.05;
 /// Streams of `_all`, every vector `[n]` in the layout's order.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StreamRates {
-    /// Coefficients, `[K * n]`, column-major: all streams of the constant first.
+    /// Coefficients, `[K * n]`, column-major: all streams of the constant first. Where weekends are a factor f, their
+    /// column holds f - 1.
     #[serde(with = "packed")]
     pub beta: Vec<f64>,
     /// Mean rate `p = max(sum Y, 1/2)/sum E`.
@@ -39,15 +41,21 @@ pub struct StreamRates {
 }
 
 impl StreamRates {
-    /// Rates `max(x' beta, .05 p)` of all streams for the season's row `x` `[K]`, into `out` `[n]`.
-    pub fn rates(&self, x: &[f64], out: &mut Vec<f64>) {
+    /// Rates `max(x' beta, .05 p)` of all streams for the season's row `x` `[K]`, into `out` `[n]`; where weekends are
+    /// a factor, that column is not summed but multiplies the rest.
+    pub fn rates(&self, season: Season, x: &[f64], out: &mut Vec<f64>) {
         let n = self.mean_rate.len();
         out.clear();
         out.resize(n, 0.0);
-        for (x, beta) in x.iter().zip(self.beta.chunks_exact(n.max(1))) {
+        let factor = season.factor_column();
+        let columns = || x.iter().zip(self.beta.chunks_exact(n.max(1))).enumerate();
+        for (_, (x, beta)) in columns().filter(|(k, _)| Some(*k) != factor) {
             out.iter_mut().zip(beta).for_each(|(rate, beta)| *rate += x * beta);
         }
         out.iter_mut().zip(&self.mean_rate).for_each(|(rate, mean)| *rate = rate.max(MIN_SHARE * mean));
+        for (_, (x, beta)) in columns().filter(|(k, _)| Some(*k) == factor) {
+            out.iter_mut().zip(beta).for_each(|(rate, beta)| *rate *= 1.0 + x * beta);
+        }
     }
 
     /// What the test needs to know of each stream.

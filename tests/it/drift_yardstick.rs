@@ -11,6 +11,7 @@ use recsae::drift::observed::ObservedWindow;
 use recsae::drift::reference::Reference;
 use recsae::drift::report::{AlertChange, Crossing, DriftReport, SegmentReport, StreamState, Verdict};
 use recsae::drift::rolling::Rolling;
+use recsae::drift::season::WeekendAs;
 use recsae::drift::settings::JudgeSettings;
 use recsae::drift::special::{gamma_p_inverse, normal_cdf};
 use recsae::sae::latent::LatentId;
@@ -25,6 +26,7 @@ struct Expected {
     budget: f64,
     harmonics: usize,
     weekend: bool,
+    weekend_as: WeekendAs,
     latents: usize,
     families: Vec<Vec<LatentId>>,
     segments: BTreeMap<String, ExpectedSegment>,
@@ -92,6 +94,7 @@ fn scene(name: &str) -> Option<Scene> {
         budget_windows: expected.budget,
         harmonics: Some(expected.harmonics),
         weekend: Some(expected.weekend),
+        weekend_as: expected.weekend_as,
         families: expected.families.clone(),
         ..JudgeSettings::hourly(expected.latents)
     };
@@ -196,6 +199,11 @@ fn plain_windows_equal_the_yardstick() {
 #[test]
 fn a_weekend_level_equals_the_yardstick() {
     assert_equals_yardstick("weekend");
+}
+
+#[test]
+fn a_weekend_that_multiplies_equals_its_numpy_twin() {
+    assert_equals_yardstick("weekend_factor");
 }
 
 #[test]

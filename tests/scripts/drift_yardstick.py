@@ -13,7 +13,7 @@ import argparse, json, pathlib, sys
 import numpy as np
 
 M, HOUR = 120, 3_600_000
-SCENES = ["plain", "weekend", "session_mix", "concentration", "segment", "never_seen", "short", "families", "thin", "rolling"]
+SCENES = ["plain", "weekend", "weekend_factor", "session_mix", "concentration", "segment", "never_seen", "short", "families", "thin", "rolling"]
 
 
 def special(seed):
@@ -34,7 +34,7 @@ def world(dr, scene, rng):
     if scene == "never_seen":
         rate[:6] = 0.0
     lam = rate * (1 + 0.3 * np.cos(2 * np.pi * (t[:, None] - rng.integers(0, 24, M)) / 24)) if scene not in ("short", "rolling") else rate * np.ones((T, 1))
-    if scene == "weekend":
+    if scene.startswith("weekend"):
         lam = lam * np.where(((t // 24) % 7 >= 5)[:, None], rng.uniform(0.6, 1.4, M), 1.0)
     half = R + (T - R) // 3
     lam[half:, 7] *= 3.0
@@ -108,6 +108,37 @@ def join(dr, base, extra, m):
     return base
 
 
+def factor_reference(dr):
+    """the yardstick's reference, with a weekend that multiplies the daily rhythm: Gauss-Newton on (rhythm, factor), stream by stream"""
+    class Factor(dr.Reference):
+        def mu(self, E, t):
+            if not hasattr(self, "factor"):                                    # the yardstick fitted its added level just now
+                self.fit(np.asarray(t))
+            X = dr.design(t, *self.opt[:3], None)
+            return E * np.maximum(X @ self.beta, 0.05 * self.p) * np.where(self.opt[3](t)[:, None] > 0, self.factor, 1.0)
+
+        def __init__(self, Y, E, t, **opt):
+            self.rate = Y / E
+            super().__init__(Y, E, t, **opt)
+
+        def fit(self, t):
+            X, w = dr.design(t, *self.opt[:3], None), self.opt[3](t)
+            few = self.C < 10 * (X.shape[1] + 1)
+            self.beta, self.factor = np.zeros((X.shape[1], len(self.C))), np.ones(len(self.C))
+            for j in range(len(self.C)):
+                if few[j]:
+                    self.beta[0, j] = self.p[j]
+                    continue
+                z, f = self.rate[:, j], 1.0
+                beta = np.linalg.lstsq(X, z, rcond=None)[0]
+                for _ in range(60):
+                    by = np.where(w > 0, f, 1.0)
+                    step = np.linalg.lstsq(np.column_stack([X * by[:, None], w * (X @ beta)]), z - by * (X @ beta), rcond=None)[0]
+                    beta, f = beta + step[:-1], f + step[-1]
+                self.beta[:, j], self.factor[j] = beta, f
+    return Factor
+
+
 def renewed(dr, s, kept, old, A, opt):
     """the detector against a reference of the windows `kept`; evidence goes on"""
     q = dr.presence_curve(s["D"][kept].sum(0), s["N"][kept])
@@ -134,7 +165,7 @@ def scene(a):
     out, R, T, t = world(dr, a.scene, np.random.default_rng([a.seed, SCENES.index(a.scene)]))
     folder = pathlib.Path(a.out)
     write(folder / "windows.parquet", out, T)
-    A, daytype = 5000.0 if a.scene == "rolling" else 500.0, dr.weekend if a.scene == "weekend" else None
+    A, daytype = 5000.0 if a.scene == "rolling" else 500.0, dr.weekend if a.scene.startswith("weekend") else None
     opt = dict(harmonics=0 if a.scene in ("short", "rolling") else 3, daytype=daytype)
     s = out["_all"]
     q = dr.presence_curve(s["D"][:R].sum(0), s["N"][:R])
@@ -150,12 +181,12 @@ def scene(a):
 
     Y, E = streams(s, members)
     single = np.r_[:M, M + len(members)]
-    ref = dr.Reference(Y[:R][:, single], E[:R][:, single], t[:R], **opt)
+    ref = (factor_reference(dr) if a.scene == "weekend_factor" else dr.Reference)(Y[:R][:, single], E[:R][:, single], t[:R], **opt)
     if members:
         mid = slice(M, M + len(members))
         ref = join(dr, ref, dr.Reference(Y[:R, mid], E[:R, mid], t[:R], **opt), M)
     segments = [n for n in out if n != "_all"]
-    expected = dict(reference=R, budget=A, harmonics=opt["harmonics"], weekend=daytype is not None, latents=M, families=members, segments={})
+    expected = dict(reference=R, budget=A, harmonics=opt["harmonics"], weekend=daytype is not None, weekend_as="factor" if a.scene == "weekend_factor" else "level", latents=M, families=members, segments={})
     for name, part in out.items():
         y, e = (Y, E) if name == "_all" else streams(part, [])
         r = ref if name == "_all" else dr.SegmentReference(ref, y[:R], e[:R], t[:R])

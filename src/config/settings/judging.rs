@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::drift::season::WeekendAs;
 use crate::drift::settings::CountingUnit;
 
 /// What is followed apart from the whole.
@@ -64,8 +65,10 @@ pub struct DriftSettings {
     pub reference: String,
     /// Daily harmonics of the season; absent: as many as the window length carries, at most 3.
     pub harmonics: Option<usize>,
-    /// Whether weekends have a level of their own; absent: from references of 7 days on.
+    /// Whether weekends are told from weekdays; absent: from references of 7 days on.
     pub weekend: Option<bool>,
+    /// What a weekend does to a rate: `factor` (default) multiplies the daily rhythm, `level` adds the same at every hour.
+    pub weekend_as: WeekendAs,
     /// Local dates without verdicts, `YYYY-MM-DD`.
     pub calendar: Vec<String>,
     /// FVU above this share breaks the input contract; absent: 2 x the reference's + 0.05.
@@ -85,6 +88,7 @@ impl Default for DriftSettings {
             reference: "first:14d".into(),
             harmonics: None,
             weekend: None,
+            weekend_as: WeekendAs::Factor,
             calendar: Vec::new(),
             max_fvu: None,
             pseudo_streams: true,
