@@ -13,7 +13,7 @@ use crate::drift::alert::utc_text;
 use crate::drift::observed::ObservedWindow;
 use crate::drift::reference::ReferenceError;
 use crate::drift::stream::StreamId;
-use crate::workshop::backtest::{BacktestReport, Family, Mode, backtest, plot, read_families};
+use crate::workshop::backtest::{BacktestReport, Family, Mode, backtest, plot, plot_settings, read_families};
 use crate::workshop::windows_columns::WindowsFileError;
 use crate::workshop::windows_file::{MAX_LATENTS, read_windows};
 
@@ -50,7 +50,7 @@ pub struct Args {
     /// Bundle whose names and families are used [default: the configuration's, where it names one]
     #[arg(long, value_name = "FOLDER")]
     bundle: Option<PathBuf>,
-    /// Write the evidence over time as SVG
+    /// Write the evidence over time as SVG: a line a segment, or one a setting where several are compared
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
     /// Latents of the SAE [default: one more than the largest in the file]
@@ -73,8 +73,8 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         let set_up = error.downcast_ref::<WindowsFileError>().is_some() || error.downcast_ref::<ReferenceError>().is_some();
         if set_up { UsageError(format!("{error:#}")).into() } else { error }
     })?;
-    if let (Some(path), Some((_, report))) = (&args.plot, found.first()) {
-        std::fs::write(path, plot(report)).map_err(|error| UsageError(format!("cannot write {}: {error}", path.display())))?;
+    if let Some(path) = &args.plot {
+        std::fs::write(path, picture(&found)).map_err(|error| UsageError(format!("cannot write {}: {error}", path.display())))?;
     }
     if let Some((_, report)) = found.iter().find(|(_, report)| report.windows == 0) {
         let words = format!(
@@ -93,6 +93,15 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
         (several, false) => compare(several, &mut out)?,
     }
     Ok(Outcome::Done)
+}
+
+fn picture(found: &[(Tried, BacktestReport)]) -> String {
+    match found {
+        [(_, report)] => plot(report),
+        several => plot_settings(
+            &several.iter().map(|(tried, r)| (format!("{}, min effect {}", tried.budget, tried.min_effect), r)).collect::<Vec<_>>(),
+        ),
+    }
 }
 
 /// A setting that was tried.

@@ -187,7 +187,7 @@ fn most_evidence(report: &DriftReport) -> Vec<EvidencePoint> {
 /// A line for each segment, at most six: the largest evidence relative to the threshold over time. SVG.
 #[must_use]
 pub fn plot(report: &BacktestReport) -> String {
-    let first = report.evidence.iter().map(|point| point.window_start).min().unwrap_or(0);
+    let first = first_start(report);
     let mut by_segment: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
     for point in &report.evidence {
         let days = (point.window_start - first) as f64 / 86_400_000.0;
@@ -200,6 +200,25 @@ pub fn plot(report: &BacktestReport) -> String {
     let title = format!("{} alerts in {} windows; an alert at 0", report.alerts.len(), report.windows);
     let x = format!("days since {}", utc_text(first));
     plot::lines(plot::Axes { title: &title, x: &x, y: "largest evidence - threshold, nats", log_y: false }, &series)
+}
+
+/// The same of `_all` under several settings, a line each (six at most); an alert at 0 under each.
+#[must_use]
+pub fn plot_settings(reports: &[(String, &BacktestReport)]) -> String {
+    let first = reports.iter().map(|(_, report)| first_start(report)).min().unwrap_or(0);
+    let line = |(name, report): &(String, &BacktestReport)| {
+        let all = report.evidence.iter().filter(|point| point.segment == ALL);
+        let points = all.map(|point| ((point.window_start - first) as f64 / 86_400_000.0, point.over)).collect();
+        plot::Series { name: format!("{name}: {} alerts", report.alerts.len()), points, band: Vec::new() }
+    };
+    let series: Vec<plot::Series> = reports.iter().take(6).map(line).collect();
+    let title = format!("{} settings; an alert at 0", reports.len());
+    let x = format!("days since {}", utc_text(first));
+    plot::lines(plot::Axes { title: &title, x: &x, y: "largest evidence - threshold, nats", log_y: false }, &series)
+}
+
+fn first_start(report: &BacktestReport) -> i64 {
+    report.evidence.iter().map(|point| point.window_start).min().unwrap_or(0)
 }
 
 /// Reads a families file: `{"family:0": {"name": "...", "latents": [0, 1, ...]}}`, numbered from 0 without gaps.

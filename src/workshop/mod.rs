@@ -24,4 +24,5 @@ pub mod train;
 pub mod verify;
 pub mod windows_columns;
 pub mod windows_file;
+mod windows_seen;
 pub mod windows_writer;

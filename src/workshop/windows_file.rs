@@ -18,6 +18,7 @@ use crate::drift::counts::{BUCKET_EDGES, N_BUCKETS};
 use crate::drift::observed::{Observed, ObservedWindow};
 use crate::drift::stream::StreamId;
 use crate::workshop::windows_columns::{Columns, KEYS, WindowsFileError};
+use crate::workshop::windows_seen::{Row, Seen, grow};
 
 const ALL_COLUMNS: [&str; 7] = ["window_start", "window_end", "model_version", "segment", "stream", "bucket", "value"];
 const BATCH_ROWS: usize = 65_536;
@@ -31,19 +32,6 @@ pub struct WindowsFile {
     pub models: BTreeMap<String, Vec<ObservedWindow>>,
     /// One more than the largest latent named.
     pub n_latents: usize,
-}
-
-/// What a row's stream column names.
-#[derive(Clone, Copy)]
-enum Row {
-    Latent(usize),
-    ResidualOutlier,
-    DeadRecord,
-    Entities,
-    Records,
-    KishExposure,
-    /// Families are summed from their members, as the configuration names them.
-    Ignored,
 }
 
 /// Reads a file; of each model the first `n_reference` windows keep their table by session length.
@@ -201,6 +189,22 @@ impl Gathered {
                 }
             }
         }
+        for window in self.models.values().flat_map(BTreeMap::values) {
+            for (segment, observed) in &window.observed.segments {
+                if let Some((latent, found)) = beyond_entities(observed, &window.seen[segment]) {
+                    return Err(WindowsFileError::Value {
+                        path: path.to_owned(),
+                        row: window.row,
+                        column: "value",
+                        expected: format!(
+                            "of each latent told by session length at most the entities there are ({} in {segment}), in the window that begins in this row",
+                            observed.entities.iter().sum::<f64>()
+                        ),
+                        found: format!("latent:{latent} {found}; records are no entities: write their counts without a bucket"),
+                    });
+                }
+            }
+        }
         let m = self.n_latents;
         let finish_window = |window: Window| {
             let mut window = window.observed;
@@ -220,39 +224,11 @@ impl Gathered {
     }
 }
 
-/// Rows of a segment of a window that were there: a bit for each stream, bucket by bucket and without one.
-#[derive(Default)]
-struct Seen(Vec<u64>);
-
-impl Seen {
-    /// Notes a row.
-    ///
-    /// # Errors
-    /// It was there, or the stream is told both in parts and as one: either would count twice. What was expected instead.
-    fn see(&mut self, row: Row, bucket: Option<usize>) -> Result<(), &'static str> {
-        const BITS: usize = N_BUCKETS + 1;
-        let stream = match row {
-            Row::Latent(latent) => 5 + latent,
-            Row::ResidualOutlier => 0,
-            Row::DeadRecord => 1,
-            Row::Entities => 2,
-            Row::Records => 3,
-            Row::KishExposure => 4,
-            Row::Ignored => return Ok(()),
-        };
-        let (first, at) = (stream * BITS, stream * BITS + bucket.map_or(0, |bucket| bucket + 1));
-        let has = |seen: &Self, bit: usize| seen.0.get(bit / 64).is_some_and(|word| word >> (bit % 64) & 1 == 1);
-        if has(self, at) {
-            return Err("each stream once in a segment and bucket of a window");
-        }
-        let others = if bucket.is_some() { first..first + 1 } else { first + 1..first + BITS };
-        if others.into_iter().any(|bit| has(self, bit)) {
-            return Err("a stream either by session-length bucket or in one row without");
-        }
-        grow(&mut self.0, at / 64 + 1);
-        self.0[at / 64] |= 1 << (at % 64);
-        Ok(())
-    }
+/// A latent told by session length, so by presence, that more entities show than there are, and how many.
+fn beyond_entities(observed: &Observed, seen: &Seen) -> Option<(usize, f64)> {
+    let entities: f64 = observed.entities.iter().sum();
+    let beyond = |&(latent, value): &(usize, f64)| value > entities * (1.0 + 1e-9) && seen.is_in_parts(Row::Latent(latent));
+    observed.latents.iter().copied().enumerate().find(beyond)
 }
 
 fn seconds(ms: i64) -> String {
@@ -263,12 +239,6 @@ fn bucket(columns: &Columns<'_>, i: usize) -> Result<Option<usize>, WindowsFileE
     let Some(edge) = columns.bucket(i)? else { return Ok(None) };
     let found = BUCKET_EDGES.iter().position(|known| i64::from(*known) == edge);
     found.map(Some).ok_or_else(|| columns.wrong(i, "bucket", format!("null or one of {BUCKET_EDGES:?}"), edge.to_string()))
-}
-
-fn grow<T: Clone + Default>(values: &mut Vec<T>, len: usize) {
-    if values.len() < len {
-        values.resize(len, T::default());
-    }
 }
 
 fn bucket_major(latent_major: &[f64], m: usize) -> Vec<f64> {

@@ -67,11 +67,14 @@ spoilt('broken_bucket', bucket=1.5)
 spoilt('negative', value=-1.0)
 spoilt('beyond_counts', value=1e300)
 spoilt('unknown_stream', stream='latents:1')
+records = plain.copy()
+records.loc[25, 'value'] = 901.0
+write('records_as_presence', records)
 write('text_times', plain.assign(window_start=plain.window_start.astype(str)))
 "#;
 
 /// Rows of the written file that say where the fault is.
-const REFUSED: [(&str, &str); 11] = [
+const REFUSED: [(&str, &str); 12] = [
     ("doubled", "column `stream`: expected each stream once in a segment and bucket of a window, found"),
     ("parts_and_total", "column `stream`: expected a stream either by session-length bucket or in one row without, found latent:1"),
     ("longer", "row 40, column `window_end`: expected 3600 s after window_start"),
@@ -82,6 +85,10 @@ const REFUSED: [(&str, &str); 11] = [
     ("negative", "row 40, column `value`: expected a finite number >= 0, at most 2^53, found -1"),
     ("beyond_counts", "row 40, column `value`: expected a finite number >= 0, at most 2^53"),
     ("unknown_stream", "row 40, column `stream`: expected latent:N"),
+    (
+        "records_as_presence",
+        "row 24, column `value`: expected of each latent told by session length at most the entities there are (900 in _all), in the window that begins in this row, found latent:0 9",
+    ),
     ("text_times", "column `window_start`: expected a timestamp, found Utf8"),
 ];
 
@@ -121,6 +128,22 @@ fn files_of_other_programs_are_judged_alike_and_malformed_ones_are_refused_with_
         let (code, _, errors) = judged(name);
         assert!(code == 2 && errors.contains(words), "{name}: {code} {errors}");
     }
+}
+
+#[test]
+fn several_settings_are_drawn_in_one_picture() {
+    let Some(folder) = written() else { return };
+    let (file, picture) = (folder.path().join("plain.parquet"), folder.path().join("evidence.svg"));
+    let drawn = |more: &[&str]| {
+        let plot = picture.to_str().unwrap();
+        let (code, _, errors) = backtest(&file, &[&["--reference", "72", "--plot", plot], more].concat());
+        assert_eq!(code, 0, "{errors}");
+        std::fs::read_to_string(&picture).unwrap()
+    };
+    let one = drawn(&["--budget", "1 per 7d"]);
+    assert!(one.contains("_all") && one.contains("surface=home"), "a line a segment");
+    let two = drawn(&["--budget", "1 per 7d", "--budget", "1 per 90d"]);
+    assert!(two.contains("1 per 7d, min effect 0.01: ") && two.contains("1 per 90d, min effect 0.01: "), "a line a setting");
 }
 
 #[test]
