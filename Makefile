@@ -9,7 +9,7 @@ export RECSAE_PYTHON ?= $(RECSAE_CACHE)/python/bin/python
 onnxruntime_version := $(shell sed -n 's/^onnxruntime==//p' deploy/setup/requirements.txt)
 export ORT_DYLIB_PATH ?= $(RECSAE_CACHE)/onnxruntime-$(onnxruntime_version)/libonnxruntime.so.$(onnxruntime_version)
 
-.PHONY: help fixtures demo test chaos chaos-long check fmt build bench bench-topk bench-encode bench-judge bench-drift bench-train train-quality setup setup-demo
+.PHONY: help fixtures demo test chaos chaos-long check fmt build bench bench-scale bench-topk bench-encode bench-judge bench-drift bench-train train-quality setup setup-demo
 
 help: ## What can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -51,6 +51,10 @@ build: setup-demo ## The release program: target/release/recsae
 bench: setup ## CPU per record against a careful Python program, same topic and broker
 	cargo build --quiet --release --locked
 	"$(RECSAE_PYTHON)" benches/peer/run.py --recsae target/release/recsae $(ARGS)
+
+bench-scale: setup ## What a record costs as workers, segments, latents, entities and partitions grow, and the delay to /metrics (ARGS="--rounds 1")
+	cargo build --quiet --release --locked
+	"$(RECSAE_PYTHON)" benches/scale/run.py --recsae target/release/recsae $(ARGS)
 
 bench-topk: ## Selecting the top k: CPU a row against the portable path and select_nth
 	RECSAE_DATA="$${RECSAE_DATA:-$(CURDIR)/../shared/data}" cargo bench --quiet --locked --bench topk

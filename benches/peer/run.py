@@ -22,12 +22,12 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from pathlib import Path
 
 import broker
 import stored
 import topics
+from process import cpu_model, n_consumed, process_cpu
 
 HERE = Path(__file__).resolve().parent
 # Shape by name: files of data/ml100k, and what the ratio must reach, by format.
@@ -54,11 +54,6 @@ listen = "127.0.0.1:{metrics}"
 [http]
 listen = "127.0.0.1:{http}"
 """
-
-
-def process_cpu(pid: int) -> float:
-    """CPU seconds of a process so far, all its threads (the kernel's CPU clock of another process)."""
-    return time.clock_gettime((~pid << 3) | 2)
 
 
 def run_peer(address: str, topic: str, form: str, model: Path, n: int) -> tuple[float, int]:
@@ -96,24 +91,10 @@ def run_recsae(recsae: Path, address: str, topic: str, form: str, bundle: Path, 
     return (usage.ru_utime + usage.ru_stime - start) / n * 1e6, n_active
 
 
-def n_consumed(port: int) -> int:
-    try:
-        text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode()
-    except OSError:
-        return 0
-    found = re.search(r"^recsae_records_consumed_total (\S+)$", text, re.MULTILINE)
-    return int(float(found[1])) if found else 0
-
-
 def build_bundle(recsae: Path, data: Path, name: str, out: Path) -> None:
     files = ["--onnx", f"{name}.full.onnx", "--golden", f"{name}.golden.npz", "--concepts", f"{name}.concepts.parquet"]
     command = [str(data / word) if word.startswith(name) else word for word in files]
     subprocess.run([recsae, "bundle", "build", *command, "--out", out], check=True, capture_output=True)
-
-
-def cpu_model() -> str:
-    found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    return f"{found[1] if found else 'unknown CPU'}, {os.cpu_count()} cores"
 
 
 def main() -> None:

@@ -16,6 +16,11 @@ use crate::store::error::{StoreError, StoreResult};
 use crate::store::reference_rows::{self, ReferenceEntry};
 use crate::store::{alert_rows, codec, schema};
 
+pub(super) const OLDEST_UNJUDGED: &str = "SELECT p.window_start, p.window_end FROM partials p
+    WHERE p.lineage = (SELECT max(id) FROM lineages) AND p.counts IS NOT NULL
+    AND NOT EXISTS (SELECT 1 FROM windows w WHERE w.lineage = p.lineage AND w.window_start = p.window_start)
+    ORDER BY p.window_start LIMIT 1";
+
 /// Read access. `Send`, not `Sync`: one a thread, or behind a mutex.
 #[derive(Debug)]
 pub struct StoreReader {
@@ -40,14 +45,12 @@ pub struct WindowQuery {
 }
 
 /// A window that is not judged yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnjudgedWindow {
     /// First instant, ms since 1970 UTC.
     pub start_ms: i64,
     /// One past the last.
     pub end_ms: i64,
-    /// Partitions whose part is stored.
-    pub partitions: Vec<TopicPartition>,
 }
 
 /// One segment of a judged window as `/api/v1/windows` prints it.
@@ -122,26 +125,13 @@ impl StoreReader {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// Windows of the current lineage that have parts and are not judged, oldest first.
+    /// The oldest window of the current lineage that has parts and is not judged.
     ///
     /// # Errors
     /// The database refuses.
-    pub fn unjudged_windows(&self) -> StoreResult<Vec<UnjudgedWindow>> {
-        let sql = "SELECT p.topic, p.partition, p.window_start, p.window_end FROM partials p
-                   WHERE p.lineage = (SELECT max(id) FROM lineages) AND p.counts IS NOT NULL
-                   AND NOT EXISTS (SELECT 1 FROM windows w WHERE w.lineage = p.lineage AND w.window_start = p.window_start)
-                   ORDER BY p.window_start, p.topic, p.partition";
-        let mut statement = self.connection.prepare_cached(sql)?;
-        let mut rows = statement.query([])?;
-        let mut windows: Vec<UnjudgedWindow> = Vec::new();
-        while let Some(row) = rows.next()? {
-            let (partition, start_ms, end_ms) = (topic_partition(row, 0)?, row.get(2)?, row.get(3)?);
-            match windows.last_mut().filter(|last| last.start_ms == start_ms) {
-                Some(window) => window.partitions.push(partition),
-                None => windows.push(UnjudgedWindow { start_ms, end_ms, partitions: vec![partition] }),
-            }
-        }
-        Ok(windows)
+    pub fn oldest_unjudged(&self) -> StoreResult<Option<UnjudgedWindow>> {
+        let mut statement = self.connection.prepare_cached(OLDEST_UNJUDGED)?;
+        Ok(statement.query_row([], |row| Ok(UnjudgedWindow { start_ms: row.get(0)?, end_ms: row.get(1)? })).optional()?)
     }
 
     /// Stored parts of an unjudged window, by topic and partition; empty once it is judged.

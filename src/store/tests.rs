@@ -201,20 +201,37 @@ fn an_equal_part_of_a_window_is_ignored_and_an_unequal_one_is_named() {
 }
 
 #[test]
+fn what_is_judged_next_is_found_without_a_look_at_what_was_judged() {
+    let (_folder, path) = temp();
+    let mut store = open(&path);
+    for i in 1..=30 {
+        assert_eq!(store.apply_step(&step(0, i, i + 1, vec![partial(0, 1000 * i)])).unwrap(), StepOutcome::Applied);
+        assert_eq!(store.read().oldest_unjudged().unwrap().map(|window| window.start_ms), Some(1000 * i.min(3)));
+        if i < 3 {
+            assert_eq!(store.commit_judgement(&judgement(1000 * i, 1, vec![])).unwrap(), JudgementOutcome::Stored);
+        }
+    }
+    let explain = format!("EXPLAIN QUERY PLAN {}", crate::store::reader::OLDEST_UNJUDGED);
+    let reader = store.read();
+    let mut statement = reader.connection.prepare(&explain).unwrap();
+    let plan: Vec<String> = statement.query_map([], |row| row.get(3)).unwrap().map(Result::unwrap).collect();
+    assert!(plan[0].contains("USING INDEX partials_unjudged") && !plan.iter().any(|step| step.contains("TEMP B-TREE")), "{plan:?}");
+}
+
+#[test]
 fn a_window_is_judged_once_from_all_its_parts() {
     let (_folder, path) = temp();
     let mut store = open(&path);
     for number in 0..2 {
         assert_eq!(store.apply_step(&step(number, 0, 41, vec![partial(number, 1000)])).unwrap(), StepOutcome::Applied);
     }
-    let unjudged = store.read().unjudged_windows().unwrap();
-    assert_eq!((unjudged.len(), unjudged[0].partitions.len()), (1, 2));
+    assert_eq!(store.read().oldest_unjudged().unwrap().map(|window| window.start_ms), Some(1000));
     assert_eq!(store.commit_judgement(&judgement(1000, 1, vec![])).unwrap_err().kind(), "stale_partials");
     assert!(!store.read().is_judged(1000).unwrap());
     let judged = judgement(1000, 2, vec![]);
     assert_eq!(store.commit_judgement(&judged).unwrap(), JudgementOutcome::Stored);
     assert_eq!(store.commit_judgement(&judged).unwrap(), JudgementOutcome::AlreadyJudged);
-    assert!(store.read().unjudged_windows().unwrap().is_empty());
+    assert_eq!(store.read().oldest_unjudged().unwrap(), None);
     assert_eq!(store.read().admitted_segments().unwrap(), BTreeMap::from([("surface=new".to_owned(), 6000)]));
     drop(store);
 

@@ -211,7 +211,7 @@ impl Judge {
         let n_stored = self.store.read().named_parts(start_ms)?.len();
         let mut parts = self.store.read().partials_of(start_ms)?;
         parts.retain(|part| named.iter().any(|(partition, _)| *partition == part.partition));
-        let due = UnjudgedWindow { start_ms, end_ms, partitions: parts.iter().map(|part| part.partition.clone()).collect() };
+        let due = UnjudgedWindow { start_ms, end_ms };
         self.judge_window(&due, (&parts, n_stored), now_ms, shutdown)?;
         if self.judges()
             && let Some((before_ms, actor)) = self.retention.due(end_ms, now_ms)
@@ -230,8 +230,7 @@ impl Judge {
         }
         let rules = &self.shared.rules;
         let edge = self.shared.positions.judge_before(rules.n_partitions, &rules.window);
-        let unjudged = self.store.read().unjudged_windows()?;
-        let oldest = unjudged.into_iter().next();
+        let oldest = self.store.read().oldest_unjudged()?;
         self.shared.positions.set_oldest_closed(oldest.as_ref().map(|window| window.start_ms));
         // Behind a window that is closed and not judged nobody counts further, whoever judges.
         self.shared.pace.judged_before(oldest.as_ref().map_or(edge, |window| window.start_ms.min(edge)));

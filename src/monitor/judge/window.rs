@@ -21,11 +21,14 @@ impl Judge {
     /// Judges every window that all partitions have passed, oldest first.
     pub(super) fn judge_due(&mut self, shutdown: &Shutdown) -> Result<(), MonitorError> {
         let edge = self.shared.positions.judge_before(self.shared.rules.n_partitions, &self.shared.rules.window);
-        let unjudged = self.store.read().unjudged_windows()?;
-        self.shared.positions.set_oldest_closed(unjudged.iter().map(|window| window.start_ms).find(|start| *start >= edge));
-        let due: Vec<UnjudgedWindow> = unjudged.into_iter().filter(|window| window.start_ms < edge).collect();
-        let any = !due.is_empty();
-        for window in due {
+        let mut any = false;
+        loop {
+            let oldest = self.store.read().oldest_unjudged()?;
+            let Some(window) = oldest.filter(|window| window.start_ms < edge) else {
+                self.shared.positions.set_oldest_closed(oldest.map(|window| window.start_ms));
+                break;
+            };
+            any = true;
             let parts = self.store.read().partials_of(window.start_ms)?;
             let n_stored = parts.len();
             self.judge_window(&window, (&parts, n_stored), self.shared.clock.now_ms(), shutdown)?;

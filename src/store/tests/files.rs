@@ -71,7 +71,8 @@ fn a_store_whose_checkpoint_was_killed_after_its_first_page_goes_on() {
     first_page_ahead[..4096].copy_from_slice(&whole[..4096]);
     std::fs::write(&cut, &first_page_ahead).unwrap();
     assert_eq!(StoreReader::open(&cut).unwrap().positions().unwrap(), store.read().positions().unwrap());
-    assert_eq!(Store::open(&cut).unwrap().read().unjudged_windows().unwrap().len(), 40);
+    let opened = Store::open(&cut).unwrap();
+    assert!((1..=40).all(|i| opened.read().partials_of(1000 * i).unwrap().len() == 1));
 }
 
 #[test]
@@ -82,7 +83,7 @@ fn a_newer_store_is_refused_naming_both_versions() {
     drop(store);
     let error = Store::open(&path).unwrap_err();
     assert_eq!(error.kind(), "store_newer");
-    assert!(error.to_string().contains("schema version 9, this program knows up to 6"), "{error}");
+    assert!(error.to_string().contains("schema version 9, this program knows up to 7"), "{error}");
     assert_eq!(StoreReader::open(&path).unwrap_err().kind(), "store_newer");
 }
 

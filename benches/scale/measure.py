@@ -1,0 +1,88 @@
+"""One run of the program over one topic: CPU a record and peak memory."""
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import broker
+import stored
+import streams
+from process import n_consumed, process_cpu
+
+CONFIGURATION = """[kafka]
+brokers = "{address}"
+topics = ["{topic}"]
+group = "{group}"
+workers = {workers}
+[record]
+format = "raw"
+[[model]]
+bundle = "{bundle}"
+[segments]
+fields = ["segment"]
+max = 128
+[segments.values]
+segment = {values}
+[counting]
+max_entities = 2000000
+[store]
+path = "{folder}/recsae.db"
+[metrics]
+listen = "127.0.0.1:{metrics}"
+[http]
+listen = "127.0.0.1:{http}"
+"""
+
+
+@dataclass
+class Place:
+    """Where runs take place."""
+
+    recsae: Path
+    address: str
+    folder: Path
+    saes: object
+    written: set = field(default_factory=set)
+
+    def topic(self, stream: streams.Stream) -> str:
+        if stream.topic not in self.written:
+            streams.produce(self.address, stream)
+            self.written.add(stream.topic)
+        return stream.topic
+
+
+def configure(point, where: Place, topic: str, folder: Path) -> tuple[Path, int]:
+    """Writes the configuration; returns it and the port of /metrics."""
+    metrics, http = broker.free_ports(2)
+    values = "[" + ", ".join(f'"v{n}"' for n in range(point.segments)) + "]"
+    path = folder / "recsae.toml"
+    path.write_text(CONFIGURATION.format(address=where.address, topic=topic, group=folder.name, workers=point.workers,
+                                         bundle=where.saes.bundle(point.latents), values=values, folder=folder, metrics=metrics, http=http))
+    return path, metrics
+
+
+def run(point, where: Place) -> tuple[float, float]:
+    """(CPU us a record, peak MiB) of a run over the whole topic."""
+    topic = where.topic(point.stream())
+    with tempfile.TemporaryDirectory(dir=where.folder) as own:
+        folder = Path(own)
+        path, metrics = configure(point, where, topic, folder)
+        with open(folder / "recsae.log", "wb") as log:
+            process = subprocess.Popen([where.recsae, "run", "-c", path, "--until-end"], stdout=log, stderr=log)
+        start = 0.0
+        while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            before = process_cpu(process.pid)
+            if n_consumed(metrics) > 0:
+                break
+            start = before
+            time.sleep(0.005)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        n_records = stored.totals(folder / "recsae.db")[0] if process.returncode == 0 else 0
+        if n_records != point.records:
+            log = (folder / "recsae.log").read_text()
+            sys.exit(f"benches/scale: {topic}: exit {process.returncode}, {n_records} of {point.records} records stored:\n{log[-3000:]}")
+    return (usage.ru_utime + usage.ru_stime - start) / point.records * 1e6, usage.ru_maxrss / 1024

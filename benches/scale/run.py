@@ -1,0 +1,104 @@
+#!/usr/bin/env python3
+"""`make bench-scale`: what a record costs as the deployment grows, and what memory it takes.
+
+The unmodified release `recsae run` reads a topic of Apache Kafka to its end, as `make bench` runs it: default configuration
+but for addresses, bundle and what a sweep varies. CPU = user + system time of the whole process from the first record on,
+over records; memory = its largest resident set. One thing varies at a time, the rest stays at the base: 1,024 latents, k = 8,
+4 segments, 10,000 entities a window, 4 partitions, a worker a core, 300,000 records in six hourly windows.
+`step` is the growth of the cost over the growth of what varies: above 1 it is worse than linear, and the program ends with 1.
+"""
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "peer"))
+
+import broker  # noqa: E402
+import chart  # noqa: E402
+import latency  # noqa: E402
+import measure  # noqa: E402
+import sae  # noqa: E402
+import streams  # noqa: E402
+from process import cpu_model  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Point:
+    """One deployment: the stream and how it is read."""
+
+    latents: int = 1024
+    segments: int = 4
+    entities: int = 10_000
+    partitions: int = 4
+    workers: int = 0
+    records: int = 300_000
+    windows: int = 6
+
+    def stream(self) -> streams.Stream:
+        return streams.Stream(self.segments, self.entities, self.partitions, self.records, self.windows)
+
+
+SWEEPS = {
+    "workers": [Point(workers=w) for w in (1, 2)],
+    "segments": [Point(segments=n) for n in (1, 4, 16, 64, 100)],
+    "latents": [Point(latents=m) for m in (1024, 2048, 4096, 8192, 16384)],
+    # One window, so that the entities of the largest have a record each.
+    "entities": [Point(entities=n, windows=1, records=1_000_000) for n in (100, 1_000, 10_000, 100_000, 1_000_000)],
+    "partitions": [Point(partitions=n) for n in (1, 4, 16, 64, 256)],
+}
+# Two runs of one program differ by this share on a shared host; a step is not called worse than linear for less.
+NOISE = 0.1
+
+
+def sweep(name: str, points: list[Point], where: measure.Place, rounds: int) -> tuple[list[tuple[int, float, float]], list[str]]:
+    """Rows (value, CPU us a record, MiB) and what is worse than it should be."""
+    rows, faults = [], []
+    print(f"\n{name:>10} {'CPU us/record':>14} {'peak MiB':>9} {'step':>6}", flush=True)
+    for point in points:
+        value = getattr(point, name)
+        runs = [measure.run(point, where) for _ in range(rounds)]
+        cost, memory = (statistics.median(column) for column in zip(*runs))
+        step = (cost / rows[-1][1]) / (value / rows[-1][0]) if rows else None
+        print(f"{value:>10} {cost:>14.2f} {memory:>9.0f} {f'{step:.2f}' if step else '':>6}", flush=True)
+        if name == "workers" and rows and cost > 1.05 * rows[0][1]:
+            faults.append(f"a record at {value} workers costs {cost / rows[0][1]:.2f} of one at 1 (wanted: 1.05)")
+        if step and step > 1 + NOISE:
+            faults.append(f"{name} {rows[-1][0]} to {value}: worse than linear ({step:.2f})")
+        rows.append((value, cost, memory))
+    return rows, faults
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    arguments.add_argument("--recsae", type=Path, required=True, help="release program")
+    arguments.add_argument("--rounds", type=int, default=3, help="runs of a point; the median counts")
+    arguments.add_argument("--sweep", choices=[*SWEEPS, "latency"], action="append")
+    arguments.add_argument("--plot", type=Path, help="write the curves as SVG")
+    a = arguments.parse_args()
+    jars = Path(os.environ.get("RECSAE_CACHE", Path.home() / ".cache" / "recsae-monitor")) / "kafka-4.3.1" / "jars"
+    wanted = a.sweep or [*SWEEPS, "latency"]
+    print(f"{time.strftime('%Y-%m-%d')} · {cpu_model()} · median of {a.rounds}", flush=True)
+    faults, curves = [], {}
+    with broker.kafka(jars) as address, tempfile.TemporaryDirectory(prefix="recsae-scale-") as folder:
+        broker.create_topic(address, "recsae.dead-letters", 1)
+        where = measure.Place(a.recsae.resolve(), address, Path(folder), sae.Saes(a.recsae.resolve(), Path(folder)))
+        for name in wanted:
+            if name == "latency":
+                latency.report(where, replace(Point(), records=0))
+                continue
+            curves[name], found = sweep(name, SWEEPS[name], where, a.rounds)
+            faults += found
+    if a.plot and curves:
+        a.plot.write_text(chart.draw(curves))
+    print("\n" + ("\n".join(faults) if faults else "no step is worse than linear"))
+    sys.exit(1 if faults else 0)
+
+
+if __name__ == "__main__":
+    main()
