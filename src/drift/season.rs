@@ -7,37 +7,14 @@ use std::f64::consts::TAU;
 
 use jiff::civil::Weekday;
 use jiff::tz::TimeZone;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::drift::settings::JudgeSettings;
+use crate::drift::settings::{JudgeSettings, WeekendAs};
 
 const DAY_MS: i64 = 86_400_000;
 /// More than three harmonics fit noise of single hours.
 const MAX_HARMONICS: usize = 3;
 const WEEKEND_COLUMN: usize = 1;
-
-/// What a weekend does to a rate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum WeekendAs {
-    /// Multiplies the daily rhythm ([`crate::drift::weekend`]).
-    #[default]
-    Factor,
-    /// Adds the same at every hour: one more column of the least squares.
-    Level,
-}
-
-impl WeekendAs {
-    /// What a reference had that does not say it: those fitted before there was a choice.
-    fn unsaid() -> Self {
-        Self::Level
-    }
-
-    fn is_unsaid(&self) -> bool {
-        *self == Self::unsaid()
-    }
-}
 
 /// Which columns the design has: 1, the weekend's, cosine and sine of each daily harmonic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,7 +24,7 @@ pub struct Season {
     /// Whether weekends are told from weekdays.
     pub weekend: bool,
     /// How.
-    #[serde(default = "WeekendAs::unsaid", skip_serializing_if = "WeekendAs::is_unsaid")]
+    #[serde(default = "unsaid", skip_serializing_if = "is_unsaid")]
     pub weekend_as: WeekendAs,
 }
 
@@ -103,6 +80,15 @@ impl Season {
         }
         row
     }
+}
+
+/// What weekends do in a reference that does not say it: those fitted before there was a choice.
+fn unsaid() -> WeekendAs {
+    WeekendAs::Level
+}
+
+fn is_unsaid(weekend_as: &WeekendAs) -> bool {
+    *weekend_as == unsaid()
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@ use jiff::tz::TimeZone;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::drift::season::WeekendAs;
 use crate::drift::stream::StreamId;
 use crate::sae::latent::LatentId;
 
@@ -20,6 +19,17 @@ pub enum CountingUnit {
     Records,
     /// Records, each weighted 1 / (1 + 0.1 (n - 1)) for an entity with n of them.
     Kish,
+}
+
+/// What a weekend does to a rate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WeekendAs {
+    /// Multiplies the daily rhythm ([`crate::drift::weekend`]).
+    #[default]
+    Factor,
+    /// Adds the same at every hour: one more column of the least squares.
+    Level,
 }
 
 /// Everything the judge is told; the same for live judging and for a backtest.

@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::drift::season::WeekendAs;
-use crate::drift::settings::CountingUnit;
+use crate::drift::settings::{CountingUnit, WeekendAs};
 
 /// What is followed apart from the whole.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
