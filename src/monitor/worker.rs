@@ -69,6 +69,8 @@ pub struct Worker {
     last_tick: Instant,
     /// When the broker was last asked whether it is there, while that is in doubt.
     broker_asked: Option<Instant>,
+    /// It did not answer: nobody knows what it holds by now, so no partition counts as idle.
+    broker_is_away: bool,
 }
 
 impl Worker {
@@ -104,6 +106,7 @@ impl Worker {
             last_step: Instant::now(),
             last_tick: Instant::now(),
             broker_asked: None,
+            broker_is_away: false,
         }
     }
 
@@ -180,6 +183,7 @@ impl Worker {
             Some(tracked) => self.consumer.watermarks(tracked.windows.partition(), ASK_PATIENCE).map(drop),
             None => self.consumer.topic_partitions(ASK_PATIENCE).map(drop),
         };
+        let was_away = std::mem::replace(&mut self.broker_is_away, answer.is_err());
         self.broker_asked = match answer {
             Ok(()) => {
                 self.shared.live.set_ready("broker");
@@ -190,6 +194,11 @@ impl Worker {
                 Some(Instant::now())
             }
         };
+        if was_away && !self.broker_is_away {
+            // What was written before it went, and by whom waited for it, is still to come.
+            let now_ms = self.shared.clock.now_ms();
+            self.partitions.iter_mut().for_each(|tracked| tracked.last_record_ms = now_ms);
+        }
     }
 
     /// Sends what is not stored yet, when it is time (or at once, when `now`).
@@ -306,7 +315,7 @@ impl Worker {
             self.shared.progress.tell(&partition, tracked.progress(at, end));
             let follows = if rules.until_end {
                 last_of_all.or_else(|| self.shared.progress.watermark_past_end(&partition))
-            } else if self.shared.together.is_cluster() && !self.shared.progress.knows_all(rules.n_partitions) {
+            } else if self.broker_is_away || (self.shared.together.is_cluster() && !self.shared.progress.knows_all(rules.n_partitions)) {
                 // Others may just begin on records of long ago: this one must not pass them.
                 None
             } else {

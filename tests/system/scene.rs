@@ -125,8 +125,17 @@ impl Scene {
     /// Starts an instance with settings of its own beside others, and waits until it listens. A port that was free a moment
     /// ago may be a client's by now: then others are tried.
     pub(crate) fn start_beside(&self, settings: &Settings) -> Monitor {
+        self.start_on(settings, free_ports)
+    }
+
+    /// Starts an instance again where it was, as one that is scraped by its address.
+    pub(crate) fn start_again(&self, settings: &Settings, was: &Monitor) -> Monitor {
+        self.start_on(settings, || [was.metrics, was.http])
+    }
+
+    fn start_on(&self, settings: &Settings, ports: impl Fn() -> [u16; 2]) -> Monitor {
         loop {
-            let monitor = self.try_start_beside(settings);
+            let monitor = self.try_start_beside(settings, ports());
             let said = || {
                 let printed = monitor.process.printed();
                 ["\"listening\"", "cannot listen"].into_iter().find(|words| printed.contains(words))
@@ -137,8 +146,7 @@ impl Scene {
         }
     }
 
-    fn try_start_beside(&self, settings: &Settings) -> Monitor {
-        let [metrics, http] = free_ports();
+    fn try_start_beside(&self, settings: &Settings, [metrics, http]: [u16; 2]) -> Monitor {
         let file = self.write(settings.clone(), &format!("{}.toml", unique("recsae")), metrics, http);
         let arguments: Vec<&OsStr> = vec!["run".as_ref(), "-c".as_ref(), file.as_os_str()];
         let log = self.folder.path().join(unique("log"));
