@@ -64,7 +64,7 @@ pub(crate) fn full(stage: &Stage) -> Checked<String> {
 }
 
 /// Sum of the group's committed offsets, by the broker.
-fn committed(stage: &Stage, site: &Site) -> Checked<i64> {
+pub(crate) fn committed(stage: &Stage, site: &Site) -> Checked<i64> {
     let script = "import sys; from confluent_kafka import Consumer, TopicPartition as T
 c = Consumer({'bootstrap.servers': sys.argv[1], 'group.id': sys.argv[2]})
 print(sum(max(0, p.offset) for p in c.committed([T(sys.argv[3], n) for n in range(int(sys.argv[4]))], timeout=20)))";

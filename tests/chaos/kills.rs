@@ -5,13 +5,17 @@ use std::time::Duration;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use recsae::drift::partition::PartitionPosition;
 use recsae::fault::POINTS;
+use recsae::record::TopicPartition;
 use recsae::store::StoreReader;
 
 use crate::monitor::Checked;
 use crate::site::{Site, plan};
 use crate::stage::Stage;
+use crate::store_faults;
 use crate::verdict::{self, Verdict, settle};
+use crate::world::{Kind, LATENESS_MS, WINDOW_MS};
 
 /// Exit status of a program that ended by SIGABRT, as the points do.
 const ABORTED: i32 = 134;
@@ -21,7 +25,7 @@ pub(crate) fn from_outside(stage: &Stage) -> Checked<String> {
     let mut site = Site::new(stage, "kill-outside", plan(stage, 1, 12_000));
     site.recsae.clone_from(&stage.plain);
     let mut rng = ChaCha8Rng::seed_from_u64(stage.seed);
-    let (mut kills, mut slowest) = (0, Duration::ZERO);
+    let (mut kills, mut slowest, mut stood) = (0, Duration::ZERO, Vec::new());
     std::thread::scope(|scope| -> Checked<()> {
         let feed = scope.spawn(|| site.produce(0..12_000, Duration::from_millis(40)));
         while !feed.is_finished() || kills < 5 {
@@ -30,12 +34,46 @@ pub(crate) fn from_outside(stage: &Stage) -> Checked<String> {
             std::thread::sleep(Duration::from_millis(rng.random_range(0..900)));
             monitor.kill()?;
             verify(&site)?;
+            stood.extend(positions(&site));
             kills += 1;
         }
         feed.join().map_err(|_| "the feed panicked".to_owned())?
     })?;
-    let verdict = settle(stage, &site, site.start(&[], ""))?;
-    Ok(format!("{kills} kills, ready again after {slowest:.1?} at most; {}", verdict.words()))
+    let again: i64 = stood.last().into_iter().flat_map(BTreeMap::values).map(|at| at.next_offset - at.replay_offset).sum();
+    let mut monitor = site.start(&[], "");
+    let read_again = |m: &crate::monitor::Monitor| m.scrape().map(|scrape| scrape.get("recsae_records_replayed_total"));
+    monitor.wait_for(Duration::from_secs(60), "open windows are read again", |m| read_again(m).filter(|n| *n >= again as f64))?;
+    let verdict = settle(stage, &site, monitor)?;
+    let share = no_more_than_open(&site, &stood)?;
+    let words = verdict.words();
+    Ok(format!("{kills} kills, ready again after {slowest:.1?} at most, {share:.0} % read again a kill, of open windows alone; {words}"))
+}
+
+/// Stored positions.
+fn positions(site: &Site) -> Option<BTreeMap<TopicPartition, PartitionPosition>> {
+    StoreReader::open(site.store()).ok()?.positions().ok()
+}
+
+/// Whatever the store stood at when it was killed, reading goes on no earlier than at the first record of a window that was
+/// open there, by the records as they were sent. Gives the share of records that were read again, on average.
+fn no_more_than_open(site: &Site, stood: &[BTreeMap<TopicPartition, PartitionPosition>]) -> Checked<f64> {
+    let mut log: BTreeMap<i32, Vec<(i64, i64)>> = BTreeMap::new();
+    for (partition, offset, made) in verdict::log(site)? {
+        let of = log.entry(partition).or_default();
+        of.extend((made.kind == Kind::Good).then_some((offset, made.event_ms.div_euclid(WINDOW_MS) * WINDOW_MS)));
+    }
+    let (mut n, mut again) = (0, 0);
+    for (partition, at) in stood.iter().flatten() {
+        let edge = (at.watermark_ms.saturating_sub(LATENESS_MS)).div_euclid(WINDOW_MS).saturating_mul(WINDOW_MS);
+        let records = log.get(&partition.partition).into_iter().flatten();
+        let first = records.filter(|(offset, start)| *offset < at.next_offset && *start >= edge).map(|(offset, _)| *offset).min();
+        if at.replay_offset < first.unwrap_or(at.next_offset) {
+            return Err(format!("{partition}: reads again from {}, its first open record is {first:?}", at.replay_offset));
+        }
+        n += at.next_offset;
+        again += at.next_offset - at.replay_offset;
+    }
+    Ok(100.0 * again as f64 / (n as f64).max(1.0))
 }
 
 /// A kill at every named point, in the order of the seed, each in a chunk of records of its own.
@@ -126,10 +164,17 @@ pub(crate) fn mutants(stage: &Stage) -> Checked<String> {
     lost.start(&["--until-end"], "mutant-not-read-again=return").wait(Duration::from_secs(60))?;
     caught.insert("mutant-not-read-again", verdict::compare(stage, &lost));
 
+    let (_, unmarked) = store_faults::lose(stage, "mutant-no-watermark", "mutant-no-watermark=return")?;
+    caught.insert("mutant-no-watermark", unmarked.map(|(verdict, _)| verdict));
+
     for (mutant, outcome) in &caught {
         if let Ok(Verdict { cells, .. }) = outcome {
             return Err(format!("{mutant} was not caught: {cells} cells are equal"));
         }
     }
-    Ok(format!("{} planted faults, each caught", caught.len()))
+    let words = |(mutant, outcome): (&&str, &Checked<Verdict>)| {
+        let said = outcome.as_ref().err().map(|why| why.lines().filter(|line| line.contains("cells_differ")).collect::<String>());
+        format!("{mutant}: {}", said.unwrap_or_default().trim().trim_end_matches(','))
+    };
+    Ok(format!("{} planted faults, each caught ({})", caught.len(), caught.iter().map(words).collect::<Vec<_>>().join("; ")))
 }

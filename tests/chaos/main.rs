@@ -23,6 +23,7 @@ mod member_faults;
 mod monitor;
 mod process;
 mod process_faults;
+mod ready;
 mod site;
 mod stage;
 mod store_faults;
@@ -59,6 +60,7 @@ const SCENARIOS: &[Scenario] = &[
     ("added", "22: partitions added", member_faults::partitions_added),
     ("two-on-one", "24: two processes on one store, on one port", store_faults::two_on_one),
     ("restored", "24: a store restored from an older copy", store_faults::restored),
+    ("lost", "24: a store that is gone", store_faults::lost),
 ];
 
 /// Scenarios at a time: they mostly wait for sessions, restarts and ends of idle times.
@@ -67,6 +69,7 @@ const LANES: usize = 3;
 /// Only by name: long, or of little worth at every run.
 const LONG: &[Scenario] = &[
     ("long", "1: hundreds of kills", long::run),
+    ("ready", "1: ready again at 24 segments of 2,048 latents", ready::again),
     ("static", "1, 6: killed in a rebalance under static names", member_faults::killed_in_a_rebalance),
 ];
 

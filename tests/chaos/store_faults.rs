@@ -14,11 +14,13 @@ use recsae::store::audit::Verification;
 use recsae::store::reader::WindowQuery;
 use recsae::workshop::windows_writer::WindowsWriter;
 
-use crate::monitor::Checked;
+use crate::disk_faults::committed;
+use crate::kills::stored;
+use crate::monitor::{Checked, Monitor};
 use crate::process_faults::consumed;
 use crate::site::{Site, plan};
 use crate::stage::Stage;
-use crate::verdict::{drain_and_compare, settle};
+use crate::verdict::{Verdict, compare_what_is_known, drain_and_compare, settle};
 
 /// Single-byte flips of a copy of the store.
 const FLIPS: usize = 1_000;
@@ -132,6 +134,38 @@ pub(crate) fn restored(stage: &Stage) -> Checked<String> {
     }
     let verdict = settle(stage, &site, site.start(&[], ""))?;
     Ok(format!("found by the chain's head, and read again; {}", verdict.words()))
+}
+
+/// A store that is gone: the windows that are open are counted from the log as the commits say, and no window that lost
+/// a part with the store is judged as if it were whole.
+pub(crate) fn lost(stage: &Stage) -> Checked<String> {
+    let (n_before, outcome) = lose(stage, "lost", "")?;
+    let (verdict, n_incomplete) = outcome?;
+    if verdict.windows < 4 {
+        return Err(format!("only {} windows could be compared", verdict.windows));
+    }
+    Ok(format!("lost with {n_before} judged windows; {n_incomplete} since are marked incomplete, the others equal: {}", verdict.words()))
+}
+
+/// Loses the store half way, with these points armed before that: windows judged by then, and what is known after all
+/// is read.
+pub(crate) fn lose(stage: &Stage, name: &str, failpoints: &str) -> Checked<(f64, Checked<(Verdict, usize)>)> {
+    let site = Site::new(stage, name, plan(stage, 24, 6_000));
+    let mut monitor = site.start(&[], failpoints);
+    site.produce(0..3_000, Duration::from_millis(20))?;
+    monitor.wait_for(Duration::from_secs(60), "half of the records are stored", |_| (stored(&site)? >= 3_000).then_some(()))?;
+    let judged = |m: &Monitor| m.scrape().map(|scrape| scrape.get("recsae_windows_judged_total")).filter(|n| *n >= 2.0);
+    let n_judged = monitor.wait_for(Duration::from_secs(60), "windows are judged", judged)?;
+    let has_committed = |_: &Monitor| committed(stage, &site).is_ok_and(|n| n >= 3_000).then_some(());
+    monitor.wait_for(Duration::from_secs(60), "all is committed", has_committed)?;
+    monitor.kill()?;
+    remove_store(site.store());
+    site.produce(3_000..6_000, Duration::ZERO)?;
+    let status = site.start(&["--until-end"], "").wait(Duration::from_secs(120))?;
+    if status != 0 {
+        return Err(format!("the drain ended with {status}\n{}", crate::process::tail(&site.printed())));
+    }
+    Ok((n_judged, compare_what_is_known(stage, &site)))
 }
 
 /// A store of a newer program, and a truncated one, are refused and left as they are.

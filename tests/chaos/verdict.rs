@@ -75,7 +75,7 @@ pub(crate) fn compare(stage: &Stage, site: &Site) -> Checked<Verdict> {
     if !verify.status.success() {
         return Err(format!("history verify: {}{}", String::from_utf8_lossy(&verify.stdout), String::from_utf8_lossy(&verify.stderr)));
     }
-    let verdict = ask(stage, &ledger, &export, site.store())?;
+    let verdict = ask(stage, &ledger, &export, site.store(), None)?;
     let found = rejected(site.store()).map_err(|error| error.to_string())?;
     if found != verdict.rejected {
         return Err(format!("rejects by reason: the oracle has {:?}, the store {found:?}", verdict.rejected));
@@ -84,9 +84,29 @@ pub(crate) fn compare(stage: &Stage, site: &Site) -> Checked<Verdict> {
     Ok(verdict)
 }
 
+/// What a store that began anew says, where it says anything: windows before its first are in the store that was lost,
+/// and those that it marks as incomplete are held to nothing. Rejects of what is lost are lost with it.
+pub(crate) fn compare_what_is_known(stage: &Stage, site: &Site) -> Checked<(Verdict, usize)> {
+    let ledger = site.folder.path().join("ledger");
+    write_ledger(site, &ledger)?;
+    let export = site.folder.path().join("windows.parquet");
+    let out = site.command(&["history", "export", "--out", export.to_str().unwrap()]);
+    if !out.status.success() {
+        return Err(format!("history export: {}", String::from_utf8_lossy(&out.stderr)));
+    }
+    let query = WindowQuery { segment: Some("_all".into()), limit: Some(10_000), ..WindowQuery::default() };
+    let windows = StoreReader::open(site.store()).and_then(|reader| reader.summaries(&query)).map_err(|error| error.to_string())?;
+    let incomplete: Vec<i64> = windows.iter().filter(|window| window.verdict == "incomplete").map(|window| window.window_start).collect();
+    let before = windows.iter().map(|window| window.window_start).min().ok_or("no window was judged")?;
+    let left_out = serde_json::json!({"before": before, "incomplete": incomplete}).to_string();
+    let verdict = ask(stage, &ledger, &export, site.store(), Some(&left_out))?;
+    Ok((verdict, incomplete.len()))
+}
+
 /// Runs the numpy script over the ledger.
-pub(crate) fn ask(stage: &Stage, ledger: &Path, export: &Path, store: &Path) -> Checked<Verdict> {
-    let out = Command::new(&stage.python).arg(oracle()).arg("count").arg(stage.model()).args([ledger, export, store]).output().unwrap();
+pub(crate) fn ask(stage: &Stage, ledger: &Path, export: &Path, store: &Path, left_out: Option<&str>) -> Checked<Verdict> {
+    let mut command = Command::new(&stage.python);
+    let out = command.arg(oracle()).arg("count").arg(stage.model()).args([ledger, export, store]).args(left_out).output().unwrap();
     let answer: Value = serde_json::from_slice(&out.stdout)
         .map_err(|error| format!("the oracle failed: {error}\n{}", String::from_utf8_lossy(&out.stderr)))?;
     if !out.status.success() {
@@ -108,9 +128,8 @@ fn ends(site: &Site) -> Checked<BTreeMap<i32, i64>> {
     Ok(ends)
 }
 
-/// The topic as the broker holds it, record by record, and nothing that was acknowledged may be missing.
-/// Gives the places of records that no rule about time can make countable.
-fn write_ledger(site: &Site, ledger: &Path) -> Checked<BTreeMap<(i64, i64), u8>> {
+/// The topic as the broker holds it, in the order of partition and offset; nothing that was acknowledged may be missing.
+pub(crate) fn log(site: &Site) -> Checked<Vec<(i32, i64, Made)>> {
     let mut log: Vec<(i32, i64, u64)> = Vec::new();
     scan(&site.settings.kafka, &site.topic, Duration::from_secs(20), |message| {
         let number = message.headers.iter().find(|(name, _)| *name == NUMBER).and_then(|(_, value)| (*value)?.try_into().ok());
@@ -125,8 +144,13 @@ fn write_ledger(site: &Site, ledger: &Path) -> Checked<BTreeMap<(i64, i64), u8>>
     if !missing.is_empty() {
         return Err(format!("the broker lost {} acknowledged records: the harness cannot judge", missing.len()));
     }
+    Ok(log.iter().map(|(partition, offset, number)| (*partition, *offset, site.made(*number))).collect())
+}
+
+/// Writes the log for the script. Gives the places of records that no rule about time can make countable.
+fn write_ledger(site: &Site, ledger: &Path) -> Checked<BTreeMap<(i64, i64), u8>> {
+    let made = log(site)?;
     fs::create_dir_all(ledger).unwrap();
-    let made: Vec<(i32, i64, Made)> = log.iter().map(|(partition, offset, number)| (*partition, *offset, site.made(*number))).collect();
     let column = |name: &str, of: &dyn Fn(&(i32, i64, Made)) -> i64| {
         let bytes: Vec<u8> = made.iter().flat_map(|row| of(row).to_le_bytes()).collect();
         fs::write(ledger.join(name), bytes).unwrap();

@@ -1,11 +1,12 @@
 """The oracle of the chaos harness: draws its SAE, and counts what the broker acknowledged, slowly.
 
 usage: chaos_oracle.py model SEED OUT_FOLDER      weights (raw f32), sae.onnx
-       chaos_oracle.py count MODEL_FOLDER LEDGER_FOLDER EXPORT.parquet STORE.db
+       chaos_oracle.py count MODEL_FOLDER LEDGER_FOLDER EXPORT.parquet STORE.db [LEFT_OUT]
 
 The ledger holds one number a record and array, in the order of partition and offset. Every rule is
 written down again here, record by record; nothing is shared with the program. Exit 0: every count of
 (window, segment, stream, bucket) is equal, each window was judged once, every reject has its reason.
+LEFT_OUT is JSON of where a store that was lost knows nothing: {"before": start of a window, "incomplete": [starts]}.
 """
 
 import json
@@ -140,9 +141,10 @@ def judged(store):
     return Counter(body["window_start"] for body in bodies if body["lineage"] == lineage)
 
 
-def count(weights, ledger, export, store):
+def count(weights, ledger, export, store, left_out):
     cells, rejects, n_counted, n_records = expected(weights, ledger)
-    theirs = exported(export)
+    known = lambda start: start >= left_out["before"] and start not in left_out["incomplete"]
+    cells, theirs = ({cell: n for cell, n in of.items() if known(cell[0])} for of in (cells, exported(export)))
     faults = []
     differ = [cell for cell in set(cells) | set(theirs) if cells.get(cell, 0) != theirs.get(cell, 0)]
     for cell in sorted(differ, key=str)[:12]:
@@ -163,4 +165,6 @@ if __name__ == "__main__":
     if sys.argv[1] == "model":
         model(int(sys.argv[2]), Path(sys.argv[3]))
     else:
-        sys.exit(count(Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4], sys.argv[5]))
+        nothing = {"before": -sys.maxsize, "incomplete": []}
+        left_out = json.loads(sys.argv[6]) if len(sys.argv) > 6 else nothing
+        sys.exit(count(Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4], sys.argv[5], left_out))
