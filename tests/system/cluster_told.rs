@@ -14,6 +14,8 @@ use crate::together::{judge_of, member, scene, topics, wait_until_judged};
 
 /// Windows before the first judge dies.
 const WINDOWS: u64 = 18;
+/// By then a drift is found in every world: its day is a swing that the reference does not know.
+const AT_MOST: u64 = 40;
 const KILLS: u64 = 5;
 /// Scrapes of every instance after all were started anew: Alertmanager tells what changed every 2 s here.
 const SCRAPES: f64 = 10.0;
@@ -50,13 +52,21 @@ fn an_alert_is_told_once_though_judges_die_and_all_are_started_anew() {
     let targets: Vec<String> = running.iter().map(|monitor| format!("127.0.0.1:{}", monitor.metrics)).collect();
     let Some(observers) = Observers::start_under(scene.folder(), &targets, drift_at_once) else { return };
     let last = |sent: u64| i64::try_from(sent).unwrap() - 2;
+    let mut before_kills = WINDOWS;
     scene.produce(0..WINDOWS, Duration::ZERO);
-    running.iter().for_each(|monitor| wait_until_judged(&scene, monitor, last(WINDOWS)));
+    running.iter().for_each(|monitor| wait_until_judged(&scene, monitor, last(before_kills)));
+    // In some worlds the first drift is found late.
+    while firing(&running[0]).is_empty() {
+        assert!(before_kills < AT_MOST, "{:#?}", running[0].api("alerts"));
+        scene.produce(before_kills..before_kills + 1, Duration::ZERO);
+        before_kills += 1;
+        running.iter().for_each(|monitor| wait_until_judged(&scene, monitor, last(before_kills)));
+    }
     for kill in 0..KILLS {
         let judge = judge_of(&running);
         let died = Instant::now();
         running[judge].process.signal("KILL");
-        let sent = WINDOWS + kill + 1;
+        let sent = before_kills + kill + 1;
         scene.produce(sent - 1..sent, Duration::ZERO);
         wait_until_judged(&scene, &running[1 - judge], last(sent));
         println!("kill {}: judged on after {:.1?}; told {}", kill + 1, died.elapsed(), told(&observers).len());
@@ -73,7 +83,7 @@ fn an_alert_is_told_once_though_judges_die_and_all_are_started_anew() {
 
     running.iter().for_each(|monitor| monitor.process.signal("KILL"));
     running = running.iter().zip(&settings).map(|(was, settings)| scene.start_again(settings, was)).collect();
-    let sent = WINDOWS + KILLS + 1;
+    let sent = before_kills + KILLS + 1;
     scene.produce(sent - 1..sent, Duration::ZERO);
     running.iter().for_each(|monitor| wait_until_judged(&scene, monitor, last(sent)));
     let again = Instant::now();

@@ -70,7 +70,7 @@ pub(crate) fn scene(kafka: &Kafka, partitions: i32) -> Option<Scene> {
     // A day is a swing that eight windows cannot know: there is something to find in every world.
     scene.settings.drift.reference = "first:8 windows".into();
     scene.settings.drift.harmonics = Some(0);
-    scene.settings.drift.false_alarm_budget = "1 per 50 windows".into();
+    scene.settings.drift.false_alarm_budget = "1 per 10 windows".into();
     scene.settings.window.idle_after = Duration::from_secs(600);
     // One surface is not configured: it is followed once it was seen.
     scene.settings.segments.values.get_mut("surface").unwrap().pop();
