@@ -50,87 +50,18 @@
 //! Rejected: eight bits for `x` in pairs (saturates in AVX2), one bound a latent (`Rw` and `Re` are nearly the
 //! same for all, because `s_j` follows the norm), PCA and error-feedback rounding (gain nothing).
 
-use crate::encode::native::cpu::Kernel;
 use crate::encode::native::model::NativeModel;
+use crate::encode::native::screen_latent::{LatentFacts, Places, ROUNDER};
 use crate::sae::aligned::Aligned;
 
-/// Pairs of dimensions whose products are added in 16 bits before they are shifted.
-pub(super) const BLOCK_PAIRS: usize = 16;
-/// Latents of a panel: two registers of sums.
-pub(super) const PANEL: usize = 32;
-/// Rows of a tile in pairs: ten sums, two weights and a row fill the sixteen registers of AVX2.
-pub(super) const PAIR_ROWS: usize = 5;
-/// Rows of a tile in quads: 24 sums, two weights and a row fit the 32 registers of AVX-512.
-pub(super) const QUAD_ROWS: usize = 12;
-/// Rows of any tile.
-pub(super) const MOST_ROWS: usize = 12;
+pub(super) use crate::encode::native::screen_form::{BLOCK_PAIRS, Form, MOST_ROWS, OFFSET, PAIR_ROWS, PANEL, QUAD_ROWS};
+
 /// Widest embedding whose sum of quads fits 32 bits whatever its numbers are.
-pub(super) const MOST_WIDE: usize = 1 << 16;
-/// Largest norm of a latent's weights in a block. With 180 for the row, their product fits 15 bits, and
-/// both are rounded about as finely.
-const BLOCK_NORM: f64 = 170.0;
-/// Largest rounded weight.
-const MOST: f64 = 127.0;
-/// What is added to a rounded value of a row, so that it has no sign.
-pub(super) const OFFSET: i16 = 64;
+const MOST_WIDE: usize = 1 << 16;
 /// Norms of weights outside this range are left to the full product: products of f32 would leave its range.
 const SANE: std::ops::RangeInclusive<f64> = 1e-15..=1e15;
 /// Roundings of f64 and f32 in the constants below, far below anything that matters.
 const UP: f64 = 1.000_01;
-
-/// How rounded numbers are multiplied and added.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
-    /// Two dimensions at once, sums of 16 bits: AVX2's `maddubs`.
-    Pairs,
-    /// Four dimensions at once, sums of 32 bits: VNNI's `dpbusd`.
-    Quads,
-}
-
-impl Form {
-    /// The form a kernel is fast with; any kernel computes both.
-    pub(super) fn of(kernel: Kernel) -> Self {
-        match kernel {
-            #[cfg(target_arch = "x86_64")]
-            Kernel::Avx512(_) => Self::Quads,
-            _ => Self::Pairs,
-        }
-    }
-
-    /// Dimensions of a group.
-    pub(super) fn group(self) -> usize {
-        match self {
-            Self::Pairs => 2,
-            Self::Quads => 4,
-        }
-    }
-
-    /// Rows of a tile.
-    pub(super) fn rows(self) -> usize {
-        match self {
-            Self::Pairs => PAIR_ROWS,
-            Self::Quads => QUAD_ROWS,
-        }
-    }
-
-    /// Where a panel keeps its latent `latent`. Packing two registers of 32-bit sums into one of 16 takes four
-    /// of each in turn; in this order the packed numbers come out in the latents' own.
-    pub(super) fn column(self, latent: usize) -> usize {
-        match self {
-            Self::Pairs => latent,
-            Self::Quads => latent % 8 / 4 * (PANEL / 2) + latent / 8 * 4 + latent % 4,
-        }
-    }
-
-    /// A rounded weight as it is kept.
-    fn stored(self, q: f64) -> i8 {
-        match self {
-            Self::Pairs => small(q),
-            // Plus 128 in eight bits: the sign turned round.
-            Self::Quads => small(q) ^ i8::MIN,
-        }
-    }
-}
 
 /// The rounded weights and what the bound needs to know of them.
 #[derive(Clone, Debug)]
@@ -145,7 +76,7 @@ pub(super) struct Screen {
     pub(super) shift: u32,
     /// `[d_sae / PANEL, n_groups, PANEL, 2 or 4]`; quads: the bits of `q_j + 128`.
     pub(super) weights: Aligned<i8>,
-    /// Pairs: `-64 sum(q_j)` of each block, modulo 2^16: `[n_blocks, d_sae]`
+    /// Pairs: `-64 sum(q_j)` of each block, modulo 2^16: `[d_sae / PANEL, n_blocks, PANEL]`
     pub(super) starts: Vec<i16>,
     /// `s_j / S` in 15 bits: `[d_sae]`
     pub(super) scales: Aligned<i16>,
@@ -174,18 +105,34 @@ pub(super) struct Screen {
 impl Screen {
     /// The screen of a model; `None` where its norms or its width are beyond reason.
     pub(super) fn new(model: &NativeModel, form: Form) -> Option<Self> {
+        let mut screen = Self::empty(model, form);
+        let mut places = screen.places();
+        let facts: Vec<LatentFacts> = (0..model.padded_sae()).map(|latent| places.set(latent, model.row(latent))).collect();
+        // Thresholds of latents are taken off their biases, so that one bound serves all: `v_j > f_j` is
+        // `v_j - (f_j - f) > f` with the floor `f` of all.
+        let raised = |latent: usize| f64::from(model.floor_of(latent)) - f64::from(model.floor());
+        let biases: Vec<f32> = (0..model.padded_sae()).map(|latent| to_f32(f64::from(model.bias()[latent]) - raised(latent))).collect();
+        let largest_bias = model.bias().iter().fold(0.0f32, |most, b| most.max(b.abs()));
+        screen.settle(&facts, &biases, largest_bias).then_some(screen)
+    }
+
+    /// The screen of a model of this shape whose weights are all zero.
+    pub(super) fn empty(model: &NativeModel, form: Form) -> Self {
         let (d_in, d_sae) = (model.padded_in(), model.padded_sae());
         let n_groups = d_in / form.group();
         let n_blocks = match form {
             Form::Pairs => n_groups.div_ceil(BLOCK_PAIRS),
             Form::Quads => 1,
         };
-        let mut screen = Self {
+        let float_error = 2f64.powi(-24) * (d_in as f64 / 8.0 + 5.0);
+        let mut weights = Aligned::zeros(d_sae * d_in);
+        weights.fill(if form == Form::Quads { i8::MIN } else { 0 });
+        Self {
             form,
             n_groups,
             d_sae,
             shift: n_blocks.next_power_of_two().trailing_zeros(),
-            weights: Aligned::zeros(d_sae * d_in),
+            weights,
             starts: if form == Form::Pairs { vec![0; n_blocks * d_sae] } else { Vec::new() },
             scales: Aligned::zeros(d_sae),
             biases: Aligned::zeros(d_sae),
@@ -196,60 +143,50 @@ impl Screen {
             norm: 0.0,
             ratio_weights: 0.0,
             ratio_error: 0.0,
-            float_error: 2f64.powi(-24) * (d_in as f64 / 8.0 + 5.0),
-            slack: 0,
-        };
-        screen.weights.fill(form.stored(0.0));
-        screen.slack = whole(4.0 + 0.5 * n_blocks as f64 + 32_767.0 * screen.float_error);
-        // Thresholds of latents are taken off their biases, so that one bound serves all: `v_j > f_j` is
-        // `v_j - (f_j - f) > f` with the floor `f` of all.
-        let raised = |latent| f64::from(model.floor_of(latent)) - f64::from(model.floor());
-        let biases: Vec<f64> = (0..d_sae).map(|latent| f64::from(model.bias()[latent]) - raised(latent)).collect();
-        screen.largest_bias =
-            biases.iter().copied().chain(model.bias().iter().map(|bias| (*bias).into())).fold(0.0, |most, b| most.max(b.abs()));
-        let steps: Vec<f64> = (0..d_sae).map(|latent| screen.add(latent, model.row(latent))).collect();
-        screen.largest_step = steps.iter().copied().fold(0.0, f64::max);
-        screen.bias_steps = screen.largest_bias / screen.largest_step * UP;
-        for (latent, step) in steps.iter().enumerate() {
-            screen.scales[latent] = fraction(step / screen.largest_step);
-            screen.biases[latent] = fraction(biases[latent] / screen.largest_bias.max(f64::MIN_POSITIVE));
+            float_error,
+            slack: whole(4.0 + 0.5 * n_blocks as f64 + 32_767.0 * float_error),
         }
-        let sane = SANE.contains(&screen.largest_step) && screen.largest_bias <= *SANE.end() && screen.ratio_weights.is_finite();
-        (sane && d_in <= MOST_WIDE).then_some(screen)
     }
 
-    /// Rounds one latent's weights into their places; returns its step.
-    fn add(&mut self, latent: usize, row: &[f32]) -> f64 {
-        let norm = |values: &[f64]| values.iter().map(|value| value * value).sum::<f64>().sqrt();
-        let w: Vec<f64> = row.iter().map(|w| f64::from(*w)).collect();
-        let most = w.iter().fold(0.0f64, |most, w| most.max(w.abs()));
-        let most_in_block = match self.form {
-            Form::Pairs => w.chunks(2 * BLOCK_PAIRS).map(norm).fold(0.0, f64::max),
-            Form::Quads => 0.0,
-        };
-        let step = (most / MOST).max(most_in_block / BLOCK_NORM);
-        if step == 0.0 {
-            return 0.0;
-        }
-        let q: Vec<f64> = w.iter().map(|w| (w / step).round()).collect();
-        let error: Vec<f64> = w.iter().zip(&q).map(|(w, q)| w - step * q).collect();
-        self.norm = self.norm.max(norm(&q) * UP);
-        self.ratio_weights = self.ratio_weights.max(norm(&w) / step * UP);
-        self.ratio_error = self.ratio_error.max(norm(&error) / step * UP);
-        if self.form == Form::Pairs {
-            for (block, q) in q.chunks(2 * BLOCK_PAIRS).enumerate() {
-                self.block_norm = self.block_norm.max(norm(q) * UP);
-                self.starts[block * self.d_sae + latent] = wrapped(-f64::from(OFFSET) * q.iter().sum::<f64>());
+    /// Where all latents keep their rounded weights.
+    pub(super) fn places(&mut self) -> Places<'_> {
+        Places { form: self.form, n_groups: self.n_groups, weights: &mut self.weights, starts: &mut self.starts }
+    }
+
+    /// Takes what rounding the latents came to, and the biases of all, none beyond `largest_bias` but by what is
+    /// raised. `false` where norms or the width are beyond reason.
+    #[inline(always)]
+    pub(super) fn settle(&mut self, facts: &[LatentFacts], biases: &[f32], largest_bias: f32) -> bool {
+        let (mut step, mut squares, mut block_square, mut bias) = (0f32, [0f32; 3], 0f32, largest_bias);
+        for latent in facts {
+            step = if latent.step > step { latent.step } else { step };
+            block_square = if latent.block_square > block_square { latent.block_square } else { block_square };
+            for (most, square) in squares.iter_mut().zip(latent.squares) {
+                *most = if square > *most { square } else { *most };
             }
         }
-        let size = self.form.group();
-        for (group, q) in q.chunks_exact(size).enumerate() {
-            let at = self.place(latent, group);
-            for (place, q) in self.weights[at..at + size].iter_mut().zip(q) {
-                *place = self.form.stored(*q);
-            }
+        for value in biases {
+            bias = if value.abs() > bias { value.abs() } else { bias };
         }
-        step
+        // Sums of squares in f32, sixteen apart.
+        let up = 1.0 + 2f64.powi(-22) * (self.n_groups as f64 + 16.0);
+        let [weights, error, norm] = squares.map(|square| f64::from(square).sqrt() * up);
+        self.ratio_weights = weights;
+        // `v` itself is rounded, and so is the inverse of the step in it.
+        self.ratio_error = error + weights * 2f64.powi(-21);
+        self.norm = norm;
+        self.block_norm = f64::from(block_square).sqrt() * up;
+        self.largest_step = step.into();
+        // The biases were rounded to f32 where thresholds were taken off.
+        self.largest_bias = f64::from(bias) * UP;
+        self.bias_steps = self.largest_bias / self.largest_step * UP;
+        let (per_step, per_bias) = (to_f32(32_768.0 / self.largest_step), to_f32(32_768.0 / self.largest_bias.max(f64::MIN_POSITIVE)));
+        for ((scale, latent), (place, bias)) in self.scales.iter_mut().zip(facts).zip(self.biases.iter_mut().zip(biases)) {
+            *scale = fraction(latent.step * per_step);
+            *place = fraction(bias * per_bias);
+        }
+        let sane = SANE.contains(&self.largest_step) && self.largest_bias <= *SANE.end() && self.ratio_weights.is_finite();
+        sane && self.n_groups * self.form.group() <= MOST_WIDE
     }
 
     /// Where a group of a latent's weights begins.
@@ -259,10 +196,12 @@ impl Screen {
     }
 }
 
-/// A number in -1..=1 in 15 bits.
-#[expect(clippy::cast_possible_truncation, reason = "clamped to the range")]
-fn fraction(value: f64) -> i16 {
-    (value * 32768.0).round().clamp(-32767.0, 32767.0) as i16
+/// A number of at most 32,768 as 15 bits and a sign.
+#[inline(always)]
+fn fraction(value: f32) -> i16 {
+    let value = if value > 32_767.0 { 32_767.0 } else { value };
+    let value = if value > -32_767.0 { value } else { -32_767.0 };
+    ((value + ROUNDER).to_bits() & 0xffff) as u16 as i16
 }
 
 /// The next whole number.
@@ -271,14 +210,7 @@ fn whole(value: f64) -> i32 {
     value.ceil() as i32
 }
 
-/// A whole number in -127..=127.
-#[expect(clippy::cast_possible_truncation, reason = "clamped to the range")]
-fn small(value: f64) -> i8 {
-    value.clamp(-MOST, MOST) as i8
-}
-
-/// A whole number modulo 2^16.
-#[expect(clippy::cast_possible_truncation, reason = "wrapping is what is wanted")]
-fn wrapped(value: f64) -> i16 {
-    value as i64 as i16
+#[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is what is wanted")]
+fn to_f32(value: f64) -> f32 {
+    value as f32
 }

@@ -69,13 +69,13 @@ fn round_avx2(model: &NativeModel, screen: &Screen, xs: &[f32], ys: &mut [f32], 
 #[target_feature(enable = "avx2")]
 fn estimates_avx2(screen: &Screen, tile: &Tile, mid: &mut [i16]) {
     let (n_pairs, d_sae) = (screen.n_groups, screen.d_sae);
-    let panels = screen.weights.chunks_exact(n_pairs * PANEL * 2);
+    let (panels, n_blocks) = (screen.weights.chunks_exact(n_pairs * PANEL * 2), n_pairs.div_ceil(BLOCK_PAIRS));
     for (panel, weights) in panels.enumerate() {
         let first = panel * PANEL;
         let mut totals = [[_mm256_setzero_si256(); 2]; ROWS];
         let blocks = weights.chunks(BLOCK_PAIRS * PANEL * 2).zip(tile.pairs.chunks(BLOCK_PAIRS * ROWS));
         for (block, (weights, pairs)) in blocks.enumerate() {
-            let start = &screen.starts[block * d_sae + first..][..PANEL];
+            let start = &screen.starts[(panel * n_blocks + block) * PANEL..][..PANEL];
             let mut sums = [[load(&start[..WIDTH]), load(&start[WIDTH..])]; ROWS];
             for (weights, pairs) in weights.as_chunks::<{ PANEL * 2 }>().0.iter().zip(pairs.as_chunks::<ROWS>().0) {
                 let (low, high) = (load_i8(&weights[..PANEL]), load_i8(&weights[PANEL..]));

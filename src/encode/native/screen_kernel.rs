@@ -2,7 +2,7 @@
 
 use crate::encode::native::cpu::Kernel;
 use crate::encode::native::model::NativeModel;
-use crate::encode::native::screen::{BLOCK_PAIRS, Form, PAIR_ROWS, QUAD_ROWS, Screen};
+use crate::encode::native::screen::{BLOCK_PAIRS, Form, PAIR_ROWS, PANEL, QUAD_ROWS, Screen};
 #[cfg(target_arch = "x86_64")]
 use crate::encode::native::screen_avx2;
 #[cfg(target_arch = "x86_64")]
@@ -54,8 +54,9 @@ fn estimates_portable(screen: &Screen, tile: &Tile, mid: &mut [i16]) {
 
 fn sum_of_pairs(screen: &Screen, tile: &Tile, row: usize, latent: usize) -> i16 {
     let mut total = 0i16;
-    for block in 0..screen.n_groups.div_ceil(BLOCK_PAIRS) {
-        let mut sum = screen.starts[block * screen.d_sae + latent];
+    let n_blocks = screen.n_groups.div_ceil(BLOCK_PAIRS);
+    for block in 0..n_blocks {
+        let mut sum = screen.starts[(latent / PANEL * n_blocks + block) * PANEL + latent % PANEL];
         for pair in block * BLOCK_PAIRS..((block + 1) * BLOCK_PAIRS).min(screen.n_groups) {
             let at = screen.place(latent, pair);
             let [x0, x1] = tile.pairs[pair * PAIR_ROWS + row].to_le_bytes().map(i16::from);

@@ -9,7 +9,7 @@ use rand::{Rng, SeedableRng};
 
 use super::*;
 use crate::encode::PlainEncoder;
-use crate::encode::native::screen_row::TileRow;
+use crate::encode::native::screen_row::{Tile, TileRow};
 use crate::sae::weights::{SaeSpec, SaeWeights, Selection};
 
 /// A made-up SAE with rows of ordinary, large, tiny, equal and zero norm.

@@ -1,17 +1,19 @@
 //! From the state of a run to the SAE a user gets: the scaling taken back, a threshold found.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use anyhow::Context;
 use ndarray::{Array1, Array2};
 
+use crate::encode::Encoder;
+use crate::encode::native::{Kernel, NativeEncoder, NativeModel};
 use crate::sae::activation::SparseActivations;
 use crate::sae::embedding::EmbeddingBatch;
 use crate::sae::reconstruction::Decoder;
 use crate::sae::weights::{SaeSpec, SaeWeights, Selection};
 use crate::workshop::dataset::Dataset;
 use crate::workshop::evaluate::quality::{Quality, QualitySums};
-use crate::workshop::sparse::SparseEncoder;
 use crate::workshop::train::recipe::Recipe;
 use crate::workshop::train::state::TrainingState;
 
@@ -43,13 +45,13 @@ pub fn weights(recipe: &Recipe, state: &TrainingState, scale: f32) -> anyhow::Re
 /// Never where the widths agree.
 pub fn quality(sae: &SaeWeights, dataset: &Dataset, rows: &[usize]) -> anyhow::Result<(Quality, Vec<u64>)> {
     let decoder = Decoder::new(sae).context("an SAE without decoder")?;
-    let (mut encoder, mut batch) = (SparseEncoder::new(sae), EmbeddingBatch::new(sae.spec().d_in));
+    let (mut encoder, mut batch) = (encoder(sae), EmbeddingBatch::new(sae.spec().d_in));
     let (mut activations, mut x_hat, mut sums) = (SparseActivations::default(), Vec::new(), QualitySums::default());
     let mut fired = vec![0; sae.spec().d_sae.get()];
     for rows in rows.chunks(BATCH) {
         batch.clear();
         rows.iter().try_for_each(|row| batch.push(dataset.embedding(*row)))?;
-        encoder.encode(&batch, &mut activations);
+        encoder.encode(&batch, &mut activations)?;
         for at in 0..rows.len() {
             let (latents, values) = activations.row(at);
             latents.iter().for_each(|latent| fired[latent.index()] += 1);
@@ -68,14 +70,14 @@ pub fn quality(sae: &SaeWeights, dataset: &Dataset, rows: &[usize]) -> anyhow::R
 pub fn threshold(sae: &SaeWeights, k: usize, dataset: &Dataset, rows: &[usize]) -> anyhow::Result<f32> {
     let wide = (k * THRESHOLD_WIDTH).min(sae.spec().d_sae.get());
     let selection = Selection::TopK(NonZeroUsize::new(wide).context("k is 0")?);
-    let mut encoder = SparseEncoder::new(&with_selection(sae, selection)?);
+    let mut encoder = encoder(&with_selection(sae, selection)?);
     let (mut batch, mut activations, mut values) = (EmbeddingBatch::new(sae.spec().d_in), SparseActivations::default(), Vec::new());
     let stride = rows.len().div_ceil(THRESHOLD_ROWS).max(1);
     let sample: Vec<usize> = rows.iter().copied().step_by(stride).collect();
     for rows in sample.chunks(BATCH) {
         batch.clear();
         rows.iter().try_for_each(|row| batch.push(dataset.embedding(*row)))?;
-        encoder.encode(&batch, &mut activations);
+        encoder.encode(&batch, &mut activations)?;
         (0..rows.len()).for_each(|at| values.extend_from_slice(activations.row(at).1));
     }
     let wanted = k * sample.len();
@@ -84,6 +86,11 @@ pub fn threshold(sae: &SaeWeights, k: usize, dataset: &Dataset, rows: &[usize]) 
     }
     let (_, threshold, _) = values.select_nth_unstable_by(wanted, |a, b| b.total_cmp(a));
     Ok(*threshold)
+}
+
+/// The engine's encoder: the passes over all rows at the end of a run would else cost a tenth of it.
+fn encoder(sae: &SaeWeights) -> NativeEncoder {
+    NativeEncoder::new(Arc::new(NativeModel::new(sae)), Kernel::best())
 }
 
 /// The same SAE with another selection.

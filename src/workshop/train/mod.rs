@@ -1,11 +1,12 @@
 //! `recsae train`: a TopK SAE of a recommender's vectors (RecSAE, arXiv 2411.06112), without Python.
 //!
 //! `prepare` splits and scales the rows, `state` is what a run is between two steps, `trainer` takes a
-//! step (`rows`: one dense product, then only the k active latents of a row; `latents`: gradients and
+//! step (`rows`: the engine's encoder, then only the k active latents of a row, and `asleep`, the dead ones; `latents`: gradients and
 //! Adam a latent at a time), `run` is the whole with its checkpoints, `finish` makes an SAE of the state.
 //! Every file up to `trainer` does no I/O and gives the same bytes on any number of threads.
 
 pub mod adam;
+pub mod asleep;
 pub mod checkpoint;
 pub mod curve;
 pub mod finish;

@@ -1,13 +1,17 @@
 //! One step of training, on any number of threads with the same bits.
 
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use crate::encode::native::{Kernel, LiveModel};
+use crate::sae::weights::{SaeSpec, Selection};
 use crate::sae::wide::{Wide, Work};
 use crate::workshop::train::adam::AdamStep;
+use crate::workshop::train::asleep::Asleep;
 use crate::workshop::train::latents::{self, ByLatent, CHUNK_LATENTS, LatentChunk};
 use crate::workshop::train::recipe::Recipe;
-use crate::workshop::train::rows::{CHUNK_ROWS, RowChunk, StepConstants};
+use crate::workshop::train::rows::{CHUNK_ROWS, RowChunk, Rows, Step};
 use crate::workshop::train::state::TrainingState;
 
 /// A run in memory: its state, and buffers that every step uses again.
@@ -15,6 +19,8 @@ use crate::workshop::train::state::TrainingState;
 pub struct Trainer {
     recipe: Recipe,
     state: TrainingState,
+    /// The state's encoder where rows are encoded with it.
+    live: LiveModel,
     threads: usize,
     d_in: usize,
     /// Mean `||x - mean||^2` of the training rows: the V of the loss.
@@ -22,9 +28,9 @@ pub struct Trainer {
     chunks: Vec<RowChunk>,
     centred: Vec<f32>,
     gradients: Vec<f32>,
-    terms: ByLatent,
+    by_latent: ByLatent,
     centring: Vec<f32>,
-    dead: Vec<u32>,
+    asleep: Asleep,
     wide: Wide,
 }
 
@@ -41,16 +47,28 @@ impl Trainer {
     /// Goes on from `state`. `variance > 0`, `threads >= 1`.
     #[must_use]
     pub fn new(recipe: Recipe, state: TrainingState, variance: f64, threads: usize) -> Self {
+        Self::with_kernel(recipe, state, variance, threads, (Kernel::best(), Wide::detect()))
+    }
+
+    /// The same with given instructions: every kernel gives the same bits.
+    fn with_kernel(recipe: Recipe, mut state: TrainingState, variance: f64, threads: usize, (kernel, wide): (Kernel, Wide)) -> Self {
+        let size = |n: usize| NonZeroUsize::new(n).unwrap_or(NonZeroUsize::MIN);
         let d_in = state.b_dec.weights.len();
+        let spec = SaeSpec { d_in: size(d_in), d_sae: size(recipe.d_sae), selection: Selection::TopK(size(recipe.k)), centring: false };
         let n_chunks = recipe.batch.div_ceil(CHUNK_ROWS);
+        let mut live = LiveModel::new(spec, kernel);
+        let mut centring = vec![0.0; recipe.d_sae.div_ceil(CHUNK_LATENTS) * d_in];
+        latents::chunks(&mut state, &mut live, d_in, &mut centring).for_each(|mut chunk| chunk.show());
+        live.settle();
         Self {
-            chunks: (0..n_chunks).map(|_| RowChunk::new(&recipe, d_in)).collect(),
-            centring: vec![0.0; recipe.d_sae.div_ceil(CHUNK_LATENTS) * d_in],
-            centred: Vec::new(),
-            gradients: Vec::new(),
-            terms: ByLatent::default(),
-            dead: Vec::new(),
-            wide: Wide::detect(),
+            chunks: (0..n_chunks).map(|_| RowChunk::new(spec, recipe.k_aux, kernel)).collect(),
+            centred: vec![0.0; n_chunks * CHUNK_ROWS * d_in],
+            gradients: vec![0.0; n_chunks * 2 * CHUNK_ROWS * d_in],
+            by_latent: ByLatent::default(),
+            asleep: Asleep::new(d_in, kernel),
+            centring,
+            live,
+            wide,
             recipe,
             state,
             threads,
@@ -66,75 +84,61 @@ impl Trainer {
     }
 
     /// One step on a batch of rows, each of `d_in` values; `n_steps` is the length of the whole run.
-    #[expect(clippy::cast_possible_truncation, reason = "factors of f32 gradients, and latents below 2^32")]
+    #[expect(clippy::cast_possible_truncation, reason = "factors of f32 gradients, and rows of a batch below 2^32")]
     pub fn step(&mut self, rows: &[&[f32]], n_steps: u64) -> StepReport {
-        let (recipe, state) = (&self.recipe, &mut self.state);
+        let (recipe, state, d) = (&self.recipe, &mut self.state, self.d_in);
         let n = rows.len() as f64;
-        self.dead.clear();
-        self.dead.extend((0u32..).zip(&state.fired_at).filter(|(_, at)| state.rows - **at >= recipe.dead_after).map(|(j, _)| j));
+        self.asleep.collect(state, &self.live, recipe.dead_after);
+        let n_dead = self.asleep.latents().len();
         let scale = (2.0 / (n * self.variance)) as f32;
         // Few dead latents can explain little: their loss counts in proportion.
-        let share = (self.dead.len() as f32 / recipe.k_aux as f32).min(1.0);
-        let constants = StepConstants {
-            dead: &self.dead,
+        let share = (n_dead as f32 / recipe.k_aux as f32).min(1.0);
+        let step = Step {
+            state,
+            live: &self.live,
+            asleep: &self.asleep,
             scale,
             aux_scale: scale * recipe.aux_weight * share * recipe.aux_every as f32,
             aux_every: recipe.aux_every,
         };
-        let used = rows.len().div_ceil(CHUNK_ROWS);
-        let chunks = &mut self.chunks[..used];
-        let (wide, before) = (self.wide, &*state);
-        on_threads(self.threads, chunks.iter_mut().zip(rows.chunks(CHUNK_ROWS)), |(chunk, rows)| {
-            chunk.fill(rows.iter().copied());
-            wide.run(RowWork { chunk, state: before, constants });
+        let wide = self.wide;
+        let chunks = &mut self.chunks[..rows.len().div_ceil(CHUNK_ROWS)];
+        let places = self.centred[..rows.len() * d].chunks_mut(CHUNK_ROWS * d).zip(self.gradients.chunks_mut(2 * CHUNK_ROWS * d));
+        let work = chunks.iter_mut().zip(rows.chunks(CHUNK_ROWS)).zip(places).enumerate();
+        on_threads(self.threads, work, |(at, ((chunk, rows), (centred, gradients)))| {
+            let rows = Rows { rows, first: (at * CHUNK_ROWS) as u32, centred, gradients };
+            wide.run(RowWork { chunk, step, rows });
         });
-
-        self.centred.clear();
-        self.gradients.clear();
-        let (mut starts, mut squared_error) = (Vec::with_capacity(used), 0.0);
-        for chunk in chunks.iter() {
-            starts.push((self.centred.len() / self.d_in, self.gradients.len() / self.d_in));
-            self.centred.extend_from_slice(&chunk.centred);
-            self.gradients.extend_from_slice(&chunk.gradients);
-            squared_error += chunk.squared_error;
-        }
-        let terms = chunks.iter().zip(&starts).flat_map(|(chunk, (row, gradient_row))| {
-            chunk.terms.iter().map(move |t| (t.latent, row + t.row as usize, t.slope, gradient_row + t.gradient_row as usize, t.value))
-        });
-        self.terms.sort(recipe.d_sae, terms);
+        let squared_error: f64 = chunks.iter().map(|chunk| chunk.squared_error).sum();
+        self.by_latent.sort(recipe.d_sae, chunks.iter().map(|chunk| chunk.shares.as_slice()));
 
         state.rows += rows.len() as u64;
         for chunk in chunks.iter() {
-            chunk.fired().for_each(|latent| state.fired_at[latent as usize] = state.rows);
+            chunk.fired().for_each(|latent| state.fired_at[latent.index()] = state.rows);
         }
         let step = state.step + 1;
         let adam = AdamStep::new(step, recipe.learning_rate_at(state.step, n_steps), recipe.beta2);
-        let (terms, centred, gradients) = (&self.terms, &self.centred, &self.gradients);
-        on_threads(self.threads, latents::chunks(state, self.d_in, &mut self.centring), |mut chunk| {
-            wide.run(LatentWork { chunk: &mut chunk, step: (step, adam), terms, centred, gradients });
+        let (by_latent, centred, gradients) = (&self.by_latent, &self.centred, &self.gradients);
+        on_threads(self.threads, latents::chunks(state, &mut self.live, d, &mut self.centring), |mut chunk| {
+            wide.run(LatentWork { chunk: &mut chunk, step: (step, adam), by_latent, centred, gradients });
         });
-        self.move_centre(adam, used);
-        self.state.step += 1;
-        StepReport { loss: squared_error / (n * self.variance), n_dead: self.dead.len() }
-    }
-
-    /// `b_dec` is added to every reconstruction and taken from every row before the encoder.
-    fn move_centre(&mut self, adam: AdamStep, used: usize) {
-        let mut gradient = vec![0f32; self.d_in];
-        // The rows' own gradients, without those of the auxiliary loss: `b_dec` is not in it.
-        let own_rows = self.chunks[..used].iter().map(|chunk| &chunk.gradients[..chunk.centred.len()]);
-        let parts = own_rows.chain([self.centring.as_slice()]).flat_map(|rows| rows.chunks_exact(self.d_in));
-        parts.for_each(|row| gradient.iter_mut().zip(row).for_each(|(sum, g)| *sum += g));
-        let b_dec = &mut self.state.b_dec;
-        adam.update(&mut b_dec.weights, &gradient, &mut b_dec.second);
+        self.live.settle();
+        // `b_dec` is added to every reconstruction and taken from every row before the encoder. The rows' own
+        // gradients, without those of the auxiliary loss: `b_dec` is not in it.
+        let mut gradient = vec![0f32; d];
+        let parts = chunks.iter().map(|chunk| chunk.gradient_sum.as_slice()).chain(self.centring.chunks_exact(d));
+        parts.for_each(|part| gradient.iter_mut().zip(part).for_each(|(sum, g)| *sum += g));
+        adam.update(&mut state.b_dec.weights, &gradient, &mut state.b_dec.second);
+        state.step += 1;
+        StepReport { loss: squared_error / (n * self.variance), n_dead }
     }
 }
 
 /// The rows of a chunk.
 struct RowWork<'a> {
     chunk: &'a mut RowChunk,
-    state: &'a TrainingState,
-    constants: StepConstants<'a>,
+    step: Step<'a>,
+    rows: Rows<'a>,
 }
 
 impl Work for RowWork<'_> {
@@ -142,7 +146,7 @@ impl Work for RowWork<'_> {
 
     #[inline(always)]
     fn run(self) {
-        self.chunk.run(self.state, self.constants);
+        self.chunk.run(self.step, self.rows);
     }
 }
 
@@ -150,7 +154,7 @@ impl Work for RowWork<'_> {
 struct LatentWork<'a, 'chunk> {
     chunk: &'a mut LatentChunk<'chunk>,
     step: (u64, AdamStep),
-    terms: &'a ByLatent,
+    by_latent: &'a ByLatent,
     centred: &'a [f32],
     gradients: &'a [f32],
 }
@@ -160,7 +164,7 @@ impl Work for LatentWork<'_, '_> {
 
     #[inline(always)]
     fn run(self) {
-        self.chunk.run(self.step, self.terms, self.centred, self.gradients, &mut Vec::new());
+        self.chunk.run(self.step, self.by_latent, self.centred, self.gradients);
     }
 }
 
@@ -301,10 +305,11 @@ mod tests {
         println!("seed {seed}");
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         // 70 values: a block of 64 and a rest. 150 rows: a chunk and a rest.
-        let (d, m, n) = (70, 90, 150);
-        let mut recipe = Recipe { batch: n, k_aux: 6, aux_every: 2, warm_up: 0.0, learning_rate: 1e-4, ..Recipe::new(d, m, 4, seed) };
-        for dead_after in [1, u64::MAX] {
-            recipe.dead_after = dead_after;
+        let (d, n) = (70, 150);
+        // Few latents, all of them computed, and as many as are screened.
+        for (m, dead_after) in [(90, 1), (90, u64::MAX), (300, 1)] {
+            let recipe =
+                Recipe { batch: n, k_aux: 6, aux_every: 2, warm_up: 0.0, learning_rate: 1e-4, dead_after, ..Recipe::new(d, m, 4, seed) };
             let rows = random_rows(&mut rng, n, d);
             let rows: Vec<&[f32]> = rows.iter().map(Vec::as_slice).collect();
             let state = TrainingState::new(&recipe, &vec![0.1; d]);
@@ -348,6 +353,31 @@ mod tests {
         for row in one.w_dec.weights.chunks(d) {
             let norm: f32 = row.iter().map(|w| w * w).sum();
             assert!((norm - 1.0).abs() < 1e-5, "decoder rows stay unit");
+        }
+    }
+
+    #[test]
+    fn every_kernel_and_width_gives_the_same_bits() {
+        let seed: u64 = rand::random();
+        println!("seed {seed}");
+        // Screened and in full; a width that fills registers and one that does not.
+        for (d, m) in [(64, 320), (37, 100)] {
+            let recipe = Recipe { dead_after: 300, batch: 150, ..Recipe::new(d, m, 5, seed) };
+            let run = |how: (Kernel, Wide)| {
+                let mut rng = ChaCha8Rng::seed_from_u64(seed);
+                let mut trainer = Trainer::with_kernel(recipe.clone(), TrainingState::new(&recipe, &vec![0.0; d]), 8.0, 1, how);
+                for _ in 0..6 {
+                    let rows = random_rows(&mut rng, 150, d);
+                    trainer.step(&rows.iter().map(Vec::as_slice).collect::<Vec<_>>(), 6);
+                }
+                trainer.state().clone()
+            };
+            let plain = run((Kernel::Portable, Wide::portable()));
+            for kernel in Kernel::all() {
+                for wide in Wide::all() {
+                    assert!(run((kernel, wide)) == plain, "{} {wide:?} of {d} x {m}", kernel.name());
+                }
+            }
         }
     }
 }
