@@ -60,6 +60,8 @@ pub(super) use crate::encode::native::screen_form::{BLOCK_PAIRS, Form, MOST_ROWS
 const MOST_WIDE: usize = 1 << 16;
 /// Norms of weights outside this range are left to the full product: products of f32 would leave its range.
 const SANE: std::ops::RangeInclusive<f64> = 1e-15..=1e15;
+/// Biases that are all below it come to nothing beside the smallest step.
+const NO_BIAS: f64 = 1e-30;
 /// Roundings of f64 and f32 in the constants below, far below anything that matters.
 const UP: f64 = 1.000_01;
 
@@ -180,7 +182,7 @@ impl Screen {
         // The biases were rounded to f32 where thresholds were taken off.
         self.largest_bias = f64::from(bias) * UP;
         self.bias_steps = self.largest_bias / self.largest_step * UP;
-        let (per_step, per_bias) = (to_f32(32_768.0 / self.largest_step), to_f32(32_768.0 / self.largest_bias.max(f64::MIN_POSITIVE)));
+        let (per_step, per_bias) = (to_f32(32_768.0 / self.largest_step), to_f32(32_768.0 / self.largest_bias.max(NO_BIAS)));
         for ((scale, latent), (place, bias)) in self.scales.iter_mut().zip(facts).zip(self.biases.iter_mut().zip(biases)) {
             *scale = fraction(latent.step * per_step);
             *place = fraction(bias * per_bias);
