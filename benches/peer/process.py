@@ -23,3 +23,12 @@ def n_consumed(port: int) -> int:
 def cpu_model() -> str:
     found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     return f"{found[1] if found else 'unknown CPU'}, {os.cpu_count()} cores"
+
+
+def peak_kib(pid: int) -> int:
+    """Largest resident set so far; 0 of a process that has ended. (What wait4 tells holds the parent's, taken over at the fork.)"""
+    try:
+        found = re.search(r"^VmHWM:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    except OSError:
+        return 0
+    return int(found[1]) if found else 0

@@ -1,6 +1,7 @@
 """How long after a record is produced /metrics tells of it.
 
-Records are produced at a fixed rate; the i-th is visible at the first scrape that counts more than i as consumed. The scraper
+Records are produced at a fixed rate, to one partition, so that they are consumed in order; the i-th is visible once a scrape's
+answer counts more than i. The scraper
 asks again as soon as it was answered, so that its own interval is part of what is measured.
 """
 import subprocess
@@ -44,7 +45,8 @@ def delays_at(where: measure.Place, point, rate: int) -> tuple[float, np.ndarray
             writer.start()
             seen, deadline = [], time.monotonic() + 4 * SECONDS
             while not seen or seen[-1][1] < n:
-                seen.append((time.monotonic(), n_consumed(metrics) - before))
+                count = n_consumed(metrics) - before
+                seen.append((time.monotonic(), count))
                 if time.monotonic() > deadline:
                     raise SystemExit(f"benches/scale: {seen[-1][1]} of {n} records visible after {4 * SECONDS} s")
             writer.join()

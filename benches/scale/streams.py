@@ -44,12 +44,14 @@ def produce(address: str, stream: Stream) -> None:
     keys = [f"u{entity}".encode() for entity in range(stream.entities)]
     headers = [[("segment", f"v{segment}".encode())] for segment in range(stream.segments)]
     span = stream.windows * HOUR_MS
-    # Coprime strides, so that entity and segment do not go together.
+    # Drawn, so that every segment has records of every kind of entity.
+    segment_of = np.random.default_rng(12).integers(stream.segments, size=stream.records)
+    assert len(set(segment_of.tolist())) == stream.segments
     for i in range(stream.records):
         entity = i * 7919 % stream.entities
         while True:
             try:
-                out.produce(stream.topic, payloads[i % VECTORS], keys[entity], headers=headers[(entity * 31 + i) % stream.segments],
+                out.produce(stream.topic, payloads[i % VECTORS], keys[entity], headers=headers[segment_of[i]],
                             timestamp=START_MS + i * span // stream.records)
                 break
             except BufferError:

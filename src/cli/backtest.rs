@@ -131,7 +131,7 @@ fn judge(args: &Args) -> anyhow::Result<Vec<(Tried, BacktestReport)>> {
         Mode::Fixed => n_reference(&starts.iter().copied().collect::<Vec<_>>()),
         Mode::Rolling => starts.len(),
     };
-    let file = read_windows(&args.windows, tables)?;
+    let file = read_windows(&args.windows, settings.counting.unit, tables)?;
 
     let length = file.models.values().flatten().map(|window| window.end_ms - window.start_ms).next().context("the file holds no window")?;
     settings.window.length = std::time::Duration::from_millis(u64::try_from(length)?);

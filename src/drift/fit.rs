@@ -58,6 +58,7 @@ pub(super) fn fit_streams(kept: &[&ObservedWindow], season: Season, layout: &Str
     (rates.fired_rate, rates.fired_dispersion) = fired(&windows, &rates, season, &design, layout.n_latents, df);
     let volumes: Vec<f64> = windows.iter().map(|all| all.units(settings.unit)).collect();
     let mean_volume = volumes.iter().sum::<f64>() / count(volumes.len());
+    // The hat of an added weekend stands for that of a factor: as many columns, and only its mean over a diagonal counts.
     let sigma_w = wander_without_families(&y, &mu, &rates, layout, &least_squares);
     FittedStreams { rates, curve, entities, volume: (least_squares.solve(&volumes), mean_volume), sigma_w, season, design }
 }

@@ -42,7 +42,7 @@ pub struct StreamRates {
 
 impl StreamRates {
     /// Rates `max(x' beta, .05 p)` of all streams for the season's row `x` `[K]`, into `out` `[n]`; where weekends are
-    /// a factor, that column is not summed but multiplies the rest.
+    /// a factor f, `max(f x' beta, .05 p)` with x without that column: the floor comes last.
     pub fn rates(&self, season: Season, x: &[f64], out: &mut Vec<f64>) {
         let n = self.mean_rate.len();
         out.clear();
@@ -52,10 +52,10 @@ impl StreamRates {
         for (_, (x, beta)) in columns().filter(|(k, _)| Some(*k) != factor) {
             out.iter_mut().zip(beta).for_each(|(rate, beta)| *rate += x * beta);
         }
-        out.iter_mut().zip(&self.mean_rate).for_each(|(rate, mean)| *rate = rate.max(MIN_SHARE * mean));
         for (_, (x, beta)) in columns().filter(|(k, _)| Some(*k) == factor) {
             out.iter_mut().zip(beta).for_each(|(rate, beta)| *rate *= 1.0 + x * beta);
         }
+        out.iter_mut().zip(&self.mean_rate).for_each(|(rate, mean)| *rate = rate.max(MIN_SHARE * mean));
     }
 
     /// What the test needs to know of each stream.

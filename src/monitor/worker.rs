@@ -315,7 +315,9 @@ impl Worker {
             self.shared.progress.tell(&partition, tracked.progress(at, end));
             let follows = if rules.until_end {
                 last_of_all.or_else(|| self.shared.progress.watermark_past_end(&partition))
-            } else if self.broker_is_away || (self.shared.together.is_cluster() && !self.shared.progress.knows_all(rules.n_partitions)) {
+            } else if self.broker_asked.is_some()
+                || (self.shared.together.is_cluster() && !self.shared.progress.knows_all(rules.n_partitions))
+            {
                 // Others may just begin on records of long ago: this one must not pass them.
                 None
             } else {

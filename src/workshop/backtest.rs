@@ -209,10 +209,11 @@ pub fn plot_settings(reports: &[(String, &BacktestReport)]) -> String {
     let line = |(name, report): &(String, &BacktestReport)| {
         let all = report.evidence.iter().filter(|point| point.segment == ALL);
         let points = all.map(|point| ((point.window_start - first) as f64 / 86_400_000.0, point.over)).collect();
-        plot::Series { name: format!("{name}: {} alerts", report.alerts.len()), points, band: Vec::new() }
+        let n_alerts = report.alerts.iter().filter(|alert| alert.segment == ALL).count();
+        plot::Series { name: format!("{name}: {n_alerts} alerts"), points, band: Vec::new() }
     };
     let series: Vec<plot::Series> = reports.iter().take(6).map(line).collect();
-    let title = format!("{} settings; an alert at 0", reports.len());
+    let title = format!("_all under {} of {} settings; an alert at 0", series.len(), reports.len());
     let x = format!("days since {}", utc_text(first));
     plot::lines(plot::Axes { title: &title, x: &x, y: "largest evidence - threshold, nats", log_y: false }, &series)
 }

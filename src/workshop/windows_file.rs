@@ -16,6 +16,7 @@ use crate::drift::alert::utc_text;
 use crate::drift::closed::ALL;
 use crate::drift::counts::{BUCKET_EDGES, N_BUCKETS};
 use crate::drift::observed::{Observed, ObservedWindow};
+use crate::drift::settings::CountingUnit;
 use crate::drift::stream::StreamId;
 use crate::workshop::windows_columns::{Columns, KEYS, WindowsFileError};
 use crate::workshop::windows_seen::{Row, Seen, grow};
@@ -34,11 +35,15 @@ pub struct WindowsFile {
     pub n_latents: usize,
 }
 
-/// Reads a file; of each model the first `n_reference` windows keep their table by session length.
+/// Reads a file that is judged in that unit; of each model the first `n_reference` windows keep their table by session length.
 ///
 /// # Errors
 /// The file is unreadable, or a row is malformed: the error names row and column.
-pub fn read_windows(path: &Path, n_reference: impl Fn(&BTreeSet<i64>) -> usize) -> Result<WindowsFile, WindowsFileError> {
+pub fn read_windows(
+    path: &Path,
+    unit: CountingUnit,
+    n_reference: impl Fn(&BTreeSet<i64>) -> usize,
+) -> Result<WindowsFile, WindowsFileError> {
     let mut starts: BTreeMap<String, BTreeSet<i64>> = BTreeMap::new();
     for_each_batch(path, &KEYS, |columns, n_rows| {
         let mut last = None;
@@ -61,7 +66,7 @@ pub fn read_windows(path: &Path, n_reference: impl Fn(&BTreeSet<i64>) -> usize) 
 
     let mut gathered = Gathered::default();
     for_each_batch(path, &ALL_COLUMNS, |columns, n_rows| gathered.add(columns, n_rows, &tables_until))?;
-    gathered.finish(path)
+    gathered.finish(path, unit)
 }
 
 #[derive(Default)]
@@ -174,7 +179,7 @@ impl Gathered {
         Ok(row)
     }
 
-    fn finish(self, path: &Path) -> Result<WindowsFile, WindowsFileError> {
+    fn finish(self, path: &Path, unit: CountingUnit) -> Result<WindowsFile, WindowsFileError> {
         for windows in self.models.values() {
             for (before, window) in windows.values().zip(windows.values().skip(1)) {
                 if window.observed.start_ms < before.observed.end_ms {
@@ -191,7 +196,7 @@ impl Gathered {
         }
         for window in self.models.values().flat_map(BTreeMap::values) {
             for (segment, observed) in &window.observed.segments {
-                if let Some((latent, found)) = beyond_entities(observed, &window.seen[segment]) {
+                if let (CountingUnit::Presence, Some((latent, found))) = (unit, beyond_entities(observed, &window.seen[segment])) {
                     return Err(WindowsFileError::Value {
                         path: path.to_owned(),
                         row: window.row,
@@ -200,7 +205,7 @@ impl Gathered {
                             "of each latent told by session length at most the entities there are ({} in {segment}), in the window that begins in this row",
                             observed.entities.iter().sum::<f64>()
                         ),
-                        found: format!("latent:{latent} {found}; records are no entities: write their counts without a bucket"),
+                        found: format!("latent:{latent} {found}; counts of records are judged with [counting] unit = \"records\""),
                     });
                 }
             }

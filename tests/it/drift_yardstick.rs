@@ -11,7 +11,7 @@ use recsae::drift::observed::ObservedWindow;
 use recsae::drift::reference::Reference;
 use recsae::drift::report::{AlertChange, Crossing, DriftReport, SegmentReport, StreamState, Verdict};
 use recsae::drift::rolling::Rolling;
-use recsae::drift::settings::{JudgeSettings, WeekendAs};
+use recsae::drift::settings::{CountingUnit, JudgeSettings, WeekendAs};
 use recsae::drift::special::{gamma_p_inverse, normal_cdf};
 use recsae::sae::latent::LatentId;
 use recsae::workshop::windows_file::read_windows;
@@ -86,8 +86,10 @@ fn scene(name: &str) -> Option<Scene> {
     assert!(status.success());
     let expected: Expected = serde_json::from_slice(&std::fs::read(folder.path().join("expected.json")).unwrap()).unwrap();
     let n_reference = expected.reference;
-    let mut file =
-        read_windows(&folder.path().join("windows.parquet"), |starts| if name == "rolling" { starts.len() } else { n_reference }).unwrap();
+    let mut file = read_windows(&folder.path().join("windows.parquet"), CountingUnit::Presence, |starts| {
+        if name == "rolling" { starts.len() } else { n_reference }
+    })
+    .unwrap();
     let windows = file.models.remove("v1").unwrap();
     let settings = JudgeSettings {
         budget_windows: expected.budget,

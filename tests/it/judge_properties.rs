@@ -92,7 +92,7 @@ proptest! {
         let mut writer = WindowsWriter::create(&path, CountingUnit::Presence, Some(100)).unwrap();
         windows.iter().for_each(|window| writer.write(window).unwrap());
         writer.finish().unwrap();
-        let file = read_windows(&path, |_| 4).unwrap();
+        let file = read_windows(&path, CountingUnit::Presence, |_| 4).unwrap();
         for (t, (found, window)) in file.models["v1"].iter().zip(&windows).enumerate() {
             let expected = ObservedWindow::of(window, CountingUnit::Presence, Some(100), t < 4);
             prop_assert_eq!(found, &expected);
@@ -215,7 +215,7 @@ fn file_with(path: &Path, end: i64, stream: &str, bucket: Option<i32>, value: f6
 fn malformed_windows_files_are_refused_with_row_and_column() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("w.parquet");
-    let refusal = |path: &Path| read_windows(path, |_| 0).unwrap_err().to_string();
+    let refusal = |path: &Path| read_windows(path, CountingUnit::Presence, |_| 0).unwrap_err().to_string();
     for (end, stream, bucket, value, expected) in [
         (HOUR, "latent:1", Some(6), 1.0, "row 1, column `bucket`"),
         (HOUR, "latent:x", None, 1.0, "row 1, column `stream`"),

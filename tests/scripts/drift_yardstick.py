@@ -36,6 +36,9 @@ def world(dr, scene, rng):
     lam = rate * (1 + 0.3 * np.cos(2 * np.pi * (t[:, None] - rng.integers(0, 24, M)) / 24)) if scene not in ("short", "rolling") else rate * np.ones((T, 1))
     if scene.startswith("weekend"):
         lam = lam * np.where(((t // 24) % 7 >= 5)[:, None], rng.uniform(0.6, 1.4, M), 1.0)
+    if scene == "weekend_factor":                                                # of weekends most, with nights that meet the floor
+        deep = 1 + 0.97 * np.cos(2 * np.pi * (t[:, None] - rng.integers(0, 24, 4)) / 24)
+        lam[:, :4] = 0.02 * deep * np.where((t // 24) % 7 >= 5, 8.0, 1.0)[:, None]
     half = R + (T - R) // 3
     lam[half:, 7] *= 3.0
     lam[half:, 11] *= 0.2
@@ -115,7 +118,7 @@ def factor_reference(dr):
             if not hasattr(self, "factor"):                                    # the yardstick fitted its added level just now
                 self.fit(np.asarray(t))
             X = dr.design(t, *self.opt[:3], None)
-            return E * np.maximum(X @ self.beta, 0.05 * self.p) * np.where(self.opt[3](t)[:, None] > 0, self.factor, 1.0)
+            return E * np.maximum(X @ self.beta * np.where(self.opt[3](t)[:, None] > 0, self.factor, 1.0), 0.05 * self.p)
 
         def __init__(self, Y, E, t, **opt):
             self.rate = Y / E
