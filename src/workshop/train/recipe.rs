@@ -12,7 +12,8 @@ pub struct Recipe {
     pub d_sae: usize,
     /// Draws the first weights and the order of the rows.
     pub seed: u64,
-    /// Passes over the training rows. More: better, until the learning rate has decayed anyway.
+    /// Passes over the training rows. More: better, until the learning rate has decayed anyway. On SASRec's train rows
+    /// alone, k 32 of 2,048, four seeds: FVU .0035 to .0039 after 30 passes, .0027 to .0029 after 40.
     pub epochs: usize,
     /// Rows a step. Fewer: better per epoch and slower; 4,096 at this learning rate is under-trained.
     pub batch: usize,
@@ -49,7 +50,7 @@ impl Recipe {
             k,
             d_sae,
             seed,
-            epochs: 30,
+            epochs: 40,
             batch: 256,
             learning_rate: 2e-3 * (8.0 / k.max(1) as f32).powf(0.75),
             warm_up: 0.02,
