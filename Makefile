@@ -37,13 +37,16 @@ check: ## The fast loop: format, lints, and the tests that need only the repo an
 fmt: ## Format
 	cargo fmt
 
-.PHONY: json-mutations sanitize
+.PHONY: json-mutations sanitize fuzz
 json-mutations: ## The quick JSON reader beside the strict one on 10^8 damaged records: MUTATIONS=N SEED=7
 	RECSAE_JSON_MUTATIONS="$(or $(MUTATIONS),100000000)" RECSAE_JSON_SEED="$(SEED)" nice cargo test --quiet --release --locked --lib decode::mutations -- --nocapture
 
 sanitize: ## AddressSanitizer over the tests of every file with unsafe code in encode and sae
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=target-asan nice \
 		cargo test --quiet --locked --target x86_64-unknown-linux-gnu --lib -- encode::native encode::checked sae::
+
+fuzz: ## libFuzzer over the readers of records, graphs and manifests: SECONDS_EACH=600 TARGETS="json raw onnx manifest"
+	nice tests/fuzz/run.sh $(or $(SECONDS_EACH),600) $(TARGETS)
 
 build: setup-demo ## The release program: target/release/recsae
 	cargo build --release --locked
