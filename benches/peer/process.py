@@ -1,6 +1,8 @@
 """What the benches read of a running process: its CPU clock and its counter of records."""
 import os
 import re
+import subprocess
+import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -32,3 +34,26 @@ def peak_kib(pid: int) -> int:
     except OSError:
         return 0
     return int(found[1]) if found else 0
+
+
+def run_to_end(recsae: Path, configuration: Path, metrics: int) -> tuple[float, int]:
+    """CPU seconds from the first record on and peak KiB of `recsae run --until-end`; its log lies beside the configuration."""
+    log_file = configuration.with_suffix(".log")
+    with open(log_file, "wb") as log:
+        process = subprocess.Popen([recsae, "run", "-c", configuration, "--until-end"], stdout=log, stderr=log)
+    start, peak, has_begun = 0.0, 0, False
+    while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        if has_begun:
+            peak = max(peak, peak_kib(process.pid))
+            time.sleep(0.02)
+            continue
+        before = process_cpu(process.pid)
+        has_begun = n_consumed(metrics) > 0
+        if not has_begun:
+            start = before
+            time.sleep(0.005)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        sys.exit(f"benches: recsae ended with {process.returncode}:\n{log_file.read_text()[-3000:]}")
+    return usage.ru_utime + usage.ru_stime - start, peak

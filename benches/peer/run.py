@@ -27,7 +27,7 @@ from pathlib import Path
 import broker
 import stored
 import topics
-from process import cpu_model, n_consumed, process_cpu
+from process import cpu_model, run_to_end
 
 HERE = Path(__file__).resolve().parent
 # Shape by name: files of data/ml100k, and what the ratio must reach, by format.
@@ -71,24 +71,12 @@ def run_recsae(recsae: Path, address: str, topic: str, form: str, bundle: Path, 
     surfaces = "[" + ", ".join(f'"{surface}"' for surface in topics.SURFACES) + "]"
     configuration.write_text(CONFIGURATION.format(address=address, topic=topic, group=folder.name, form=form, bundle=bundle,
                                                   surfaces=surfaces, store=store, metrics=metrics, http=http))
-    with open(folder / "recsae.log", "wb") as log:
-        process = subprocess.Popen([recsae, "run", "-c", configuration, "--until-end"], stdout=log, stderr=log)
-    start = 0.0
-    while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-        before = process_cpu(process.pid)
-        if n_consumed(metrics) > 0:
-            break
-        start = before
-        time.sleep(0.005)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
-        sys.exit(f"benches/peer: recsae ended with {process.returncode}:\n{(folder / 'recsae.log').read_text()[-3000:]}")
+    cpu, _ = run_to_end(recsae, configuration, metrics)
     n_records, n_active = stored.totals(store)
     if n_records != n:
-        log = (folder / "recsae.log").read_text()
+        log = configuration.with_suffix(".log").read_text()
         sys.exit(f"benches/peer: expected {n} records in the store, found {n_records}:\n{log[-3000:]}")
-    return (usage.ru_utime + usage.ru_stime - start) / n * 1e6, n_active
+    return cpu / n * 1e6, n_active
 
 
 def build_bundle(recsae: Path, data: Path, name: str, out: Path) -> None:

@@ -1,16 +1,13 @@
 """One run of the program over one topic: CPU a record and peak memory."""
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import broker
 import stored
 import streams
-from process import n_consumed, peak_kib, process_cpu
+from process import run_to_end
 
 CONFIGURATION = """[kafka]
 brokers = "{address}"
@@ -70,22 +67,9 @@ def run(point, where: Place) -> tuple[float, float]:
     with tempfile.TemporaryDirectory(dir=where.folder) as own:
         folder = Path(own)
         path, metrics = configure(point, where, topic, folder)
-        with open(folder / "recsae.log", "wb") as log:
-            process = subprocess.Popen([where.recsae, "run", "-c", path, "--until-end"], stdout=log, stderr=log)
-        start, peak = 0.0, 0
-        while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-            before = process_cpu(process.pid)
-            if n_consumed(metrics) > 0:
-                break
-            start = before
-            time.sleep(0.005)
-        while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-            peak = max(peak, peak_kib(process.pid))
-            time.sleep(0.02)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        n_records = stored.totals(folder / "recsae.db")[0] if process.returncode == 0 else 0
+        cpu, peak = run_to_end(where.recsae, path, metrics)
+        n_records = stored.totals(folder / "recsae.db")[0]
         if n_records != point.records:
-            log = (folder / "recsae.log").read_text()
-            sys.exit(f"benches/scale: {topic}: exit {process.returncode}, {n_records} of {point.records} records stored:\n{log[-3000:]}")
-    return (usage.ru_utime + usage.ru_stime - start) / point.records * 1e6, peak / 1024
+            log = path.with_suffix(".log").read_text()
+            sys.exit(f"benches/scale: {topic}: {n_records} of {point.records} records stored:\n{log[-3000:]}")
+    return cpu / point.records * 1e6, peak / 1024
