@@ -154,21 +154,15 @@ impl Progress {
         watermarks.map(|watermark| spec.closed_before(watermark)).min()
     }
 
-    /// With `--until-end`: once every one of `n_partitions` has passed its recorded end, the watermark
-    /// that closes every open window, the same for all.
+    /// With `--until-end`: once every one of `n_partitions` has passed its recorded end, the watermark that closes every
+    /// open window, the same for all; `i64::MIN` where no record came at all. One answer, from one look: a worker that
+    /// asked for the end and for its watermark apart could end with its last window open.
     #[must_use]
     pub fn final_watermark(&self, n_partitions: usize, spec: &WindowSpec) -> Option<i64> {
         let state = self.lock();
         let done = state.partitions.len() >= n_partitions && state.partitions.values().all(|p| p.finished);
-        let newest = state.newest_event_ms?;
-        done.then(|| spec.end_of(spec.start_of(newest)) + spec.lateness_ms)
-    }
-
-    /// Whether every one of `n_partitions` has passed its recorded end.
-    #[must_use]
-    pub fn finished(&self, n_partitions: usize) -> bool {
-        let state = self.lock();
-        state.partitions.len() >= n_partitions && state.partitions.values().all(|p| p.finished)
+        let closing = |newest: i64| spec.end_of(spec.start_of(newest)) + spec.lateness_ms;
+        done.then(|| state.newest_event_ms.map_or(i64::MIN, closing))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -244,6 +238,7 @@ mod tests {
         let progress = Progress::default();
         progress.tell(&at(0), PartitionProgress { finished: true, ..seen(420, 0) });
         assert_eq!(progress.final_watermark(2, &spec), None);
+        assert_eq!(Progress::default().final_watermark(0, &spec), Some(i64::MIN), "nothing to close");
         progress.tell(&at(1), PartitionProgress { finished: true, ..seen(i64::MIN, 0) });
         assert_eq!(progress.final_watermark(2, &spec), Some(510));
         assert_eq!(spec.closed_before(510), 500);

@@ -301,6 +301,7 @@ impl Worker {
         let now_ms = self.shared.clock.now_ms();
         let positions = self.consumer.positions()?;
         let last_of_all = rules.until_end.then(|| self.shared.progress.final_watermark(rules.n_partitions, &rules.window)).flatten();
+        let last_of_all = last_of_all.filter(|watermark| *watermark != i64::MIN);
         for tracked in &mut self.partitions {
             let partition = tracked.windows.partition().clone();
             let next = tracked.windows.position().next_offset;
@@ -336,12 +337,11 @@ impl Worker {
         Ok(())
     }
 
-    /// With `--until-end`: everything is read, closed, and handed to the judge.
+    /// With `--until-end`: everything is read, and every window of this worker is closed.
     fn is_finished(&self) -> bool {
         let rules = &self.shared.rules;
-        let raised = self.shared.progress.final_watermark(rules.n_partitions, &rules.window);
         let reached = |watermark: i64| self.partitions.iter().all(|t| t.windows.position().watermark_ms >= watermark);
-        rules.until_end && self.shared.progress.finished(rules.n_partitions) && raised.is_none_or(reached)
+        rules.until_end && self.shared.progress.final_watermark(rules.n_partitions, &rules.window).is_some_and(reached)
     }
 
     /// Stores and commits everything that is counted, within that time.
