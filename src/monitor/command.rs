@@ -23,14 +23,7 @@ pub type Commands = SyncSender<JudgeCommand>;
 /// What the judge is asked for.
 pub enum JudgeCommand {
     /// Store a step.
-    Step {
-        /// The step.
-        step: Box<Step>,
-        /// When it was sent.
-        sent: Instant,
-        /// Where the acknowledgement goes.
-        reply: Sender<StepAck>,
-    },
+    Step(Box<SentStep>),
     /// An operator acts on an alert.
     Act {
         /// Number of the alert.
@@ -78,6 +71,16 @@ pub enum JudgeCommand {
         /// Where the outcome goes.
         reply: Sender<Result<(), StoreError>>,
     },
+}
+
+/// A step on its way to the store.
+pub struct SentStep {
+    /// The step.
+    pub step: Step,
+    /// When it was sent.
+    pub sent: Instant,
+    /// Where the acknowledgement goes.
+    pub reply: Sender<StepAck>,
 }
 
 /// A step was stored, or not.

@@ -11,9 +11,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use crate::drift::alert::{ActionKind, Alert, AlertAction};
-use crate::metrics::registry::Stage;
 use crate::monitor::cluster::member::Member;
-use crate::monitor::command::{JudgeCommand, StepAck};
+use crate::monitor::command::JudgeCommand;
 use crate::monitor::deed::{Deed, Reply};
 use crate::monitor::error::MonitorError;
 use crate::monitor::questions::Questions;
@@ -22,11 +21,11 @@ use crate::monitor::shared::Shared;
 use crate::monitor::version::Version;
 use crate::snapshot::{InstanceFacts, Snapshot, SnapshotCell};
 use crate::store::alerts::changeable;
-use crate::store::step::StepOutcome;
 use crate::store::{Store, StoreError};
 use crate::task::Shutdown;
 
 mod following;
+mod steps;
 mod window;
 
 /// Alerts shown that do not fire any more.
@@ -110,7 +109,7 @@ impl Judge {
         self.ask_for_explanations()?;
         loop {
             match commands.recv_timeout(Duration::from_millis(100)) {
-                Ok(command) => self.serve(command, shutdown)?,
+                Ok(command) => self.serve_with_waiting(command, commands, shutdown)?,
                 // In a cluster an order may have been refused, or be due by now.
                 Err(RecvTimeoutError::Timeout) if self.workers.load(Ordering::SeqCst) > 0 && self.member.is_some() => {
                     self.go_on(shutdown)?
@@ -133,18 +132,7 @@ impl Judge {
 
     fn serve(&mut self, command: JudgeCommand, shutdown: &Shutdown) -> Result<(), MonitorError> {
         let (deed, reply) = match command {
-            JudgeCommand::Step { step, sent, reply } => {
-                let outcome = self.keep_trying(shutdown, |store| store.apply_step(&step))?;
-                self.shared.metrics.checkpointed(sent.elapsed());
-                self.shared.metrics.spent(Stage::Step, sent.elapsed());
-                if outcome == StepOutcome::Applied {
-                    self.shared.positions.set(&step.partition, step.position.clone());
-                }
-                self.shared.positions.answered(&step.partition);
-                // A worker that has gone needs no answer.
-                drop(reply.send(StepAck { partition: step.partition.clone(), position: step.position.clone(), outcome }));
-                return self.go_on(shutdown);
-            }
+            JudgeCommand::Step(of) => return self.keep_steps(vec![*of], shutdown),
             JudgeCommand::Followed(followed) => return self.follow(*followed, shutdown),
             JudgeCommand::Duty(is_ours) => return self.on_duty(is_ours, shutdown),
             JudgeCommand::Act { alert, action, reply } => (Deed::Act { alert, action }, Reply::Alert(reply)),

@@ -15,7 +15,7 @@ use crate::kafka::dead_letter::DeadLetters;
 use crate::kafka::error::KafkaError;
 use crate::kafka::rebalance::{Position, RebalanceEvent};
 use crate::metrics::registry::Stage;
-use crate::monitor::command::{Commands, JudgeCommand, StepAck};
+use crate::monitor::command::{Commands, JudgeCommand, SentStep, StepAck};
 use crate::monitor::counting::Counting;
 use crate::monitor::error::MonitorError;
 use crate::monitor::intake::Intake;
@@ -225,7 +225,7 @@ impl Worker {
     /// reads nothing, and stays in the group.
     fn send(&mut self, step: Step) -> Result<(), MonitorError> {
         self.shared.positions.sent(&step.partition);
-        let mut command = JudgeCommand::Step { step: Box::new(step), sent: Instant::now(), reply: self.ack_to.clone() };
+        let mut command = JudgeCommand::Step(Box::new(SentStep { step, sent: Instant::now(), reply: self.ack_to.clone() }));
         loop {
             match self.steps.try_send(command) {
                 Ok(()) => {

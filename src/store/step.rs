@@ -39,7 +39,7 @@ pub enum StepOutcome {
 }
 
 impl Store {
-    /// Stores a step in one transaction.
+    /// Stores steps in one transaction, each as if it came alone after those before it.
     ///
     /// | stored next offset | step            | outcome                                                        |
     /// |--------------------|-----------------|----------------------------------------------------------------|
@@ -47,37 +47,47 @@ impl Store {
     /// | n                  | starts at n     | applied                                                        |
     /// | n                  | s < n < next    | applied: a replay that went on past the stored position          |
     /// | n                  | next <= n, s<n  | replayed: closed windows not yet stored are kept, nothing else |
-    /// | n                  | starts after n  | gap, the store is unchanged                                    |
+    /// | n                  | starts after n  | gap, nothing of this step is stored                            |
     ///
     /// A closed window is stored once by (lineage, window start, topic, partition): an equal duplicate is
     /// ignored, whatever the outcome.
     ///
     /// # Errors
-    /// An unequal duplicate of a closed window (named; nothing is stored), no lineage, or the database refuses.
-    pub fn apply_step(&mut self, step: &Step) -> StoreResult<StepOutcome> {
+    /// An unequal duplicate of a closed window (named; nothing of any step is stored), no lineage, or the database refuses.
+    pub fn apply_steps(&mut self, steps: &[&Step]) -> StoreResult<Vec<StepOutcome>> {
         let lineage = self.lineage();
         if lineage == 0 {
             return Err(StoreError::NoLineage);
         }
         let transaction = self.transaction()?;
-        let stored = stored_next(&transaction, lineage, &step.partition)?;
-        let outcome = match stored {
-            Some(stored) if step.starts_at > stored => return Ok(StepOutcome::Gap { stored }),
-            Some(stored) if step.starts_at < stored && step.position.next_offset <= stored => StepOutcome::Replayed,
-            _ => StepOutcome::Applied,
-        };
         fault::point("step-begun");
-        for window in &step.closed {
-            store_partial(&transaction, lineage, window)?;
-        }
-        if outcome == StepOutcome::Applied {
-            store_position(&transaction, lineage, &step.partition, &step.position)?;
-        }
+        let outcomes = steps.iter().map(|step| write_step(&transaction, lineage, step)).collect::<StoreResult<Vec<StepOutcome>>>()?;
         fault::point("step-written");
         transaction.commit()?;
         fault::point("step-stored");
-        Ok(outcome)
+        Ok(outcomes)
     }
+
+    /// Stores one step.
+    #[cfg(test)]
+    pub(crate) fn apply_step(&mut self, step: &Step) -> StoreResult<StepOutcome> {
+        Ok(self.apply_steps(&[step])?[0])
+    }
+}
+
+fn write_step(transaction: &Connection, lineage: i64, step: &Step) -> StoreResult<StepOutcome> {
+    let outcome = match stored_next(transaction, lineage, &step.partition)? {
+        Some(stored) if step.starts_at > stored => return Ok(StepOutcome::Gap { stored }),
+        Some(stored) if step.starts_at < stored && step.position.next_offset <= stored => StepOutcome::Replayed,
+        _ => StepOutcome::Applied,
+    };
+    for window in &step.closed {
+        store_partial(transaction, lineage, window)?;
+    }
+    if outcome == StepOutcome::Applied {
+        store_position(transaction, lineage, &step.partition, &step.position)?;
+    }
+    Ok(outcome)
 }
 
 fn stored_next(transaction: &Connection, lineage: i64, partition: &TopicPartition) -> StoreResult<Option<i64>> {

@@ -14,7 +14,7 @@ use crate::fault;
 use crate::kafka::producer::{Outgoing, Receipts, ReliableProducer};
 use crate::metrics::registry::Stage;
 use crate::monitor::cluster::wire::{Published, publish_part, publish_standing};
-use crate::monitor::command::{JudgeCommand, StepAck};
+use crate::monitor::command::{JudgeCommand, SentStep, StepAck};
 use crate::monitor::error::MonitorError;
 use crate::monitor::shared::Shared;
 use crate::record::TopicPartition;
@@ -66,7 +66,8 @@ impl Publisher {
             let receipts = Arc::new(Receipts::default());
             let mut acks = Vec::new();
             for command in batch {
-                let JudgeCommand::Step { step, sent, reply } = command else { continue };
+                let JudgeCommand::Step(of) = command else { continue };
+                let SentStep { step, sent, reply } = *of;
                 self.send_step(&step, &mut told, &receipts)?;
                 acks.push((StepAck { partition: step.partition, position: step.position, outcome: StepOutcome::Applied }, sent, reply));
             }
