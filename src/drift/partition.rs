@@ -25,6 +25,16 @@ use crate::drift::segment::{SeenSegments, SegmentTable};
 use crate::drift::window::{CountedRow, CountingSpec, OpenCounts, WindowSpec};
 use crate::record::{RejectReason, TopicPartition};
 
+/// A record by which its log is known again: no two logs have one of the same time at the same offset, unless one is a
+/// copy of the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogMark {
+    /// Its offset.
+    pub offset: i64,
+    /// Its timestamp in the broker's log, ms since 1970 UTC.
+    pub timestamp_ms: i64,
+}
+
 /// Where a partition stands: what is stored with each step and given back at a start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartitionPosition {
@@ -41,18 +51,30 @@ pub struct PartitionPosition {
     /// Windows that may miss records.
     #[serde(default)]
     pub gap: Option<Gap>,
+    /// The newest record that was counted; `None` where that is not known.
+    #[serde(default)]
+    pub mark: Option<LogMark>,
 }
 
 impl PartitionPosition {
     /// A partition of which nothing was counted, read from `offset`.
     #[must_use]
     pub fn starting_at(offset: i64) -> Self {
-        Self { next_offset: offset, replay_offset: offset, watermark_ms: i64::MIN, n_late: 0, rejected: BTreeMap::new(), gap: None }
+        Self {
+            next_offset: offset,
+            replay_offset: offset,
+            watermark_ms: i64::MIN,
+            n_late: 0,
+            rejected: BTreeMap::new(),
+            gap: None,
+            mark: None,
+        }
     }
 
     /// The same position in a log that begins at `low` by now: what was to be read before it is gone.
     #[must_use]
     pub fn in_log_from(mut self, low: i64, spec: &WindowSpec, now_ms: i64) -> Self {
+        self.mark = self.mark.filter(|mark| mark.offset >= low);
         if self.replay_offset >= low {
             return self;
         }
@@ -126,11 +148,12 @@ pub struct PartitionWindows {
 }
 
 impl PartitionWindows {
-    /// Goes on from a stored position: reading starts at `position.replay_offset`.
+    /// Goes on from a stored position: reading starts at `position.replay_offset`, or at the mark before it.
     #[must_use]
     pub fn resume(partition: TopicPartition, spec: WindowSpec, position: PartitionPosition) -> Self {
         let counted_next = position.next_offset;
-        let mut position = PartitionPosition { next_offset: position.replay_offset, ..position };
+        let read_from = position.mark.map_or(position.replay_offset, |mark| position.replay_offset.min(mark.offset));
+        let mut position = PartitionPosition { next_offset: read_from, ..position };
         let rejects = RejectsByWindow::resume(std::mem::take(&mut position.rejected));
         let edge_moves_at_ms = edge_moves_at(&spec, position.watermark_ms);
         Self { partition, spec, counted_next, position, rejects, open: BTreeMap::new(), edge_moves_at_ms }
@@ -152,6 +175,12 @@ impl PartitionWindows {
     #[must_use]
     pub fn is_replay(&self, offset: i64) -> bool {
         offset < self.counted_next
+    }
+
+    /// Whether a record at this offset is read for its mark alone: it is in no window that is open.
+    #[must_use]
+    pub fn is_before_open_windows(&self, offset: i64) -> bool {
+        self.is_rereading() && offset < self.position.replay_offset
     }
 
     /// The record at this offset was read, whatever became of it.

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use crate::bundle::BundleError;
 use crate::config::Fault;
 use crate::decode::DecodeSetupError;
+use crate::drift::alert::utc_text;
 use crate::drift::judge::JudgeError;
+use crate::drift::partition::LogMark;
 use crate::encode::{EncodeError, OpenError};
 use crate::kafka::error::KafkaError;
 use crate::record::TopicPartition;
@@ -89,6 +91,19 @@ pub enum MonitorError {
         /// End of the log.
         end: i64,
     },
+    /// The log holds another record where the newest counted one was: the topic was made anew, or it is another cluster.
+    #[error(
+        "{partition}: the record at offset {} is of {}, the store has counted one of {}: the topic was made anew or this is another cluster; use another [store] path, or mend kafka.brokers",
+        mark.offset, found_ms.map_or_else(|| "no known time".to_owned(), utc_text), utc_text(mark.timestamp_ms)
+    )]
+    LogReplaced {
+        /// Partition.
+        partition: TopicPartition,
+        /// The counted record.
+        mark: LogMark,
+        /// Timestamp of the one that is there, ms since 1970 UTC.
+        found_ms: Option<i64>,
+    },
     /// Records between the stored position and a step are missing.
     #[error(
         "{partition}: a step up to {position} does not follow the stored position {stored}; start again, the records in between are read again"
@@ -158,6 +173,7 @@ impl MonitorError {
             Self::ReferenceOfAnotherSae { .. } => "reference_of_another_sae",
             Self::Damaged { .. } => "damaged",
             Self::LogBehind { .. } => "log_behind",
+            Self::LogReplaced { .. } => "log_replaced",
             Self::Gap { .. } => "gap",
             Self::JudgeGone => "judge_gone",
             Self::DrainTimeout { .. } => "drain_timeout",

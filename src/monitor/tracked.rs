@@ -1,7 +1,7 @@
 //! One partition in a worker's hands: its open windows, and what of it is not stored yet.
 
 use crate::drift::closed::PartialWindow;
-use crate::drift::partition::{PartitionPosition, PartitionWindows};
+use crate::drift::partition::{LogMark, PartitionPosition, PartitionWindows};
 use crate::drift::segment::SegmentTable;
 use crate::drift::window::{CountingSpec, WindowSpec};
 use crate::monitor::kept::Waiting;
@@ -26,6 +26,8 @@ pub struct Tracked {
     /// Messages too far ahead of the judge to be counted yet.
     pub waiting: Waiting,
     closed: Vec<PartialWindow>,
+    /// The newest record that was counted.
+    mark: Option<LogMark>,
     stepped: PartitionPosition,
     /// The store holds no position of it: that is owed even before a record is read. Else another instance that gets
     /// the partition meanwhile would leave a commit from which this store would go on, without what was counted there.
@@ -46,6 +48,7 @@ impl Tracked {
     ) -> Self {
         let unknown = stored.is_none();
         let stepped = stored.unwrap_or_else(|| position.clone());
+        let mark = position.mark;
         let windows = PartitionWindows::resume(partition, spec, position);
         Self {
             windows,
@@ -54,6 +57,7 @@ impl Tracked {
             end_target,
             waiting: Waiting::default(),
             closed: Vec::new(),
+            mark,
             stepped,
             unknown,
         }
@@ -76,9 +80,20 @@ impl Tracked {
         !self.closed.is_empty()
     }
 
+    /// A record is about to be counted for the first time.
+    pub fn mark(&mut self, offset: i64, timestamp_ms: Option<i64>) {
+        self.mark = timestamp_ms.map(|timestamp_ms| LogMark { offset, timestamp_ms });
+    }
+
+    /// The mark, where the record read again at its offset is another: the log is not the one that was counted.
+    #[must_use]
+    pub fn is_not(&self, offset: i64, timestamp_ms: Option<i64>) -> Option<LogMark> {
+        self.mark.filter(|mark| mark.offset == offset && timestamp_ms != Some(mark.timestamp_ms))
+    }
+
     /// What is not stored yet, as a step; `None` where nothing is.
     pub fn step(&mut self) -> Option<Step> {
-        let position = self.windows.position();
+        let position = PartitionPosition { mark: self.mark, ..self.windows.position() };
         let decided = |position: &PartitionPosition| (position.next_offset, position.watermark_ms, position.gap);
         if !std::mem::take(&mut self.unknown) && self.closed.is_empty() && decided(&position) == decided(&self.stepped) {
             return None;
@@ -126,6 +141,30 @@ mod tests {
         assert_eq!((step.starts_at, step.position), (7, PartitionPosition::starting_at(7)));
         assert!(step.closed.is_empty() && tracked.step().is_none());
         assert!(taken_over(Some(PartitionPosition::starting_at(7))).step().is_none(), "the store knows it");
+    }
+
+    #[test]
+    fn a_log_is_known_again_by_the_newest_record_that_was_counted() {
+        let mut tracked = taken_over(None);
+        tracked.windows.consumed(11);
+        tracked.mark(11, Some(500));
+        let stored = tracked.step().unwrap().position;
+        assert_eq!((stored.next_offset, stored.mark), (12, Some(LogMark { offset: 11, timestamp_ms: 500 })));
+
+        let again = |position: &PartitionPosition| Tracked::new(tracked.windows.partition().clone(), WINDOW, position.clone(), None, 12, 0);
+        let resumed = again(&stored);
+        assert_eq!(resumed.windows.read_from(), 11, "no window is open: the mark alone is read again");
+        assert!(resumed.windows.is_before_open_windows(11) && !resumed.windows.is_before_open_windows(12));
+        assert_eq!(resumed.is_not(11, Some(500)), None);
+        assert_eq!((resumed.is_not(11, Some(501)), resumed.is_not(11, None)), (stored.mark, stored.mark));
+        assert_eq!(resumed.is_not(10, Some(9)), None, "nothing is known of it");
+
+        let open = PartitionPosition { replay_offset: 8, ..stored.clone() };
+        assert!(again(&open).windows.read_from() == 8 && !again(&open).windows.is_before_open_windows(8));
+        let gone = stored.in_log_from(12, &WINDOW, 0);
+        assert_eq!((gone.mark, again(&gone).windows.read_from()), (None, 12), "retention deleted it");
+        tracked.mark(12, None);
+        assert_eq!(tracked.mark, None, "a record without a time says nothing");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::drift::alert::{Alert, rfc3339};
 use crate::drift::closed::{ClosedWindow, OffsetRange, PartialWindow};
-use crate::drift::partition::PartitionPosition;
+use crate::drift::partition::{LogMark, PartitionPosition};
 use crate::drift::report::DriftReport;
 use crate::record::TopicPartition;
 use crate::store::audit;
@@ -106,12 +106,14 @@ impl StoreReader {
     /// # Errors
     /// The database refuses.
     pub fn positions(&self) -> StoreResult<BTreeMap<TopicPartition, PartitionPosition>> {
-        let sql = "SELECT topic, partition, next_offset, replay_offset, watermark_ms, n_late, rejected, gap FROM positions
+        let sql = "SELECT topic, partition, next_offset, replay_offset, watermark_ms, n_late, rejected, gap, mark_offset, mark_timestamp_ms
+                   FROM positions
                    WHERE lineage = (SELECT max(id) FROM lineages)";
         let mut statement = self.connection.prepare_cached(sql)?;
         let rows = statement.query_map([], |row| {
             let rejected: String = row.get(6)?;
             let gap: Option<String> = row.get(7)?;
+            let mark: (Option<i64>, Option<i64>) = (row.get(8)?, row.get(9)?);
             let position = PartitionPosition {
                 next_offset: row.get(2)?,
                 replay_offset: row.get(3)?,
@@ -119,6 +121,7 @@ impl StoreReader {
                 n_late: u64::try_from(row.get::<_, i64>(5)?).unwrap_or(0),
                 rejected: serde_json::from_str(&rejected).map_err(|error| not_json(6, error))?,
                 gap: gap.map(|gap| serde_json::from_str(&gap).map_err(|error| not_json(7, error))).transpose()?,
+                mark: mark.0.zip(mark.1).map(|(offset, timestamp_ms)| LogMark { offset, timestamp_ms }),
             };
             Ok((topic_partition(row, 0)?, position))
         })?;

@@ -10,7 +10,7 @@ use crate::store::error::{StoreError, StoreResult};
 const APPLICATION_ID: i64 = 0x5253_4145;
 
 /// Migrations: entry i leads from schema version i to i + 1. Never edited once released, only added to.
-const MIGRATIONS: [&str; 7] = [
+const MIGRATIONS: [&str; 8] = [
     include_str!("schema_v1.sql"),
     include_str!("schema_v2.sql"),
     include_str!("schema_v3.sql"),
@@ -18,6 +18,7 @@ const MIGRATIONS: [&str; 7] = [
     include_str!("schema_v5.sql"),
     include_str!("schema_v6.sql"),
     include_str!("schema_v7.sql"),
+    include_str!("schema_v8.sql"),
 ];
 
 /// Schema version this program writes.

@@ -104,9 +104,11 @@ pub(super) fn store_position(
     let not_json = |error| StoreError::damaged("position to be stored", error);
     let rejected = serde_json::to_string(&position.rejected).map_err(not_json)?;
     let gap = position.gap.map(|gap| serde_json::to_string(&gap)).transpose().map_err(not_json)?;
-    let sql = "INSERT INTO positions (lineage, topic, partition, next_offset, replay_offset, watermark_ms, n_late, rejected, gap)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
-               ON CONFLICT DO UPDATE SET next_offset = ?4, replay_offset = ?5, watermark_ms = ?6, n_late = ?7, rejected = ?8, gap = ?9";
+    let sql = "INSERT INTO positions (lineage, topic, partition, next_offset, replay_offset, watermark_ms, n_late, rejected, gap,
+                                      mark_offset, mark_timestamp_ms)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+               ON CONFLICT DO UPDATE SET next_offset = ?4, replay_offset = ?5, watermark_ms = ?6, n_late = ?7, rejected = ?8, gap = ?9,
+                                         mark_offset = ?10, mark_timestamp_ms = ?11";
     connection.prepare_cached(sql)?.execute(params![
         lineage,
         &*partition.topic,
@@ -116,7 +118,9 @@ pub(super) fn store_position(
         position.watermark_ms,
         i64::try_from(position.n_late).unwrap_or(i64::MAX),
         rejected,
-        gap
+        gap,
+        position.mark.map(|mark| mark.offset),
+        position.mark.map(|mark| mark.timestamp_ms)
     ])?;
     Ok(())
 }

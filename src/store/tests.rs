@@ -13,7 +13,7 @@ use super::*;
 use crate::drift::alert::{ActionKind, AlertAction};
 use crate::drift::closed::{ClosedWindow, OffsetRange, PartialWindow};
 use crate::drift::counts::{ContractSums, N_BUCKETS, SegmentCounts};
-use crate::drift::partition::PartitionPosition;
+use crate::drift::partition::{LogMark, PartitionPosition};
 use crate::drift::report::{
     AlertChange, AlertState, ContractReport, Crossing, Direction, DriftReport, MovedWith, SegmentReport, StreamReport, StreamState, Verdict,
 };
@@ -67,7 +67,15 @@ fn partial(number: i32, start_ms: i64) -> PartialWindow {
 
 fn position(next_offset: i64, replay_offset: i64) -> PartitionPosition {
     let rejected = BTreeMap::from([(RejectReason::Late, 1)]);
-    PartitionPosition { next_offset, replay_offset, watermark_ms: i64::MIN, n_late: 1, rejected, gap: None }
+    PartitionPosition {
+        next_offset,
+        replay_offset,
+        watermark_ms: i64::MIN,
+        n_late: 1,
+        rejected,
+        gap: None,
+        mark: Some(LogMark { offset: next_offset - 1, timestamp_ms: 7 }),
+    }
 }
 
 fn step(number: i32, starts_at: i64, next_offset: i64, closed: Vec<PartialWindow>) -> Step {

@@ -129,6 +129,19 @@ impl Kafka {
         assert!(created, "{topic} was there");
     }
 
+    /// Deletes a topic and makes it again under its name.
+    pub(crate) fn make_anew(&self, topic: &str, partitions: i32) {
+        let client: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", &self.brokers).create().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(client.delete_topics(&[topic], &AdminOptions::new())).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        // Deletion is done a little after it is acknowledged.
+        while !admin::create_topic(&self.settings(&[]), topic, partitions, Duration::from_secs(30)).unwrap_or(false) {
+            assert!(Instant::now() < deadline, "{topic} is not gone");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
     /// Changes a topic's configuration: `max.message.bytes`, ...
     pub(crate) fn configure(&self, topic: &str, key: &str, value: &str) {
         let client: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", &self.brokers).create().unwrap();

@@ -188,3 +188,45 @@ fn two_models_of_one_label_are_refused_at_the_start() {
     assert!(code == 1 && printed.contains(words), "{printed}");
     refused_run(&scene, words);
 }
+
+/// At the stored position the new log has another record: read on there, the first ones would never be counted, and what
+/// is read again would go into windows of the old log.
+#[test]
+fn a_topic_made_anew_under_its_name_is_not_read_on_however_long_it_is() {
+    let Some(kafka) = kafka_server::shared() else { return };
+    let Some(mut scene) = Scene::new(kafka, "") else { return };
+    let topic = scene.settings.kafka.topics[0].clone();
+    let sent = send(&scene, 0..2, |_, _| None);
+    let monitor = scene.start(&[]);
+    monitor.wait_for(sent);
+    monitor.end();
+    let (before, store) = (kafka.ends(&topic, 4), scene.settings.store.path.clone());
+    let positions = || recsae::store::StoreReader::open(&store).unwrap().positions().unwrap();
+    let stored = positions();
+
+    kafka.make_anew(&topic, 4);
+    send(&scene, 2..6, |_, _| None);
+    assert!(kafka.ends(&topic, 4).iter().zip(&before).all(|(new, old)| new.1 > old.1), "longer in each partition");
+    let (code, printed) = run(&scene);
+    assert_eq!(code, Some(2), "{printed}");
+    let last = printed.lines().last().unwrap();
+    assert!(last.contains("the topic was made anew or this is another cluster; use another [store] path"), "{printed}");
+    assert_eq!(positions(), stored, "nothing of the new log is counted as if it were the old one");
+
+    // As it asks: another store counts the new log from its start.
+    scene.settings.store.path = scene.folder().join("another.db");
+    let monitor = scene.start(&[]);
+    let new: i64 = kafka.ends(&topic, 4).iter().map(|(_, end)| end).sum();
+    let scrape = monitor.wait_for(new.unsigned_abs());
+    assert_eq!(scrape.consumed, new.unsigned_abs());
+
+    // And while it runs.
+    kafka.make_anew(&topic, 4);
+    send(&scene, 6..14, |_, _| None);
+    let printed = until(
+        Duration::from_secs(90),
+        || Some(monitor.process.printed()).filter(|printed| printed.contains("made anew")),
+        || monitor.process.printed(),
+    );
+    println!("{}", printed.lines().last().unwrap_or_default());
+}

@@ -40,6 +40,7 @@ impl Worker {
             n_messages: 0,
             now_ms: self.shared.clock.now_ms(),
             shared: &self.shared,
+            replaced: None,
         };
         batch.release();
         let mut last = 0;
@@ -48,6 +49,9 @@ impl Worker {
             last = at;
             batch.meet(&message, at);
         })?;
+        if let Some(replaced) = batch.replaced {
+            return Err(replaced);
+        }
         let (tally, decode_time) = (batch.tally, batch.decode_time);
         fault::point("poll");
         self.shared.metrics.spent(Stage::Consume, began.elapsed().saturating_sub(decode_time));
@@ -148,6 +152,8 @@ struct Batch<'a> {
     decode_time: Duration,
     n_messages: u32,
     now_ms: i64,
+    /// A record was met that says that its log is not the one that was counted.
+    replaced: Option<MonitorError>,
 }
 
 impl Batch<'_> {
@@ -186,9 +192,20 @@ impl Batch<'_> {
         if message.offset < tracked.windows.read_from() {
             return true;
         }
+        let replayed = tracked.windows.is_replay(message.offset);
+        if replayed {
+            if let Some(mark) = tracked.is_not(message.offset, message.timestamp_ms) {
+                let partition = message.partition.clone();
+                self.replaced = Some(MonitorError::LogReplaced { partition, mark, found_ms: message.timestamp_ms });
+                return true;
+            }
+            if tracked.windows.is_before_open_windows(message.offset) {
+                tracked.windows.consumed(message.offset);
+                return true;
+            }
+        }
         let decode_began = self.n_messages.is_multiple_of(TIMED_ONE_OF).then(Instant::now);
         self.n_messages += 1;
-        let replayed = tracked.windows.is_replay(message.offset);
         let taken = self.intake.take(message, at, &mut tracked.windows, &self.shared.board);
         if taken == Taken::Ahead {
             return false;
@@ -198,6 +215,7 @@ impl Batch<'_> {
         if replayed {
             self.tally.replayed += 1;
         } else {
+            tracked.mark(message.offset, message.timestamp_ms);
             self.tally.consumed += 1;
         }
         match taken {

@@ -83,7 +83,7 @@ fn a_newer_store_is_refused_naming_both_versions() {
     drop(store);
     let error = Store::open(&path).unwrap_err();
     assert_eq!(error.kind(), "store_newer");
-    assert!(error.to_string().contains("schema version 9, this program knows up to 7"), "{error}");
+    assert!(error.to_string().contains("schema version 9, this program knows up to 8"), "{error}");
     assert_eq!(StoreReader::open(&path).unwrap_err().kind(), "store_newer");
 }
 
