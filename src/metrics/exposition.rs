@@ -260,6 +260,10 @@ fn live_text(live: &LiveState) -> Vec<u8> {
     text.series("", count(live.partitions.len() as u64));
     text.gauge("recsae_ready", "1 when the instance is ready.");
     text.series("", f64::from(u8::from(live.not_ready.is_empty())));
+    text.gauge("recsae_not_ready", "A part for want of which the instance is not ready; always 1. /readyz says why.");
+    for part in live.not_ready.keys() {
+        text.series(&labels(&[("part", part)]), 1.0);
+    }
     text.bytes
 }
 

@@ -229,7 +229,8 @@ fn probes_say_what_is_missing() {
     assert_eq!(get(instance.metrics, "/readyz"), (503, "store: disk full\n".into()));
     assert_eq!(get(instance.metrics, "/startupz").0, 200);
     assert_eq!(get(instance.metrics, "/livez").0, 200);
-    assert!(get(instance.metrics, "/metrics").1.contains("recsae_ready 0.0"));
+    let exposed = get(instance.metrics, "/metrics").1;
+    assert!(exposed.contains("recsae_ready 0.0") && exposed.contains("recsae_not_ready{part=\"store\"} 1.0"), "{exposed}");
 }
 
 #[test]

@@ -27,7 +27,15 @@ fn wait_until_ready(monitor: &Monitor) {
 }
 
 fn wait_until_not_ready(monitor: &Monitor, words: &str) -> String {
-    let look = || ready(monitor).filter(|(status, why)| *status == 503 && why.contains(words)).map(|(_, why)| why);
+    // Each part that /readyz names is a series too, so that an alert says which.
+    let told = |why: &String| {
+        let mut parts = why.lines().filter_map(|line| line.split_once(": ")).map(|(part, _)| part);
+        parts.all(|part| monitor.metric(&format!("recsae_not_ready{{part=\"{part}\"}}")) == Some(1.0))
+    };
+    let look = || {
+        let (_, why) = ready(monitor).filter(|(status, why)| *status == 503 && why.contains(words))?;
+        Some(why).filter(told)
+    };
     until(Duration::from_secs(60), look, || format!("{:?}\n{}", ready(monitor), monitor.process.printed()))
 }
 
