@@ -225,6 +225,11 @@ impl Worker {
     /// reads nothing, and stays in the group.
     fn send(&mut self, step: Step) -> Result<(), MonitorError> {
         self.shared.positions.sent(&step.partition);
+        if fault::planted("mutant-commit-first") {
+            let metadata = resume::metadata(&self.shared.rules.counting_hash, &step.position);
+            self.to_commit.retain(|position| position.partition != step.partition);
+            self.to_commit.push(Position { partition: step.partition.clone(), offset: step.position.next_offset, metadata });
+        }
         let mut command = JudgeCommand::Step(Box::new(SentStep { step, sent: Instant::now(), reply: self.ack_to.clone() }));
         loop {
             match self.steps.try_send(command) {

@@ -19,7 +19,7 @@ struct SmallDisk(PathBuf);
 impl SmallDisk {
     fn mount(at: &Path) -> Option<Self> {
         fs::create_dir_all(at).unwrap();
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=6m", "none"]).arg(at).status();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=12m", "none"]).arg(at).status();
         mounted.is_ok_and(|status| status.success()).then(|| Self(at.to_owned()))
     }
 }
@@ -41,17 +41,19 @@ pub(crate) fn full(stage: &Stage) -> Checked<String> {
     site.settings.store.path = disk.0.join("recsae.db");
     site.produce(0..3_000, Duration::ZERO)?;
     let mut monitor = site.start(&[], "");
-    monitor.wait_for(Duration::from_secs(60), "the first records", consumed(3_000.0))?;
+    let kept = |_: &Monitor| (crate::kills::stored(&site)? >= 3_000 && committed(stage, &site).ok()? > 0).then_some(());
+    monitor.wait_for(Duration::from_secs(60), "the first records are stored, and some committed", kept)?;
     let ballast = disk.0.join("ballast");
     // Fills what is left to the last byte.
-    drop(fs::write(&ballast, vec![1_u8; 8 << 20]));
+    drop(fs::write(&ballast, vec![1_u8; 16 << 20]));
     site.produce(3_000..6_000, Duration::ZERO)?;
     monitor.wait_for(Duration::from_secs(60), "it says that it is not ready", |m| {
         let refused = m.scrape().is_some_and(|scrape| scrape.get("recsae_checkpoint_failures_total") > 0.0);
         (refused && !m.is_ready()).then_some(())
     })?;
     let why = monitor.status().map(|status| status["not_ready"].to_string()).unwrap_or_default();
-    let (committed, stored) = (committed(stage, &site)?, crate::kills::stored(&site).unwrap_or(0));
+    let committed = committed(stage, &site)?;
+    let stored = crate::kills::stored(&site).ok_or("the store on the full disk cannot be read")?;
     if committed > stored {
         return Err(format!("{committed} records committed, and only {stored} are stored"));
     }

@@ -9,19 +9,20 @@ use std::time::{Duration, Instant};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use recsae::fault::POINTS;
-use recsae::store::StoreReader;
 
-use crate::kills::{armed, verify};
+use crate::kills::{ABORTED, Positions, READY, armed, no_more_than_open, positions, stored, verify};
 use crate::monitor::Checked;
 use crate::site::{Site, plan};
 use crate::stage::Stage;
 use crate::verdict::{Verdict, settle};
-use crate::world::{LATENESS_MS, WINDOW_MS};
+use crate::world::WINDOW_MS;
 
 /// Records of the run, unless `RECORDS` says otherwise.
 const RECORDS: u64 = 300_000;
 /// Kills of the run, unless `KILLS` says otherwise.
 const KILLS: u32 = 200;
+/// Windows that must be open at each kill.
+const OPEN: usize = 3;
 /// Longest wait for a point to be passed; some are passed once a window alone.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -29,9 +30,16 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Default)]
 struct Seen {
     outside: u32,
+    /// Of those, kills in place of a point that was not passed in time.
+    not_passed: u32,
     by_point: BTreeMap<&'static str, u32>,
     ready: Vec<Duration>,
-    fewest_open: Option<i64>,
+    /// Where the store stood after each kill.
+    stood: Vec<Positions>,
+    /// Windows that were open at the kill with the fewest, by the log.
+    fewest_open: usize,
+    /// Percent of the records below the positions that a kill had read again.
+    read_again: f64,
 }
 
 /// Kills until both numbers are reached.
@@ -48,8 +56,8 @@ pub(crate) fn run(stage: &Stage) -> Checked<String> {
     let mut seen = Seen::default();
     let began = Instant::now();
     // Paced by what is killed: a window's share of records for every few kills.
-    let share = n_records / u64::from(n_kills);
-    let mut sent = 0;
+    let mut sent = first_windows(stage, &site)?;
+    let share = (n_records - sent) / u64::from(n_kills);
     for kill in 0..n_kills {
         let until = if kill + 1 == n_kills { n_records } else { sent + share };
         std::thread::scope(|scope| -> Checked<()> {
@@ -63,21 +71,39 @@ pub(crate) fn run(stage: &Stage) -> Checked<String> {
         })?;
         sent = until;
         verify(&site)?;
-        if let Some(open) = open_windows(&site)
-            && kill > 20
-        {
-            seen.fewest_open = Some(seen.fewest_open.map_or(open, |fewest| fewest.min(open)));
-        }
+        seen.stood.push(positions(&site).ok_or("after a kill the store has no positions")?);
         if kill % 20 == 19 {
             println!("     {} kills, {sent} records, {:.0} s", kill + 1, began.elapsed().as_secs_f32());
         }
     }
     let verdict = settle(stage, &site, site.start(&[], ""))?;
+    (seen.read_again, seen.fewest_open) = no_more_than_open(&site, &seen.stood)?;
     let text = summary(stage, n_kills, &seen, &verdict, began.elapsed());
     if let Some(file) = std::env::var_os("SUMMARY") {
         std::fs::write(file, &text).map_err(|error| error.to_string())?;
     }
+    let slowest = seen.ready.iter().max().copied().unwrap_or_default();
+    let n_seen = seen.outside + seen.by_point.values().sum::<u32>();
+    if seen.fewest_open < OPEN || n_seen != n_kills || (stage.plain_is_optimised && slowest > READY) {
+        return Err(format!(
+            "expected {n_kills} kills, at least {OPEN} windows open at each and ready again within {READY:?} (an optimised program); \
+             found {n_seen}, {} and {slowest:.2?}\n{text}",
+            seen.fewest_open
+        ));
+    }
     Ok(text)
+}
+
+/// The windows that have to be open before the first kill; how many records that took.
+fn first_windows(stage: &Stage, site: &Site) -> Checked<u64> {
+    let plan = &site.world.plan;
+    let sent = (OPEN as u64 * plan.n_records).div_ceil(plan.n_windows);
+    site.produce(0..sent, Duration::ZERO)?;
+    let mut monitor = site.start_as(&stage.plain, "recsae", &site.settings, &[], &[]);
+    let all = |_: &_| (stored(site)?.unsigned_abs() >= sent).then_some(());
+    monitor.wait_for(Duration::from_secs(120), "the first windows are stored", all)?;
+    monitor.end(Duration::from_secs(20))?;
+    Ok(sent)
 }
 
 /// SIGKILL at a random time, on the plain program.
@@ -99,21 +125,17 @@ fn at_point(site: &Site, kill: u32, rng: &mut ChaCha8Rng, seen: &mut Seen) -> Ch
         std::thread::sleep(Duration::from_millis(rng.random_range(0..500)));
         monitor.signal("TERM");
     }
-    if monitor.process.wait(PATIENCE).is_ok() {
-        *seen.by_point.entry(point).or_insert(0) += 1;
-    } else {
-        monitor.kill()?;
-        seen.outside += 1;
+    match monitor.process.wait(PATIENCE) {
+        Ok(ABORTED) => *seen.by_point.entry(point).or_insert(0) += 1,
+        // An end of another kind is no kill at that point: it is a fault.
+        Ok(status) => return Err(format!("armed to be killed at {point}, it ended with {status}\n{}", monitor.process.printed_tail())),
+        Err(_) => {
+            monitor.kill()?;
+            seen.outside += 1;
+            seen.not_passed += 1;
+        }
     }
     Ok(())
-}
-
-/// Windows that are open in the partition that is furthest, by the stored watermark.
-fn open_windows(site: &Site) -> Option<i64> {
-    let positions = StoreReader::open(site.store()).ok()?.positions().ok()?;
-    let newest = positions.values().map(|position| position.watermark_ms).max().filter(|ms| *ms != i64::MIN)?;
-    let first_open = (newest - LATENESS_MS).div_euclid(WINDOW_MS);
-    Some(newest.div_euclid(WINDOW_MS) - first_open + 1)
 }
 
 fn summary(stage: &Stage, n_kills: u32, seen: &Seen, verdict: &Verdict, took: Duration) -> String {
@@ -126,16 +148,20 @@ fn summary(stage: &Stage, n_kills: u32, seen: &Seen, verdict: &Verdict, took: Du
     let mut line = |words: String| writeln!(text, "{words}").unwrap();
     line(format!("commit {}, seed {}, {:.0} s", commit.unwrap_or_else(|| "unknown".into()), stage.seed, took.as_secs_f32()));
     line(format!(
-        "{n_kills} kills: {} from outside at random times on the plain program, {} at named points",
+        "{n_kills} kills, each seen: {} by SIGKILL from outside at random times ({} of them because a point was not passed within \
+         {PATIENCE:?}; the others on the program without points), {} by SIGABRT at named points",
         seen.outside,
-        n_kills - seen.outside
+        seen.not_passed,
+        seen.by_point.values().sum::<u32>()
     ));
     let points: Vec<String> = seen.by_point.iter().map(|(point, n)| format!("{point} {n}")).collect();
     line(format!("kills a point: {}", points.join(", ")));
     line(format!("{}; 0 cells differ, each window judged once, every reject once in the dead letters", verdict.words()));
     line(format!(
-        "8 partitions, at least {} windows open in the leading one at each kill; after each kill the store opened and verified",
-        seen.fewest_open.unwrap_or(0)
+        "8 partitions; at each kill at least {} windows were open in one of them, by the log, with records counted and stored; \
+         after each kill the store opened and verified, and reading went on at the first record of an open window ({:.1} % read \
+         again, on average)",
+        seen.fewest_open, seen.read_again
     ));
     line(format!("ready again after {:.2?} (median), {:.2?} (slowest) from the start of the process", at(50), at(100)));
     text

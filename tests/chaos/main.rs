@@ -15,6 +15,7 @@ mod kafka_server;
 #[path = "../it/support.rs"]
 mod support;
 
+mod commit_order;
 mod disk_faults;
 mod input_faults;
 mod kills;
@@ -24,6 +25,7 @@ mod monitor;
 mod process;
 mod process_faults;
 mod ready;
+mod segment_faults;
 mod site;
 mod stage;
 mod store_faults;
@@ -50,10 +52,11 @@ const SCENARIOS: &[Scenario] = &[
     ("storm", "6: members join, die and leave", member_faults::rebalance_storm),
     ("taken", "6: counted elsewhere before it was here", member_faults::taken_before_the_first_record),
     ("poison", "8, 9: poison of every kind", input_faults::poison),
-    ("segments", "15: segment values without end", input_faults::hostile_segments),
+    ("segments", "15: segment values without end", segment_faults::hostile_segments),
     ("idle", "11: idle partitions", input_faults::idle_partition),
     ("disk-full", "12: the disk fills up", disk_faults::full),
-    ("sync-order", "1: sync before commit, by the kernel", disk_faults::sync_before_commit),
+    ("sync-order", "1: the store is synced, by the kernel", disk_faults::sync_before_commit),
+    ("commit-order", "1: no commit ahead of the store", commit_order::behind_the_store),
     ("flips", "13: 1,000 flipped bytes of the store", store_faults::flipped),
     ("refused", "13: newer, truncated, foreign store", store_faults::refused),
     ("recreated", "22: topic deleted and made again", member_faults::topic_recreated),

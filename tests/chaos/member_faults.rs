@@ -1,4 +1,4 @@
-//! Rows 6, 7 and 22: members that come and go, commits that are refused, topics that change under the group.
+//! Rows 6 and 22: members that come and go, topics that change under the group.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,8 @@ use crate::monitor::{Checked, Monitor};
 use crate::process_faults::consumed;
 use crate::site::{Site, plan};
 use crate::stage::Stage;
-use crate::verdict::settle;
+use crate::verdict::{log, settle};
+use crate::world::Plan;
 
 /// Other members of the group, each with a store of its own, join, are killed and leave every second. What
 /// moves away and comes back is counted from the log again, once.
@@ -149,18 +150,28 @@ a, topic = AdminClient({{'bootstrap.servers': sys.argv[1]}}), sys.argv[2]
     if out.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&out.stderr).into_owned()) }
 }
 
-/// Partitions are added while it runs: their records are counted, and no window is judged without them.
+/// Partitions are added while it runs, and new entities come to them: their records are counted, and no window is judged
+/// without them.
 pub(crate) fn partitions_added(stage: &Stage) -> Checked<String> {
-    let mut site = Site::new(stage, "added", plan(stage, 52, 6_000));
+    let (n_records, n_first) = (6_000, 3_000);
+    let mut site = Site::new(stage, "added", Plan { n_partitions: 8, newcomers_from: n_first, ..plan(stage, 52, n_records) });
     site.settings.kafka.librdkafka.insert("topic.metadata.refresh.interval.ms".into(), "1000".into());
-    site.produce(0..3_000, Duration::ZERO)?;
+    site.produce(0..n_first, Duration::ZERO)?;
     let mut monitor = site.start(&[], "");
-    monitor.wait_for(Duration::from_secs(60), "half of the records", consumed(3_000.0))?;
-    admin_script(stage, &site, "a.create_partitions([NewPartitions(topic, 8)])[topic].result(30)")?;
-    site.world.plan.n_partitions = 4;
-    site.produce(3_000..6_000, Duration::ZERO)?;
-    let all = |m: &Monitor| m.scrape().filter(|scrape| scrape.get("recsae_assigned_partitions") >= 8.0).map(drop);
-    monitor.wait_for(Duration::from_secs(60), "the new partitions are assigned", all)?;
+    monitor.wait_for(Duration::from_secs(60), "half of the records", consumed(n_first as f64))?;
+    admin_script(stage, &site, "a.create_partitions([NewPartitions(topic, 16)])[topic].result(30)")?;
+    monitor.wait_for(Duration::from_secs(60), "the new partitions are assigned", assigned(|n| n >= 16.0))?;
+    // Newcomers alone: an entity that moved to another partition within a window would rightly count twice.
+    site.world.plan.n_partitions = 16;
+    site.produce(n_first..n_records, Duration::ZERO)?;
     let verdict = settle(stage, &site, monitor)?;
-    Ok(format!("4 → 8 partitions; {}", verdict.words()))
+    let mut by_partition = [0; 16];
+    for (partition, ..) in log(&site)? {
+        by_partition[usize::try_from(partition).unwrap()] += 1;
+    }
+    let added = &by_partition[8..];
+    if added.iter().any(|n| *n < 2) {
+        return Err(format!("records of the added partitions: {added:?}"));
+    }
+    Ok(format!("8 → 16 partitions, {} records in the added ones; {}", added.iter().sum::<i32>(), verdict.words()))
 }

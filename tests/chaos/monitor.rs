@@ -1,7 +1,7 @@
 //! A running monitor: its counters, its readiness, its end. The books are read all the while.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -27,6 +27,7 @@ pub(crate) struct Monitor {
 #[derive(Default)]
 struct Books {
     over: AtomicBool,
+    n_read: AtomicUsize,
     fault: Mutex<Option<String>>,
 }
 
@@ -46,6 +47,11 @@ impl Scrape {
     pub(crate) fn sum(&self, name: &str) -> f64 {
         let labelled = format!("{name}{{");
         self.values.iter().filter(|(key, _)| *key == name || key.starts_with(&labelled)).map(|(_, value)| value).sum()
+    }
+
+    /// Series whose names begin so.
+    pub(crate) fn n_named(&self, beginning: &str) -> usize {
+        self.values.keys().filter(|name| name.starts_with(beginning)).count()
     }
 
     /// Series in all.
@@ -122,6 +128,8 @@ impl Monitor {
 
     /// SIGTERM; its exit status and how long it took.
     pub(crate) fn end(mut self, limit: Duration) -> Checked<(i32, Duration)> {
+        // Books that nobody looked into prove nothing.
+        self.wait_for(Duration::from_secs(20), "its books are looked into", |m| (m.books.n_read.load(Ordering::SeqCst) > 0).then_some(()))?;
         let asked = Instant::now();
         self.signal("TERM");
         let status = self.process.wait(limit)?;
@@ -155,6 +163,7 @@ impl Books {
     fn read(&self, port: u16) {
         while !self.over.load(Ordering::SeqCst) {
             if let Some(scrape) = scrape(port) {
+                self.n_read.fetch_add(1, Ordering::SeqCst);
                 let consumed = scrape.get("recsae_records_consumed_total");
                 let rest = scrape.get("recsae_records_encoded_total") + scrape.sum("recsae_records_rejected_total");
                 if consumed != rest {

@@ -1,5 +1,6 @@
 //! Rows 2 to 4: asked to stop under load, frozen past its session, a broker that dies, stalls and comes back.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rand::{Rng, SeedableRng};
@@ -7,31 +8,55 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::kafka_server::Kafka;
 use crate::monitor::Checked;
-use crate::site::{Site, plan};
+use crate::site::{Sender, Site, plan};
 use crate::stage::Stage;
 use crate::verdict::settle;
 
 /// SIGTERM at random times under load: drained within ten seconds, exit 0, nothing lost or twice.
 pub(crate) fn terminated(stage: &Stage) -> Checked<String> {
-    let site = Site::new(stage, "sigterm", plan(stage, 10, 8_000));
+    let n_records = 20_000;
+    let site = Site::new(stage, "sigterm", plan(stage, 10, n_records));
+    let is_over = AtomicBool::new(false);
+    // A hundred records every tenth of a second, as long as there is a signal to come.
+    let load = || -> Checked<()> {
+        let sender = Sender::new(&site.settings.kafka, &site.topic)?;
+        for i in 0..n_records {
+            sender.send(i, &site.world.record(i))?;
+            if i % 100 == 99 && !is_over.load(Ordering::SeqCst) {
+                sender.producer.poll(Duration::from_millis(100));
+            }
+        }
+        sender.settle()?;
+        site.sent.store(n_records, Ordering::SeqCst);
+        Ok(())
+    };
     let mut rng = ChaCha8Rng::seed_from_u64(stage.seed);
     let mut slowest = Duration::ZERO;
     std::thread::scope(|scope| -> Checked<()> {
-        let feed = scope.spawn(|| site.produce(0..8_000, Duration::from_millis(50)));
-        for _ in 0..3 {
-            let mut monitor = site.start(&[], "");
-            monitor.wait_ready(Duration::from_secs(60))?;
-            std::thread::sleep(Duration::from_millis(rng.random_range(0..1_000)));
-            let (status, took) = monitor.end(Duration::from_secs(20))?;
-            if status != 0 || took > Duration::from_secs(10) {
-                return Err(format!("exit {status} after {took:?}\n{}", crate::process::tail(&site.printed())));
+        let feed = scope.spawn(load);
+        let mut signals = || -> Checked<()> {
+            for _ in 0..3 {
+                let mut monitor = site.start(&[], "");
+                monitor.wait_ready(Duration::from_secs(60))?;
+                std::thread::sleep(Duration::from_millis(rng.random_range(0..1_000)));
+                let (status, took) = monitor.end(Duration::from_secs(20))?;
+                if status != 0 || took > Duration::from_secs(10) {
+                    return Err(format!("exit {status} after {took:?}\n{}", crate::process::tail(&site.printed())));
+                }
+                if feed.is_finished() {
+                    return Err("the load was over before the signal: no SIGTERM under load".into());
+                }
+                slowest = slowest.max(took);
             }
-            slowest = slowest.max(took);
-        }
-        feed.join().map_err(|_| "the feed panicked".to_owned())?
+            Ok(())
+        };
+        let outcome = signals();
+        is_over.store(true, Ordering::SeqCst);
+        feed.join().map_err(|_| "the feed panicked".to_owned())??;
+        outcome
     })?;
     let verdict = settle(stage, &site, site.start(&[], ""))?;
-    Ok(format!("3 drains, {slowest:.1?} at most; {}", verdict.words()))
+    Ok(format!("3 drains with records on their way, {slowest:.1?} at most; {}", verdict.words()))
 }
 
 /// Frozen for longer than its session while another member takes its partitions; thawed, it must not

@@ -46,6 +46,7 @@ pub(crate) fn plan(stage: &Stage, salt: u64, n_records: u64) -> Plan {
         n_entities: 200,
         poison_every: 19,
         base_ms: (now_ms - 86_400_000).div_euclid(WINDOW_MS) * WINDOW_MS,
+        newcomers_from: u64::MAX,
     }
 }
 

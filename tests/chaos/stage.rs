@@ -19,6 +19,8 @@ pub(crate) struct Stage {
     pub(crate) recsae: PathBuf,
     /// A program without points, for kills from outside: `CHAOS_PLAIN_RECSAE`, else the same.
     pub(crate) plain: PathBuf,
+    /// Whether that one was named, and so is a release: held to times.
+    pub(crate) plain_is_optimised: bool,
     folder: tempfile::TempDir,
 }
 
@@ -32,8 +34,10 @@ impl Stage {
         };
         let named = |name: &str| std::env::var_os(name).map(PathBuf::from);
         let recsae = named("CHAOS_RECSAE").unwrap_or_else(|| PathBuf::from(RECSAE));
-        let plain = named("CHAOS_PLAIN_RECSAE").unwrap_or_else(|| recsae.clone());
-        let stage = Self { seed, kafka, library, python, recsae, plain, folder: tempfile::tempdir().unwrap() };
+        let optimised = named("CHAOS_PLAIN_RECSAE");
+        let plain_is_optimised = optimised.is_some();
+        let plain = optimised.unwrap_or_else(|| recsae.clone());
+        let stage = Self { seed, kafka, library, python, recsae, plain, plain_is_optimised, folder: tempfile::tempdir().unwrap() };
         let drawn = Command::new(&stage.python).arg(oracle()).args(["model", &seed.to_string()]).arg(stage.model()).output().unwrap();
         assert!(drawn.status.success(), "{}", String::from_utf8_lossy(&drawn.stderr));
         let built = Command::new(&stage.recsae)

@@ -132,8 +132,13 @@ pub(crate) fn restored(stage: &Stage) -> Checked<String> {
     if found.status.success() || old_head == new_head {
         return Err("the older copy was taken for the newest: its head was not missed".into());
     }
+    let n_said = |site: &Site| site.printed().matches("the store is older than what was committed").count();
+    let said_before = n_said(&site);
     let verdict = settle(stage, &site, site.start(&[], ""))?;
-    Ok(format!("found by the chain's head, and read again; {}", verdict.words()))
+    if n_said(&site) <= said_before {
+        return Err(format!("nothing in the log says that the store is older than the commits\n{}", crate::process::tail(&site.printed())));
+    }
+    Ok(format!("found by the chain's head, said in the log, and read again; {}", verdict.words()))
 }
 
 /// A store that is gone: the windows that are open are counted from the log as the commits say, and no window that lost

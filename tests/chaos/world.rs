@@ -39,6 +39,22 @@ pub(crate) enum Kind {
     EmptyPayload = 7,
 }
 
+impl Kind {
+    /// Why it is rejected; `None`: it is not, unless it comes late.
+    pub(crate) fn reason(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Good => return None,
+            Self::MalformedJson => "malformed_json",
+            Self::Tombstone => "tombstone",
+            Self::NotFinite => "not_finite",
+            Self::MissingEmbedding => "missing_embedding",
+            Self::WrongWidth => "wrong_width",
+            Self::Future => "future",
+            Self::EmptyPayload => "empty_payload",
+        })
+    }
+}
+
 /// Poison in turn.
 const POISON: [Kind; 7] =
     [Kind::MalformedJson, Kind::Tombstone, Kind::NotFinite, Kind::MissingEmbedding, Kind::WrongWidth, Kind::Future, Kind::EmptyPayload];
@@ -67,6 +83,9 @@ pub(crate) struct Plan {
     pub(crate) poison_every: u64,
     /// Start of the first window.
     pub(crate) base_ms: i64,
+    /// From this record on all are of entities that were not there before, and none comes far too late: what a partition
+    /// that is added begins with.
+    pub(crate) newcomers_from: u64,
 }
 
 /// The SAE's numbers and the plan.
@@ -94,12 +113,14 @@ impl World {
     pub(crate) fn record(&self, i: u64) -> Made {
         let plan = &self.plan;
         let mut rng = ChaCha8Rng::seed_from_u64(plan.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ i);
-        let entity = rng.random_range(0..plan.n_entities);
+        let is_newcomer = i >= plan.newcomers_from;
+        let entity = rng.random_range(0..plan.n_entities) + if is_newcomer { plan.n_entities } else { 0 };
         let at = plan.base_ms + i64::try_from(i * plan.n_windows * WINDOW_MS.unsigned_abs() / plan.n_records).unwrap();
         // Mostly a little out of order, some far, a few so late that their window has closed.
         let lag = match rng.random_range(0..100) {
             0..88 => rng.random_range(0..20_000),
             88..97 => rng.random_range(0..LATENESS_MS - 10_000),
+            _ if is_newcomer => 0,
             _ => rng.random_range(LATENESS_MS..4 * LATENESS_MS),
         };
         let n_poison = i.checked_div(plan.poison_every).unwrap_or(0);
