@@ -42,6 +42,8 @@ const CATCH_UP: Duration = Duration::from_secs(3600);
 /// How often a broker that may be away is asked, and how long each answer is waited for.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 const ASK_PATIENCE: Duration = Duration::from_millis(500);
+/// More than this between two ticks by the clock, either way: it was set, or this process or its machine stood still.
+const LOOKED_AWAY_MS: i64 = 5_000;
 
 /// One worker's state.
 pub struct Worker {
@@ -67,6 +69,8 @@ pub struct Worker {
     shared: Arc<Shared>,
     last_step: Instant,
     last_tick: Instant,
+    /// The same by the clock, ms.
+    last_tick_ms: i64,
     /// When the broker was last asked whether it is there, while that is in doubt.
     broker_asked: Option<Instant>,
     /// It did not answer: nobody knows what it holds by now, so no partition counts as idle.
@@ -102,6 +106,7 @@ impl Worker {
             committing: Vec::new(),
             n_waiting: 0,
             is_scattered: false,
+            last_tick_ms: shared.clock.now_ms(),
             shared,
             last_step: Instant::now(),
             last_tick: Instant::now(),
@@ -302,8 +307,9 @@ impl Worker {
     fn tick(&mut self) -> Result<(), MonitorError> {
         self.last_tick = Instant::now();
         self.ask_broker();
-        let rules = &self.shared.rules;
         let now_ms = self.shared.clock.now_ms();
+        self.see_time_leap(now_ms);
+        let rules = &self.shared.rules;
         let positions = self.consumer.positions()?;
         let last_of_all = rules.until_end.then(|| self.shared.progress.final_watermark(rules.n_partitions, &rules.window)).flatten();
         let last_of_all = last_of_all.filter(|watermark| *watermark != i64::MIN);
@@ -340,6 +346,15 @@ impl Worker {
         self.close_windows();
         self.look_around(now_ms);
         Ok(())
+    }
+
+    /// Time that leaps is no time without records: what was written meanwhile is still to come, so nobody is idle yet.
+    fn see_time_leap(&mut self, now_ms: i64) {
+        let leap_ms = now_ms - std::mem::replace(&mut self.last_tick_ms, now_ms);
+        if leap_ms.unsigned_abs() > LOOKED_AWAY_MS.unsigned_abs() {
+            tracing::warn!(leap_ms, "the clock was set, or this process stood still: idle partitions are waited for anew");
+            self.partitions.iter_mut().for_each(|tracked| tracked.last_record_ms = now_ms);
+        }
     }
 
     /// With `--until-end`: everything is read, and every window of this worker is closed.
