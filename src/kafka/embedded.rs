@@ -9,9 +9,19 @@
 use rdkafka::bindings as native;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, DefaultProducerContext, Producer};
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr as Code};
 use rdkafka::{ClientConfig, config::RDKafkaLogLevel};
 
 use crate::kafka::error::KafkaError;
+
+/// What a coordinator that moves, or a group in the middle of a rebalance, answers to a commit.
+const REFUSALS: [Code; 5] = [
+    Code::RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS,
+    Code::RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION,
+    Code::RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS,
+    Code::RD_KAFKA_RESP_ERR_NOT_COORDINATOR,
+    Code::RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT,
+];
 
 /// The broker; it stops when dropped.
 pub struct EmbeddedBroker {
@@ -57,6 +67,13 @@ impl EmbeddedBroker {
         let failed = |message: String| KafkaError::Request { what: format!("create topic {topic:?}"), message };
         let cluster = self.cluster().ok_or_else(|| failed("the in-process broker is gone".into()))?;
         cluster.create_topic(topic, partitions, 1).map_err(|error| failed(error.to_string()))
+    }
+
+    /// Refuses the next commits, each for another reason.
+    pub fn refuse_commits(&self) {
+        if let Some(cluster) = self.cluster() {
+            cluster.request_errors(RDKafkaApiKey::OffsetCommit, &REFUSALS);
+        }
     }
 
     fn cluster(&self) -> Option<MockCluster<'_, DefaultProducerContext>> {

@@ -1,4 +1,4 @@
-//! Row 12 and the order of the two commits: a full and a read-only disk, and what the kernel saw.
+//! Row 12 and the order of the two commits: a full disk, one that cannot sync, and what the kernel saw.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -63,6 +63,65 @@ pub(crate) fn full(stage: &Stage) -> Checked<String> {
     monitor.wait_for(Duration::from_secs(60), "all records", consumed(8_000.0))?;
     let verdict = settle(stage, &site, monitor)?;
     Ok(format!("not ready ({why}), {committed} committed and {stored} stored meanwhile, ready again by itself; {}", verdict.words()))
+}
+
+/// Syncs that fail in [`sync_fails`]; the program tries again once a second.
+const FAILED_SYNCS: u32 = 8;
+
+/// The disk takes what is written, and says EIO when it is to be made sure of: not ready, nothing read meanwhile, nothing
+/// acknowledged that is not stored, and it goes on by itself.
+pub(crate) fn sync_fails(stage: &Stage) -> Checked<String> {
+    let site = Site::new(stage, "sync-fails", plan(stage, 34, 8_000));
+    let Some(strace) = support::program("strace") else { return Ok("skipped: no strace".into()) };
+    let trace = site.folder.path().join("trace");
+    let (config, metrics, http) = site.write_config("traced", &site.settings);
+    // Counted a thread; one thread writes the store. The first ones are those of a start.
+    let inject = format!("inject=fdatasync,fsync:error=EIO:when=30..{}", 29 + FAILED_SYNCS);
+    // `-D`: the child is the program itself, and signals reach it.
+    let arguments: Vec<&OsStr> = ["-D", "-f", "-e", "trace=fdatasync,fsync", "-e", &inject, "-o"]
+        .map(OsStr::new)
+        .into_iter()
+        .chain([trace.as_os_str(), site.recsae.as_os_str(), "run".as_ref(), "-c".as_ref(), config.as_os_str()])
+        .collect();
+    let environment = [("ORT_DYLIB_PATH", site.library.as_os_str())];
+    let process = crate::process::Process::start(&strace, &arguments, &environment, site.folder.path().join("traced.log"));
+    let mut monitor = Monitor::over(process, metrics, http);
+    monitor.wait_ready(Duration::from_secs(60))?;
+    let seen = std::thread::scope(|scope| {
+        let feed = scope.spawn(|| site.produce(0..8_000, Duration::from_millis(100)));
+        let seen = unsynced(stage, &site, &mut monitor);
+        feed.join().map_err(|_| "the feed panicked".to_owned())??;
+        seen
+    })?;
+    monitor.wait_ready(Duration::from_secs(60))?;
+    monitor.wait_for(Duration::from_secs(60), "all records", consumed(8_000.0))?;
+    let verdict = settle(stage, &site, monitor)?;
+    let injected = fs::read_to_string(&trace).unwrap_or_default().matches("(INJECTED)").count();
+    if injected != FAILED_SYNCS as usize {
+        return Err(format!("{injected} syncs were made to fail, expected {FAILED_SYNCS}"));
+    }
+    Ok(format!("{injected} syncs failed; {seen}; ready again by itself; {}", verdict.words()))
+}
+
+/// What it does while no sync succeeds.
+fn unsynced(stage: &Stage, site: &Site, monitor: &mut Monitor) -> Checked<String> {
+    let refused = |m: &Monitor| (!m.is_ready() && m.scrape()?.get("recsae_checkpoint_failures_total") > 0.0).then_some(());
+    monitor.wait_for(Duration::from_secs(60), "it says that it is not ready", refused)?;
+    let why = monitor.status().map(|status| status["not_ready"].to_string()).unwrap_or_default();
+    let read = |m: &Monitor| m.scrape().map(|scrape| scrape.get("recsae_records_consumed_total"));
+    // What was polled when the store refused is still counted.
+    std::thread::sleep(Duration::from_millis(500));
+    let before = read(monitor);
+    std::thread::sleep(Duration::from_secs(1));
+    let after = read(monitor);
+    let (committed, stored) = (committed(stage, site)?, crate::kills::stored(site).unwrap_or(0));
+    if monitor.is_ready() {
+        return Err("syncs succeeded again before this could be looked at".into());
+    }
+    if before != after || committed > stored {
+        return Err(format!("{before:?} records read, then {after:?}; {committed} committed, and only {stored} are stored"));
+    }
+    Ok(format!("not ready ({why}), nothing read, {committed} committed and {stored} stored meanwhile"))
 }
 
 /// Sum of the group's committed offsets, by the broker.

@@ -4,6 +4,20 @@
 //! Each scenario: a generator writes record i as a function of the seed; faults; then with nothing wrong
 //! any more a liveness record passes, everything is drained, and the export is compared with the numpy
 //! script's counts of what the broker acknowledged. The scenario also shows that its fault happened.
+//!
+//! `FAULTS=list` names the row of each scenario. Rows whose oracle is another one are elsewhere:
+//!
+//! | row | where |
+//! |---|---|
+//! | 9 vectors that are no numbers | here among the poison, and `record::tests`, `decode::tests` |
+//! | 12 a store that another program holds | `system::degrade` |
+//! | 14 slow and huge requests | `it::tls`, `it::http` |
+//! | 16 another SAE in mid-flow | `system::reload` |
+//! | 17 hostile models | `it::hostile_onnx`, `it::bundle_command`, `tests/fuzz` |
+//! | 18 paths, links, secrets | `it::hostile_onnx`, `it::bundle_command`, `system::secured`, `config::secret` |
+//! | 21 a reference that is missing | `system::degrade` |
+//! | 23 a topic not keyed by the entity | `system::refused`, `it::check_command` |
+//! | all of `[cluster]` | `system::cluster*` |
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -15,16 +29,22 @@ mod kafka_server;
 #[path = "../it/support.rs"]
 mod support;
 
+mod clock_faults;
+mod commit_faults;
 mod commit_order;
 mod disk_faults;
+mod edge_faults;
 mod input_faults;
 mod kills;
+mod load_faults;
 mod long;
 mod member_faults;
 mod monitor;
+mod network_faults;
 mod process;
 mod process_faults;
 mod ready;
+mod relay;
 mod segment_faults;
 mod site;
 mod stage;
@@ -49,16 +69,21 @@ const SCENARIOS: &[Scenario] = &[
     ("sigterm", "2: SIGTERM under load", process_faults::terminated),
     ("frozen", "3: frozen past its session", process_faults::frozen),
     ("broker", "4: broker killed, restarted, stalled", process_faults::broker_restarted),
+    ("cut", "5: the network cut, both ways and one way", network_faults::cut),
     ("storm", "6: members join, die and leave", member_faults::rebalance_storm),
     ("taken", "6: counted elsewhere before it was here", member_faults::taken_before_the_first_record),
+    ("commits", "7: commits refused while partitions move", commit_faults::refused),
     ("poison", "8, 9: poison of every kind", input_faults::poison),
     ("segments", "15: segment values without end", segment_faults::hostile_segments),
+    ("clock", "10: the clock is set, an hour on and back", clock_faults::stepped),
     ("idle", "11: idle partitions", input_faults::idle_partition),
     ("disk-full", "12: the disk fills up", disk_faults::full),
+    ("sync-fails", "12: syncs of the disk fail", disk_faults::sync_fails),
     ("sync-order", "1: the store is synced, by the kernel", disk_faults::sync_before_commit),
     ("commit-order", "1: no commit ahead of the store", commit_order::behind_the_store),
     ("flips", "13: 1,000 flipped bytes of the store", store_faults::flipped),
     ("refused", "13: newer, truncated, foreign store", store_faults::refused),
+    ("burst", "19: a hundred times the load", load_faults::burst),
     ("recreated", "22: topic deleted and made again", member_faults::topic_recreated),
     ("added", "22: partitions added", member_faults::partitions_added),
     ("two-on-one", "24: two processes on one store, on one port", store_faults::two_on_one),
@@ -72,6 +97,12 @@ const LANES: usize = 3;
 /// Only by name: long, or of little worth at every run.
 const LONG: &[Scenario] = &[
     ("long", "1: hundreds of kills", long::run),
+    ("frozen-long", "3: frozen for a minute", process_faults::frozen_for_long),
+    ("asleep", "3, 10: frozen alone, for longer than idle partitions are waited for", process_faults::asleep),
+    ("cut-long", "5: the network cut for 75 s, each way", network_faults::cut_for_long),
+    ("burst-long", "19: a hundred times the load for a minute", load_faults::burst_for_long),
+    ("scraped", "14: fifty scrapers, slow requests, huge headers", edge_faults::scraped),
+    ("soak", "20: half an hour with members that come and go", load_faults::soak),
     ("ready", "1: ready again at 24 segments of 2,048 latents", ready::again),
     ("static", "1, 6: killed in a rebalance under static names", member_faults::killed_in_a_rebalance),
 ];

@@ -82,8 +82,18 @@ impl Process {
 
     /// Most memory it ever had in use, KiB.
     pub(crate) fn peak_kib(&self) -> Option<u64> {
+        self.number("VmHWM:")
+    }
+
+    /// What the kernel counts of it now: memory in use (KiB), threads, open files.
+    pub(crate) fn in_use(&self) -> Option<[u64; 3]> {
+        let files = std::fs::read_dir(format!("/proc/{}/fd", self.pid)).ok()?.count();
+        Some([self.number("VmRSS:")?, self.number("Threads:")?, files as u64])
+    }
+
+    fn number(&self, name: &str) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
-        status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.split_whitespace().next()?.parse().ok()
+        status.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
     }
 }
 

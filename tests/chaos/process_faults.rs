@@ -59,9 +59,19 @@ pub(crate) fn terminated(stage: &Stage) -> Checked<String> {
     Ok(format!("3 drains with records on their way, {slowest:.1?} at most; {}", verdict.words()))
 }
 
-/// Frozen for longer than its session while another member takes its partitions; thawed, it must not
-/// count anything twice, and once the other has gone it goes on where its own store is.
+/// Frozen until its session has ended.
 pub(crate) fn frozen(stage: &Stage) -> Checked<String> {
+    freeze(stage, Duration::ZERO)
+}
+
+/// Frozen for a minute.
+pub(crate) fn frozen_for_long(stage: &Stage) -> Checked<String> {
+    freeze(stage, Duration::from_secs(60))
+}
+
+/// Frozen for so long, and longer than its session, while another member takes its partitions; thawed, it must not
+/// count anything twice, and once the other has gone it goes on where its own store is.
+fn freeze(stage: &Stage, length: Duration) -> Checked<String> {
     let mut site = Site::new(stage, "frozen", plan(stage, 11, 8_000));
     site.settings.kafka.instance_id = String::new();
     site.produce(0..4_000, Duration::ZERO)?;
@@ -70,6 +80,7 @@ pub(crate) fn frozen(stage: &Stage) -> Checked<String> {
     let stored = |_: &crate::monitor::Monitor| (crate::kills::stored(&site)? >= 4_000).then_some(());
     first.wait_for(Duration::from_secs(60), "half of the records are stored", stored)?;
     first.signal("STOP");
+    let frozen = Instant::now();
     let mut other = site.settings.clone();
     other.store.path = site.folder.path().join("other.db");
     let mut second = site.start_as(&site.recsae, "other", &other, &[], &[]);
@@ -79,13 +90,33 @@ pub(crate) fn frozen(stage: &Stage) -> Checked<String> {
     site.produce(4_000..8_000, Duration::ZERO)?;
     let has_read = |m: &crate::monitor::Monitor| m.scrape().filter(|scrape| scrape.get("recsae_records_consumed_total") >= 4_000.0);
     second.wait_for(Duration::from_secs(40), "the other member reads", has_read)?;
+    std::thread::sleep(length.saturating_sub(frozen.elapsed()));
     first.signal("CONT");
+    let length = frozen.elapsed();
     first.wait_for(Duration::from_secs(40), "it noticed that its partitions are lost", |m| {
         m.process.printed().contains("partitions lost").then_some(())
     })?;
     second.end(Duration::from_secs(20))?;
     let verdict = settle(stage, &site, first)?;
-    Ok(format!("its partitions were lost to another member and came back; {}", verdict.words()))
+    Ok(format!("frozen for {length:.0?}, its partitions were lost to another member and came back; {}", verdict.words()))
+}
+
+/// Frozen, with nobody beside it, for longer than a partition without records is waited for, and shorter than its session:
+/// what came meanwhile is not late.
+pub(crate) fn asleep(stage: &Stage) -> Checked<String> {
+    let mut site = Site::new(stage, "asleep", plan(stage, 15, 6_000));
+    // Longer than any pause of this scenario but one.
+    site.settings.window.idle_after = Duration::from_secs(15);
+    site.produce(0..3_000, Duration::ZERO)?;
+    let mut monitor = site.start(&[], "");
+    monitor.wait_for(Duration::from_secs(60), "half of the records", consumed(3_000.0))?;
+    monitor.signal("STOP");
+    std::thread::sleep(Duration::from_secs(20));
+    site.produce(3_000..6_000, Duration::ZERO)?;
+    monitor.signal("CONT");
+    monitor.wait_for(Duration::from_secs(60), "all records", consumed(6_000.0))?;
+    let verdict = settle(stage, &site, monitor)?;
+    Ok(format!("slept through 3,000 records and the end of the time after which a partition is idle; {}", verdict.words()))
 }
 
 /// The broker is killed, comes back, stalls and thaws; the monitor goes on by itself.

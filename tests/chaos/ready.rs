@@ -24,7 +24,7 @@ const D_IN: usize = 64;
 const D_SAE: usize = 2_048;
 const K: usize = 32;
 /// With `_all` and `_other` 24.
-const SURFACES: usize = 22;
+pub(crate) const SURFACES: usize = 22;
 const KILLS: usize = 10;
 /// What the optimised program promises (`CHAOS_RECSAE`).
 const READY: Duration = Duration::from_secs(2);
@@ -77,7 +77,7 @@ pub(crate) fn again(stage: &Stage) -> Checked<String> {
 }
 
 /// A bundle of random weights.
-fn bundle(stage: &Stage, site: &Site) -> Checked<std::path::PathBuf> {
+pub(crate) fn bundle(stage: &Stage, site: &Site) -> Checked<std::path::PathBuf> {
     let mut rng = ChaCha8Rng::seed_from_u64(stage.seed);
     let w_enc = Array2::from_shape_fn((D_SAE, D_IN), |_| rng.random_range(-0.1_f32..0.1));
     let size = |n| NonZeroUsize::new(n).unwrap();
@@ -93,7 +93,7 @@ fn bundle(stage: &Stage, site: &Site) -> Checked<std::path::PathBuf> {
 }
 
 /// Sends records of a minute's window a second, as long as it is not over.
-fn feed(site: &Site, seed: u64, is_over: &AtomicBool) -> Checked<()> {
+pub(crate) fn feed(site: &Site, seed: u64, is_over: &AtomicBool) -> Checked<()> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 1);
     let producer = ReliableProducer::new(&site.settings.kafka).map_err(|error| error.to_string())?;
     let receipts = Arc::new(Receipts::default());

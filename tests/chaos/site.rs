@@ -58,11 +58,16 @@ impl Site {
 
     /// The same on a broker of its own.
     pub(crate) fn on(stage: &Stage, broker: &Kafka, name: &str, plan: Plan) -> Self {
-        let mut folder = tempfile::Builder::new().prefix(&format!("chaos-{name}-")).tempdir().unwrap();
-        folder.disable_cleanup(std::env::var_os("CHAOS_KEEP").is_some());
         let topic = broker.topic(name, plan.n_partitions);
         let dead = broker.topic(&format!("{name}-dead"), 1);
         let kafka = KafkaSettings { dead_letter_topic: dead, workers: 2, instance_id: unique("pod"), ..broker.settings(&[&topic]) };
+        Self::over(stage, kafka, name, topic, plan)
+    }
+
+    /// The same over topics that are there.
+    pub(crate) fn over(stage: &Stage, kafka: KafkaSettings, name: &str, topic: String, plan: Plan) -> Self {
+        let mut folder = tempfile::Builder::new().prefix(&format!("chaos-{name}-")).tempdir().unwrap();
+        folder.disable_cleanup(std::env::var_os("CHAOS_KEEP").is_some());
         let mut settings = Settings { kafka, ..Settings::default() };
         settings.model = vec![ModelSettings { version: None, bundle: stage.bundle() }];
         settings.window.length = Duration::from_millis(WINDOW_MS.unsigned_abs());

@@ -1,8 +1,8 @@
 //! Apache Kafka for the tests: started on free ports in a folder of its own, gone when the test process is.
 //!
 //! `shared()` is one broker for all tests of this binary (three seconds once). Topics are named by
-//! `Kafka::topic`, so that tests do not meet. It has a plain listener and a SASL_SSL one (SCRAM), with
-//! a certificate authority made here by openssl.
+//! `Kafka::topic`, so that tests do not meet. It has a plain listener, a SASL_SSL one (SCRAM), with
+//! a certificate authority made here by openssl, and one whose clients go through a relay.
 
 #![allow(dead_code, reason = "each test uses its own part of it")]
 
@@ -41,6 +41,9 @@ pub(crate) struct Kafka {
     pub(crate) brokers: String,
     /// `host:port`, SASL_SSL.
     pub(crate) sasl_brokers: String,
+    /// `host:port` where a third listener hears, plain, and the one that it sends its clients to: a test's relay is there.
+    pub(crate) relayed: String,
+    pub(crate) relay: String,
 }
 
 /// The broker of this test process; `None` after saying so when Kafka or Java is missing.
@@ -62,8 +65,8 @@ impl Kafka {
         }
         let folder = tempfile::Builder::new().prefix("recsae-kafka-").tempdir().unwrap().keep();
         certificates(&folder);
-        let [plain, sasl, controller] = free_ports();
-        fs::write(folder.join("server.properties"), properties(&folder, plain, sasl, controller)).unwrap();
+        let ports = free_ports();
+        fs::write(folder.join("server.properties"), properties(&folder, ports)).unwrap();
         let classpath = format!("{}/*", jars.display());
         let scram = format!("SCRAM-SHA-256=[name={USER},password={PASSWORD}]");
         let format = Command::new("java")
@@ -74,8 +77,8 @@ impl Kafka {
             .unwrap();
         assert!(format.status.success(), "{}", String::from_utf8_lossy(&format.stderr));
         let supervisor = supervise(&folder, &classpath);
-        let (brokers, sasl_brokers) = (format!("127.0.0.1:{plain}"), format!("127.0.0.1:{sasl}"));
-        let kafka = Self { supervisor, folder, brokers, sasl_brokers };
+        let [brokers, sasl_brokers, _, relayed, relay] = ports.map(|port| format!("127.0.0.1:{port}"));
+        let kafka = Self { supervisor, folder, brokers, sasl_brokers, relayed, relay };
         kafka.wait_until_up();
         Some(kafka)
     }
@@ -233,16 +236,17 @@ rm -rf "$2""#;
         .unwrap()
 }
 
-fn properties(folder: &Path, plain: u16, sasl: u16, controller: u16) -> String {
+fn properties(folder: &Path, [plain, sasl, controller, relayed, relay]: [u16; 5]) -> String {
     let folder = folder.display();
     format!(
         "process.roles=broker,controller
 node.id=1
 controller.quorum.bootstrap.servers=127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{plain},SASL_SSL://127.0.0.1:{sasl},CONTROLLER://127.0.0.1:{controller}
+listeners=PLAINTEXT://127.0.0.1:{plain},SASL_SSL://127.0.0.1:{sasl},RELAYED://127.0.0.1:{relayed},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{plain},SASL_SSL://127.0.0.1:{sasl},RELAYED://127.0.0.1:{relay}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,RELAYED:PLAINTEXT,SASL_SSL:SASL_SSL
 log.dirs={folder}/data
 auto.create.topics.enable=false
 offsets.topic.replication.factor=1
