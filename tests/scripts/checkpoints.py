@@ -148,6 +148,7 @@ def recsae(out):
     latents = kept(torch.relu(sae.encoder(x - sae.b_dec)), K)
     torch.save(model.state_dict(), folder / "SASRec_k5.pt")
     expected(folder, x, latents, latents @ sae.W_dec + sae.b_dec)
+    # Names its storages by their addresses: the one file that no two runs write alike.
     torch.save(model.state_dict(), folder / "legacy.pt", _use_new_zipfile_serialization=False)
     torch.save(model, folder / "whole.pt")
 
@@ -180,11 +181,17 @@ def load(sae_file, saelens_dir, sparsify_dir):
     w = {n: t.double() for n, t in load_file(sae_file).items()}
     with safe_open(sae_file, "pt") as f:
         metadata = f.metadata()
-    x = w["b_dec"] + torch.randn(256, w["b_dec"].shape[0], generator=torch.Generator().manual_seed(5)).double()
+    # As f32 holds them, so that both sides are given the same rows.
+    x = (w["b_dec"] + torch.randn(256, w["b_dec"].shape[0], generator=torch.Generator().manual_seed(5))).float().double()
     centre = w["b_dec"] if metadata.get("centring") != "false" else 0
     pre = torch.relu((x - centre) @ w["encoder.weight"].T + w["encoder.bias"])
     latents = kept(pre, int(metadata["k"])) if "k" in metadata else pre * (pre > float(metadata["threshold"]))
     x_hat = latents @ w["W_dec"] + w["b_dec"]
+    # What f32 loses at most: a gated SAE folded into thresholds has weights of a million, to which no fixed tolerance fits.
+    def lost(a, b, bias):
+        return (len(b) + 4) * 2.0**-24 * (a.abs() @ b.abs() + bias.abs())
+    lost_latents = lost(x - centre, w["encoder.weight"].T, w["encoder.bias"])
+    lost_x_hat = (lost_latents * (latents > 0)) @ w["W_dec"].abs() + lost(latents, w["W_dec"], w["b_dec"])
     sae = SAE.load_from_disk(saelens_dir)
     answers = {"sae_lens": (sae.encode(x.float()), sae(x.float()))}
     if "k" in metadata:
@@ -194,8 +201,8 @@ def load(sae_file, saelens_dir, sparsify_dir):
         answers["sparsify"] = (torch.zeros(latents.shape).scatter(-1, indices, acts), coder.decode(acts, indices))
     for name, (theirs, reconstruction) in answers.items():
         assert ((theirs > 0) == (latents > 0)).all(), f"{name}: other active latents"
-        assert torch.allclose(theirs.double(), latents, atol=1e-4), f"{name}: other values"
-        assert torch.allclose(reconstruction.double(), x_hat, atol=1e-4), f"{name}: another reconstruction"
+        assert ((theirs.double() - latents).abs() <= lost_latents).all(), f"{name}: other values"
+        assert ((reconstruction.double() - x_hat).abs() <= lost_x_hat).all(), f"{name}: another reconstruction"
         print(f"{name}: {len(x)} rows alike")
 
 
