@@ -46,6 +46,7 @@ mod startable;
 pub mod steer;
 pub mod steer_plan;
 pub mod steer_run;
+pub mod steer_table;
 pub mod train;
 pub mod verify;
 

@@ -6,16 +6,19 @@ use std::path::PathBuf;
 use anyhow::{Context, ensure};
 
 use crate::cli::dataset_args::DatasetArgs;
-use crate::cli::{Outcome, UsageError, steer_plan, steer_run};
+use crate::cli::{Outcome, UsageError, steer_plan, steer_run, steer_table};
 use crate::sae::latent::LatentId;
 use crate::workshop::dataset::table::Table;
 use crate::workshop::dataset::{self, Dataset, DatasetRequest};
 use crate::workshop::evaluate::ranking::{RankingColumns, cases};
+use crate::workshop::named_sae::NamedSae;
 use crate::workshop::sae_file;
 use crate::workshop::steer::concepts::Tags;
 use crate::workshop::steer::dose::{Scene, World};
+use crate::workshop::steer::pull::SoftLists;
+use crate::workshop::steer::request::SteerRequest;
 use crate::workshop::steer::strength::Strength;
-use crate::workshop::steer::{SteerReport, SteerRequest, evaluate, page, scene, strengths};
+use crate::workshop::steer::{SteerReport, accepted, evaluate, page, scene, strengths};
 
 /// Arguments of `recsae steer`.
 #[derive(Debug, clap::Args)]
@@ -39,14 +42,15 @@ enum SteerAction {
 #[command(after_help = "Example:
   recsae steer evaluate --sae run/ --embeddings sasrec.embeddings.npy --fields sasrec.events.parquet --entity user_id \\
       --target target_item --history history --choose split=dev --report split=test --items sasrec.item_embeddings.npy \\
-      --catalogue items.parquet --item-column item_id --tags genres --popularity n_events --html steering.html")]
+      --catalogue items.parquet --item-column item_id --tags genres --popularity n_events --html steering.html
+  The same with --accepted --concepts names.json: only tags that reviewers accepted a concept for, by its latents")]
 struct EvaluateArgs {
     /// The SAE: a bundle, a run folder of `recsae train`, or .safetensors
     #[arg(long, value_name = "PATH")]
     sae: PathBuf,
     #[command(flatten)]
     data: DatasetArgs,
-    /// Rows on which doses are chosen
+    /// Rows on which latents and doses are chosen
     #[arg(long, value_name = "COLUMN=V,V")]
     choose: String,
     /// Rows on which their effect is reported
@@ -76,11 +80,17 @@ struct EvaluateArgs {
     /// Its column of tags
     #[arg(long, value_name = "COLUMN")]
     tags: String,
-    /// Its column that says how popular an item is: popularity latents are ablated too
+    /// Only tags with an accepted concept, by that concept's latents; the others are listed as without
+    #[arg(long)]
+    accepted: bool,
+    /// Catalogue of the SAE's concepts, for --accepted [default: the bundle's own]
+    #[arg(long, value_name = "FILE.json", requires = "accepted")]
+    concepts: Option<PathBuf>,
+    /// Its column that says how popular an item is: recipes that take popularity back are tried too
     #[arg(long, value_name = "COLUMN")]
     popularity: Option<String>,
-    /// Latents that stand for a tag, at most
-    #[arg(long, default_value_t = 8)]
+    /// Latents edited together, at most: how many is chosen with the dose
+    #[arg(long, default_value_t = 16)]
     latents: usize,
     /// A dose may cost NDCG down to this share
     #[arg(long, default_value_t = 0.9)]
@@ -120,7 +130,7 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
             if args.json {
                 writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
             } else {
-                print(&mut out, &report)?;
+                steer_table::print(&mut out, &report)?;
             }
         }
         SteerAction::Run(args) => return steer_run::run(args),
@@ -130,7 +140,13 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
 
 fn evaluated(args: &EvaluateArgs) -> anyhow::Result<SteerReport> {
     ensure!(args.top > 0 && args.latents > 0, "--top and --latents: expected at least 1");
-    let sae = sae_file::open(&args.sae, None)?;
+    ensure!(args.keep_ndcg.is_finite() && args.keep_ndcg >= 0.0, "--keep-ndcg: expected a share such as 0.9, found {}", args.keep_ndcg);
+    let (sae, catalogue) = if args.accepted {
+        let named = NamedSae::open(&args.sae, None, args.concepts.as_deref())?;
+        (named.weights, Some(named.catalogue))
+    } else {
+        (sae_file::open(&args.sae, None)?, None)
+    };
     let items = dataset::matrix(&args.items)?;
     let columns = RankingColumns { entity: args.entity.clone(), target: args.target.clone(), history: args.history.clone(), order: None };
     let rows = |filter: &str| -> anyhow::Result<Scene> {
@@ -142,9 +158,10 @@ fn evaluated(args: &EvaluateArgs) -> anyhow::Result<SteerReport> {
         scene(&sae, &dataset, cases, &items, Some(args.padding), args.top)
     };
     let (choose, report) = (rows(&args.choose).context("--choose")?, rows(&args.report).context("--report")?);
-    let catalogue = Table::read(&args.catalogue)?;
-    let tags = Tags::read(&catalogue, &args.item_column, &args.tags, items.nrows())?;
-    let popularity = args.popularity.as_deref().map(|name| popularity(&catalogue, &args.item_column, name, items.nrows())).transpose()?;
+    let table = Table::read(&args.catalogue)?;
+    let tags = Tags::read(&table, &args.item_column, &args.tags, items.nrows())?;
+    let accepted = catalogue.map(|catalogue| accepted(&catalogue, &args.tags, &tags)).transpose()?;
+    let popularity = args.popularity.as_deref().map(|name| popularity(&table, &args.item_column, name, items.nrows())).transpose()?;
     let strength = strengths(&choose.activations, sae.spec().d_sae.get());
     let of = |latent: LatentId| strength.get(latent.index()).copied().unwrap_or(Strength::default());
     let world =
@@ -152,10 +169,12 @@ fn evaluated(args: &EvaluateArgs) -> anyhow::Result<SteerReport> {
     let request = SteerRequest {
         world,
         choose: &choose,
+        soft: &SoftLists::new(choose.vectors.view(), &items, Some(args.padding), &choose.cases, args.top),
         report: &report,
         tags: &tags,
+        accepted: accepted.as_ref(),
         popularity: popularity.as_deref(),
-        latents_per_tag: args.latents,
+        most_latents: args.latents,
         keep_ndcg: args.keep_ndcg,
     };
     let bar = indicatif::ProgressBar::new(tags.items.len() as u64);
@@ -173,48 +192,4 @@ fn popularity(table: &Table, item: &str, name: &str, n_items: usize) -> anyhow::
             value.as_f64().with_context(|| format!("{name} of item {item}: expected a number"))?;
     }
     Ok(popularity)
-}
-
-fn print(out: &mut impl Write, report: &SteerReport) -> std::io::Result<()> {
-    writeln!(
-        out,
-        "{:<14} {:>7} {:>5}  share before -> after [95 %]           controls (latents, random)   NDCG",
-        "tag", "latents", "dose"
-    )?;
-    for tag in &report.tags {
-        let before = tag.before.share.mean;
-        match &tag.chosen {
-            None => writeln!(
-                out,
-                "{:<14} {:>7}     -  {before:.3}   nothing to steer by, or no dose worth its cost",
-                tag.tag,
-                tag.latents.len()
-            )?,
-            Some(c) => writeln!(
-                out,
-                "{:<14} {:>7} {:>5}  {before:.3} -> {:.3} [{:.3}, {:.3}]  {}  {:.3}, {:.3}   {:.4} -> {:.4}",
-                tag.tag,
-                tag.latents.len(),
-                c.dose,
-                c.share.mean,
-                c.share.low,
-                c.share.high,
-                if tag.moved { "moved    " } else { "not moved" },
-                c.control_latents.mean,
-                c.random_direction.mean,
-                tag.before.lists.ndcg,
-                c.lists.ndcg
-            )?,
-        }
-    }
-    let moved = report.tags.iter().filter(|tag| tag.moved).count();
-    writeln!(out, "{moved} of {} tags moved beyond both controls", report.tags.len())?;
-    for row in &report.popularity {
-        writeln!(
-            out,
-            "ablating {:>3} popularity latents: coverage {:.3}, Gini {:.3}, NDCG {:.4}, overlap {:.3}",
-            row.n_latents, row.lists.coverage, row.lists.gini, row.lists.ndcg, row.lists.overlap
-        )?;
-    }
-    Ok(())
 }

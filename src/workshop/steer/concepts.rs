@@ -1,7 +1,7 @@
 //! Which latents stand for a tag of the items, and which items carry it.
 //!
-//! Where no reviewed catalogue says so, a latent stands for a tag by lift: the share of the tag in what
-//! is recommended to the rows it is active in, over the share in all rows.
+//! Where no reviewed catalogue says so, a latent stands for a tag by two things together: its lift, the share
+//! of the tag in what is recommended to the rows it is active in over the share in all rows, and its pull.
 
 use std::collections::BTreeMap;
 
@@ -9,13 +9,12 @@ use anyhow::{Context, ensure};
 use serde_json::Value;
 
 use crate::sae::activation::SparseActivations;
+use crate::sae::concept::{Concept, ConceptCatalog, LabelState};
 use crate::sae::latent::LatentId;
 use crate::workshop::dataset::table::Table;
 
-/// Fewest rows a latent must be active in to stand for anything.
-const LEAST_ROWS: u32 = 20;
-/// Least lift.
-const LEAST_LIFT: f64 = 1.3;
+/// Fewest rows a latent must be active in to stand for anything: fewer are one user's taste.
+const LEAST_ROWS: u32 = 5;
 
 /// Tags of the items.
 #[derive(Clone, Debug, Default)]
@@ -46,7 +45,7 @@ impl Tags {
     }
 }
 
-/// A latent that stands for a tag.
+/// How a latent stands to a tag.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct TagLatent {
     /// The latent.
@@ -55,67 +54,71 @@ pub struct TagLatent {
     pub rows: u32,
     /// Share of the tag there over the share in all rows.
     pub lift: f64,
+    /// What a unit of its activation adds to the share of the tag, to first order.
+    pub pull: f64,
 }
 
-/// The latents that stand for a tag, best first, at most `most`. `shares` holds the tag's share in what
-/// each row is recommended; ranked by the standard score of the difference, which a latent of three rows
-/// cannot win by chance.
+/// Every latent that is active somewhere, beside a tag whose share in what each row is recommended is
+/// `shares`, and on which latents pull by `pulls`.
 #[must_use]
-pub fn latents_of(shares: &[f64], activations: &SparseActivations, d_sae: usize, most: usize) -> Vec<TagLatent> {
-    let n = shares.len().max(1) as f64;
-    let mean = shares.iter().sum::<f64>() / n;
-    let variance = shares.iter().map(|share| (share - mean).powi(2)).sum::<f64>() / n;
-    let (mut rows, mut sums) = (vec![0u32; d_sae], vec![0f64; d_sae]);
+pub fn beside_tag(shares: &[f64], activations: &SparseActivations, pulls: &[f64]) -> Vec<TagLatent> {
+    let mean = shares.iter().sum::<f64>() / shares.len().max(1) as f64;
+    let (mut rows, mut sums) = (vec![0u32; pulls.len()], vec![0f64; pulls.len()]);
     for (row, share) in shares.iter().enumerate() {
         for latent in activations.row(row).0 {
             rows[latent.index()] += 1;
             sums[latent.index()] += share;
         }
     }
-    let mut found: Vec<(f64, TagLatent)> = (0u32..)
-        .zip(rows.iter().zip(&sums))
-        .filter(|(_, (rows, _))| **rows >= LEAST_ROWS)
-        .map(|(latent, (rows, sum))| {
-            let share = sum / f64::from(*rows);
-            let score = (share - mean) / (variance / f64::from(*rows)).sqrt().max(1e-12);
-            (score, TagLatent { latent: LatentId(latent), rows: *rows, lift: if mean > 0.0 { share / mean } else { 0.0 } })
-        })
-        .filter(|(_, latent)| latent.lift >= LEAST_LIFT)
-        .collect();
-    found.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.latent.cmp(&b.1.latent)));
-    found.into_iter().take(most).map(|(_, latent)| latent).collect()
+    let lift = |rows: u32, sum: f64| if mean > 0.0 { sum / f64::from(rows) / mean } else { 0.0 };
+    (0u32..)
+        .zip(rows.into_iter().zip(sums).zip(pulls))
+        .filter(|(_, ((rows, _), _))| *rows > 0)
+        .map(|(latent, ((rows, sum), pull))| TagLatent { latent: LatentId(latent), rows, lift: lift(rows, sum), pull: *pull })
+        .collect()
 }
 
-/// Cohen's d of each latent's activation between rows with `high` and the others: how far it leans to
-/// them, in pooled standard deviations. 0 where it does not vary.
+/// Those that stand for the tag where nobody has said which do: it is met more often where they are active,
+/// and they pull for it. Strongest pull first.
 #[must_use]
-pub fn cohens_d(high: &[bool], activations: &SparseActivations, d_sae: usize) -> Vec<f64> {
-    let n_high = high.iter().filter(|high| **high).count() as f64;
-    let sizes = [high.len() as f64 - n_high, n_high];
-    let mut sums = [vec![(0f64, 0f64); d_sae], vec![(0f64, 0f64); d_sae]];
-    for (row, high) in high.iter().enumerate() {
-        let (latents, values) = activations.row(row);
-        for (latent, value) in latents.iter().zip(values) {
-            let sum = &mut sums[usize::from(*high)][latent.index()];
-            *sum = (sum.0 + f64::from(*value), sum.1 + f64::from(*value).powi(2));
+pub fn standing_for(mut latents: Vec<TagLatent>) -> Vec<TagLatent> {
+    latents.retain(|latent| latent.rows >= LEAST_ROWS && latent.lift > 1.0 && latent.pull > 0.0);
+    by_pull(latents)
+}
+
+/// Those that a concept names, without any that pulls against its own tag. Strongest pull first.
+#[must_use]
+pub fn named(mut latents: Vec<TagLatent>, concept: &[LatentId]) -> Vec<TagLatent> {
+    latents.retain(|latent| concept.contains(&latent.latent) && latent.pull > 0.0);
+    by_pull(latents)
+}
+
+fn by_pull(mut latents: Vec<TagLatent>) -> Vec<TagLatent> {
+    latents.sort_by(|a, b| b.pull.total_cmp(&a.pull).then(a.latent.cmp(&b.latent)));
+    latents
+}
+
+/// Latents of the concepts that reviewers accepted for tag `value` of column `column`: the tag is what the label
+/// was proposed for, or an accepted label is the tag itself, in capitals or not.
+#[must_use]
+pub fn accepted_latents(catalogue: &ConceptCatalog, column: &str, value: &str) -> Vec<LatentId> {
+    let is_of_tag = |concept: &Concept| {
+        let proposed = concept.evidence.as_ref().is_some_and(|evidence| evidence.source == column && evidence.value == value);
+        let says = concept.label.as_ref().is_some_and(|label| label.to_lowercase() == value.to_lowercase());
+        match concept.state {
+            LabelState::Accepted => concept.label.is_some() && (proposed || says),
+            // What it was proposed for is not what the reviewer called it.
+            LabelState::Edited => says,
+            _ => false,
         }
-    }
-    let moments = |side: usize, latent: usize| {
-        let (sum, squares) = sums[side][latent];
-        let n = sizes[side].max(1.0);
-        (sum / n, (squares / n - (sum / n).powi(2)).max(0.0))
     };
-    let d = |latent: usize| {
-        let ((low_mean, low_variance), (high_mean, high_variance)) = (moments(0, latent), moments(1, latent));
-        let pooled = (sizes[0] * low_variance + sizes[1] * high_variance) / (sizes[0] + sizes[1]).max(1.0);
-        if pooled > 0.0 { (high_mean - low_mean) / pooled.sqrt() } else { 0.0 }
-    };
-    (0..d_sae).map(d).collect()
+    catalogue.concepts.iter().filter(|(_, concept)| is_of_tag(concept)).map(|(latent, _)| *latent).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sae::concept::LabelEvidence;
 
     fn activations() -> SparseActivations {
         let mut of = SparseActivations::default();
@@ -136,22 +139,36 @@ mod tests {
     }
 
     #[test]
-    fn a_latent_stands_for_a_tag_by_lift_over_enough_rows() {
+    fn a_latent_stands_for_a_tag_by_lift_and_pull_over_enough_rows() {
         let shares: Vec<f64> = (0..200).map(|row| if row < 100 { 0.6 } else { 0.2 }).collect();
-        let found = latents_of(&shares, &activations(), 4, 9);
-        assert_eq!(found.len(), 1);
-        assert_eq!((found[0].latent, found[0].rows), (LatentId(0), 100));
-        assert!((found[0].lift - 1.5).abs() < 1e-12);
+        let all = beside_tag(&shares, &activations(), &[0.5, 0.25, 0.75, 1.0]);
+        assert_eq!(all.iter().map(|latent| (latent.latent.0, latent.rows)).collect::<Vec<_>>(), [(0, 100), (1, 100), (2, 3)]);
+        assert!((all[0].lift - 1.5).abs() < 1e-12 && (all[1].lift - 1.0).abs() < 1e-12);
+        let ids = |latents: Vec<TagLatent>| latents.iter().map(|latent| latent.latent.0).collect::<Vec<_>>();
+        assert_eq!(ids(standing_for(all.clone())), [0]);
+        assert_eq!(ids(named(all.clone(), &[LatentId(0), LatentId(2), LatentId(3)])), [2, 0]);
+        assert!(standing_for(beside_tag(&shares, &activations(), &[-0.5, 0.0, 0.0, 0.0])).is_empty(), "it pulls the other way");
     }
 
     #[test]
-    fn cohens_d_equals_its_formula() {
-        let high: Vec<bool> = (0..200).map(|row| row < 100).collect();
-        let d = cohens_d(&high, &activations(), 4);
-        // Latent 0 among the high: 34 ones, 33 twos, 33 threes; nothing among the others.
-        let mean = (34.0 + 66.0 + 99.0) / 100.0;
-        let variance = (34.0 + 33.0 * 4.0 + 33.0 * 9.0) / 100.0 - mean * mean;
-        assert!((d[0] - mean / f64::sqrt(variance / 2.0)).abs() < 1e-9);
-        assert!(d[1].abs() < 1e-9 && d[3] == 0.0);
+    fn only_accepted_concepts_of_the_tag_count() {
+        let concept = |label: &str, state, value: &str| {
+            let evidence = LabelEvidence { source: "genres".into(), value: value.into(), ..LabelEvidence::default() };
+            Concept { label: Some(label.into()), state, evidence: Some(evidence), ..Concept::default() }
+        };
+        let concepts = [
+            concept("War", LabelState::Accepted, "War"),
+            concept("War", LabelState::Proposed, "War"),
+            concept("War", LabelState::Rejected, "War"),
+            concept("war", LabelState::Edited, "Drama"),
+            concept("Vietnam", LabelState::Edited, "War"),
+            concept("Drama", LabelState::Accepted, "Drama"),
+            Concept { evidence: None, ..concept("WAR", LabelState::Accepted, "") },
+        ];
+        let concepts = (0u32..).map(LatentId).zip(concepts).collect();
+        let catalogue = ConceptCatalog { concepts, ..ConceptCatalog::default() };
+        assert_eq!(accepted_latents(&catalogue, "genres", "War"), [0, 3, 6].map(LatentId));
+        assert_eq!(accepted_latents(&catalogue, "artist", "Drama"), [LatentId(5)], "by the label alone");
+        assert!(accepted_latents(&catalogue, "genres", "Western").is_empty());
     }
 }

@@ -23,10 +23,11 @@ use crate::workshop::steer::lists::{ListReport, Lists, recommend, report, tag_sh
 use crate::workshop::steer::plan::{Action, Edit, Plan, Unit};
 use crate::workshop::steer::strength::Strength;
 
-/// Doses tried, in 99th percentiles of the latents' activation.
-pub const DOSES: [f32; 6] = [0.0, 0.1, 0.2, 0.4, 0.8, 1.6];
+/// Doses tried, in 99th percentiles of the latents' activation: sixteen latents together may need a thirtieth of
+/// what one alone does.
+pub const DOSES: [f32; 10] = [0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.2, 1.6, 2.4];
 /// Sets of control latents; their shares are averaged row by row.
-const CONTROLS: u64 = 5;
+pub const CONTROLS: u64 = 5;
 
 /// Rows with everything recommendations need.
 #[derive(Debug)]
@@ -60,6 +61,15 @@ pub struct World<'a> {
     pub seed: u64,
 }
 
+impl World<'_> {
+    /// Latents that are active somewhere and not among `latents`: what controls are drawn from.
+    #[must_use]
+    pub fn others(&self, latents: &[LatentId]) -> Vec<LatentId> {
+        let all = (0u32..).take(self.sae.spec().d_sae.get()).map(LatentId);
+        all.filter(|latent| !latents.contains(latent) && (self.strength)(*latent).n > 0).collect()
+    }
+}
+
 /// One dose on one set of rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Dose {
@@ -85,6 +95,14 @@ impl Dose {
     }
 }
 
+/// No dose: what the rows are recommended anyway.
+#[must_use]
+pub fn unsteered(world: World<'_>, scene: &Scene, has_tag: &[bool]) -> Dose {
+    let share = interval(&tag_shares(&scene.before, has_tag), world.seed);
+    let lists = report(&scene.before, &scene.before, world.items.nrows(), world.padding);
+    Dose { dose: 0.0, moved: 0.0, lists, share, control_latents: share, random_direction: share }
+}
+
 /// Tries one dose of `latents` on the rows of `scene`. `others` are latents that controls are drawn from.
 #[must_use]
 pub fn try_dose(world: World<'_>, scene: &Scene, latents: &[LatentId], others: &[LatentId], has_tag: &[bool], dose: f32) -> Option<Dose> {
@@ -97,13 +115,11 @@ pub fn try_dose(world: World<'_>, scene: &Scene, latents: &[LatentId], others: &
     let mut controls = vec![0.0; shares.len()];
     for _ in 0..CONTROLS {
         let drawn: Vec<LatentId> = others.choose_multiple(&mut rng, latents.len()).copied().collect();
-        let (other, _) = steer(world, scene, &add_plan(&drawn, dose.max(1e-3), None))?;
-        let delta = |row: usize| other.row(row).iter().zip(scene.vectors.row(row)).map(|(a, b)| a - b).collect();
-        let shares = tag_shares(&moved_by(world, scene, &lengths, delta), has_tag);
+        let direction = sum_of_rows(world, &drawn)?;
+        let shares = tag_shares(&moved_by(world, scene, &lengths, &direction), has_tag);
         controls.iter_mut().zip(shares).for_each(|(sum, share)| *sum += share / CONTROLS as f64);
     }
-    let direction: Vec<f32> = (0..scene.vectors.ncols()).map(|_| rng.sample(StandardNormal)).collect();
-    let random = tag_shares(&moved_by(world, scene, &lengths, |_| direction.clone()), has_tag);
+    let random = tag_shares(&moved_by(world, scene, &lengths, &random_direction(&mut rng, scene.vectors.ncols())), has_tag);
     Some(Dose {
         dose,
         moved,
@@ -135,24 +151,41 @@ pub fn steer(world: World<'_>, scene: &Scene, plan: &Plan) -> Option<(Array2<f32
 }
 
 /// How far each row was moved.
-fn lengths(steered: &Array2<f32>, before: &Array2<f32>) -> Vec<f32> {
+#[must_use]
+pub fn lengths(steered: &Array2<f32>, before: &Array2<f32>) -> Vec<f32> {
     let length = |(a, b): (ndarray::ArrayView1<'_, f32>, ndarray::ArrayView1<'_, f32>)| {
         a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f32>().sqrt()
     };
     steered.rows().into_iter().zip(before.rows()).map(length).collect()
 }
 
+/// Where adding as many 99th percentiles to each of `latents` moves a vector. `None` without a decoder.
+#[must_use]
+pub fn sum_of_rows(world: World<'_>, latents: &[LatentId]) -> Option<Vec<f32>> {
+    let w_dec = world.sae.w_dec()?;
+    let mut sum = vec![0.0; w_dec.ncols()];
+    for latent in latents {
+        let strength = (world.strength)(*latent).p99;
+        sum.iter_mut().zip(w_dec.row(latent.index())).for_each(|(sum, w)| *sum += strength * w);
+    }
+    Some(sum)
+}
+
+/// A direction of no meaning.
+#[must_use]
+pub fn random_direction(rng: &mut ChaCha8Rng, d: usize) -> Vec<f32> {
+    (0..d).map(|_| rng.sample(StandardNormal)).collect()
+}
+
 /// Lists after every row was moved by its length along a direction.
-fn moved_by(world: World<'_>, scene: &Scene, lengths: &[f32], direction: impl Fn(usize) -> Vec<f32>) -> Lists {
+#[must_use]
+pub fn moved_by(world: World<'_>, scene: &Scene, lengths: &[f32], direction: &[f32]) -> Lists {
     let mut vectors = scene.vectors.clone();
-    for (row, (mut vector, length)) in vectors.rows_mut().into_iter().zip(lengths).enumerate() {
-        let mut delta = direction(row);
-        let norm = delta.iter().map(|d| d * d).sum::<f32>().sqrt();
-        if norm > 0.0 && *length > 0.0 {
-            delta.iter_mut().for_each(|d| *d *= length / norm);
-            if let Some(vector) = vector.as_slice_mut() {
-                add_capped(vector, &delta, None);
-            }
+    let norm = direction.iter().map(|d| d * d).sum::<f32>().sqrt();
+    for (mut vector, length) in vectors.rows_mut().into_iter().zip(lengths).filter(|(_, length)| **length > 0.0 && norm > 0.0) {
+        let delta: Vec<f32> = direction.iter().map(|d| d * length / norm).collect();
+        if let Some(vector) = vector.as_slice_mut() {
+            add_capped(vector, &delta, None);
         }
     }
     recommend(vectors.view(), world.items, world.padding, &scene.cases, world.top)

@@ -4,9 +4,12 @@ use maud::{Markup, PreEscaped, html};
 
 use crate::workshop::page::{digits, page, percent};
 use crate::workshop::plot::{Axes, Series, lines};
+use crate::workshop::steer::SteerReport;
 use crate::workshop::steer::bootstrap::Interval;
 use crate::workshop::steer::dose::Dose;
-use crate::workshop::steer::{SteerReport, TagResponse};
+use crate::workshop::steer::lists::ListReport;
+use crate::workshop::steer::popularity::PopularityReport;
+use crate::workshop::steer::tag_response::TagResponse;
 
 /// The page.
 #[must_use]
@@ -14,24 +17,43 @@ pub fn steer_page(name: &str, report: &SteerReport) -> String {
     let n_moved = report.tags.iter().filter(|tag| tag.moved).count();
     let body = html! {
         p {
-            "Doses were chosen on " (report.rows.0) " rows and are reported on " (report.rows.1) " others. The share of a tag is that in the first "
+            "Latents and doses were chosen on " (report.rows.0) " rows and are reported on " (report.rows.1) " others. The share of a tag is that in the first "
             (report.top) " places; intervals are 95 % by bootstrap over rows. Controls move every vector exactly as far: latents that do not stand "
             "for the tag, and a random direction. " (n_moved) " of " (report.tags.len()) " tags moved beyond both."
         }
         (table(report))
-        @if !report.popularity.is_empty() {
-            h2 { "Ablating popularity" }
-            table {
-                tr { th { "latents" } th { "Cohen's d, least" } th { "moved" } th { "coverage" } th { "Gini" } th { "NDCG" } th { "overlap" } }
-                @for row in &report.popularity {
-                    tr { td { (row.n_latents) } td { (format!("{:.2}", row.cohens_d)) } td { (percent(row.moved)) } td { (percent(row.lists.coverage)) }
-                        td { (digits(row.lists.gini)) } td { (digits(row.lists.ndcg)) } td { (percent(row.lists.overlap)) } }
-                }
-            }
-        }
+        @if let Some(popularity) = &report.popularity { (recipes(popularity)) }
         @for tag in report.tags.iter().filter(|tag| !tag.doses.is_empty()) { (curves(tag)) }
     };
     page(&format!("Steering by {name}"), &body)
+}
+
+fn recipes(popularity: &PopularityReport) -> Markup {
+    let ends = |(low, high): (f64, f64)| format!("{} to {}", percent(low), percent(high));
+    let lists = |of: &ListReport| {
+        html! { td { (percent(of.coverage)) } td { (digits(of.gini)) } td { (digits(of.ndcg)) } td { (percent(of.overlap)) } }
+    };
+    html! {
+        h2 { "Popularity taken back" }
+        p {
+            "How many latents, and how far, was chosen by coverage on the rows of the choice. Coverage is raised where it is above that of the "
+            "unsteered and of every control."
+        }
+        table {
+            tr { th { "recipe" } th { "edit" } th { "Cohen's d, mean" } th { "moved" } th { "coverage" } th { "Gini" } th { "NDCG" } th { "overlap" }
+                th { "control latents" } th { "random directions" } th { "" } }
+            tr { td { "unsteered" } td { "–" } td { "–" } td { "–" } (lists(&popularity.before)) td { "–" } td { "–" } td { "" } }
+            @for recipe in &popularity.recipes {
+                @if let Some(edit) = &recipe.edit {
+                    tr { td { (recipe.recipe) } td { (edit.words()) } td { (format!("{:.2}", recipe.cohens_d)) } td { (percent(recipe.moved)) }
+                        (lists(&recipe.lists)) td { (ends(recipe.control_latents)) } td { (ends(recipe.random_directions)) }
+                        td { @if recipe.raised { "raised" } @else { "not beyond the controls" } } }
+                } @else {
+                    tr { td { (recipe.recipe) } td colspan="10" { "nothing raised coverage at its cost" } }
+                }
+            }
+        }
+    }
 }
 
 fn table(report: &SteerReport) -> Markup {
@@ -48,7 +70,7 @@ fn table(report: &SteerReport) -> Markup {
                         td { @if tag.moved { "moved" } @else { "not beyond the controls" } }
                     } @else {
                         td { "–" } td { (between(&tag.before.share)) } td { "–" } td { "–" } td { "–" } td { (digits(tag.before.lists.ndcg)) }
-                        td { @if tag.latents.is_empty() { "nothing stands for it" } @else { "no dose is worth its cost" } }
+                        td { (tag.why_not.unwrap_or("")) }
                     }
                 }
             }
@@ -68,7 +90,7 @@ fn curves(tag: &TagResponse) -> Markup {
     let axes = |title: &'static str, y: &'static str| Axes { title, x: "dose, 99th percentiles of the activation", y, log_y: false };
     html! {
         h2 { (tag.tag) }
-        p { "Latents " (tag.latents.iter().map(|l| format!("{} (lift {:.2})", l.latent.0, l.lift)).collect::<Vec<_>>().join(", ")) "." }
+        p { "Latents " (tag.latents.iter().map(|l| format!("{} (lift {:.2}, pull {:.2})", l.latent.0, l.lift, l.pull)).collect::<Vec<_>>().join(", ")) "." }
         (PreEscaped(lines(axes("Share of the tag", "share"), &shares)))
         (PreEscaped(lines(axes("What it costs", "NDCG"), &[cost])))
     }

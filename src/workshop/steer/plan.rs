@@ -72,6 +72,26 @@ pub struct Edit {
     pub unit: Unit,
 }
 
+impl Edit {
+    /// The edit as `recsae steer plan` is told it.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let latents: Vec<String> = self.latents.iter().map(|latent| latent.0.to_string()).collect();
+        let unit = match self.unit {
+            Unit::Absolute => "",
+            Unit::P99 => " --unit p99",
+            Unit::Sd => " --unit sd",
+        };
+        let action = match self.action {
+            Action::Ablate => "ablate".to_owned(),
+            Action::Scale(factor) => format!("scale --amount {factor}"),
+            Action::Clamp(amount) => format!("clamp --amount {amount}{unit}"),
+            Action::Add(amount) => format!("add --amount {amount}{unit}"),
+        };
+        format!("--latents {} --action {action}", latents.join(","))
+    }
+}
+
 /// The whole.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
