@@ -82,10 +82,16 @@ fn counted(report: &Value) -> (usize, usize) {
 #[test]
 fn four_genres_in_five_move_beyond_both_controls_and_popularity_is_taken_back() {
     let Some(data) = support::data() else { return };
-    let report = steered(&data.join("ml100k"), "sasrec.sae_k32_s32.safetensors", &["--popularity", "n_events"]);
+    let folder = tempfile::tempdir().unwrap();
+    let page = folder.path().join("steering.html");
+    let more = ["--popularity", "n_events", "--html", page.to_str().unwrap()];
+    let report = steered(&data.join("ml100k"), "sasrec.sae_k32_s32.safetensors", &more);
     let (all, moved) = counted(&report);
     println!("{moved} of {all} genres moved");
     assert!(5 * moved >= 4 * all, "{moved} of {all}");
+    let (page, steered) =
+        (std::fs::read_to_string(page).unwrap(), report["tags"].as_array().unwrap().iter().filter(|tag| tag["moved"] == true));
+    assert!(page.matches("<svg").count() >= 2 * steered.count() && page.contains("Popularity taken back"), "two curves a tag");
 
     let popularity = &report["popularity"];
     let before = popularity["before"]["coverage"].as_f64().unwrap();

@@ -23,9 +23,9 @@ use crate::workshop::steer::lists::{ListReport, Lists, recommend, report, tag_sh
 use crate::workshop::steer::plan::{Action, Edit, Plan, Unit};
 use crate::workshop::steer::strength::Strength;
 
-/// Doses tried, in 99th percentiles of the latents' activation: sixteen latents together may need a thirtieth of
-/// what one alone does.
-pub const DOSES: [f32; 10] = [0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.2, 1.6, 2.4];
+/// Doses tried, in 99th percentiles of the latents' activation, until one costs too much: sixteen strong latents
+/// together stand a twentieth, a weak one alone may need ten times what it ever showed.
+pub const DOSES: [f32; 14] = [0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.2, 1.6, 2.4, 3.2, 4.8, 6.4, 9.6];
 /// Sets of control latents; their shares are averaged row by row.
 pub const CONTROLS: u64 = 5;
 

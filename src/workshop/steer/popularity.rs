@@ -20,8 +20,8 @@ use crate::workshop::steer::plan::{Action, Edit, Plan, Unit};
 use crate::workshop::steer::request::{SteerRequest, counts};
 use crate::workshop::steer::tag_response::NO_DECODER;
 
-/// Factors a turned down activation is multiplied by: 0 is ablated apart.
-const FACTORS: [f32; 2] = [0.25, 0.5];
+/// Factors a turned down activation is multiplied by, mildest first: 0 is ablated apart.
+const FACTORS: [f32; 2] = [0.5, 0.25];
 
 /// One recipe with its chosen amounts.
 #[derive(Clone, Debug, Serialize)]
@@ -100,7 +100,11 @@ fn response(
             let edit = Edit { concept: Some("popularity".into()), latents: latents[..n].to_vec(), action: *action, unit: *unit };
             let lists = steered(request, request.choose, &edit)?.0;
             let lists = of_lists(request, request.choose, &lists);
-            if lists.ndcg >= request.floor() && lists.coverage > choice.coverage {
+            if lists.ndcg < request.floor() {
+                // The actions are ordered from the mildest.
+                break;
+            }
+            if lists.coverage > choice.coverage {
                 (choice, chosen) = (lists, Some(edit));
             }
         }
