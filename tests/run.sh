@@ -34,6 +34,13 @@ suite "tests that need the repository and ONNX Runtime" cargo test --quiet --loc
 suite "tests that need servers" cargo test --quiet --locked --no-fail-fast --test system -- --show-output --test-threads 3
 suite "faults, against an oracle" cargo test --quiet --locked --test chaos
 
+# What every test printed is searched for the passwords and tokens that they use.
+if grep -q -F -e 'spare the evidence' -e 'a-token-of-the-test' "$log"; then
+    printf '\na secret of the tests is in their output:\n'
+    grep -n -F -e 'spare the evidence' -e 'a-token-of-the-test' "$log" | head -5
+    failed_suites=$((failed_suites + 1))
+fi
+
 awk -v failed_suites="$failed_suites" '
     /^test result:/ {
         for (i = 1; i < NF; i++) {

@@ -7,10 +7,10 @@ use rusqlite::{Connection, OpenFlags};
 use crate::store::error::{StoreError, StoreResult};
 
 /// `application_id` of a store: "RSAE". `file` and SQLite's tools show it.
-const APPLICATION_ID: i64 = 0x5253_4145;
+pub(super) const APPLICATION_ID: i64 = 0x5253_4145;
 
 /// Migrations: entry i leads from schema version i to i + 1. Never edited once released, only added to.
-const MIGRATIONS: [&str; 8] = [
+pub(super) const MIGRATIONS: [&str; 8] = [
     include_str!("schema_v1.sql"),
     include_str!("schema_v2.sql"),
     include_str!("schema_v3.sql"),

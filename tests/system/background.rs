@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// Passwords and tokens of all tests: no program may print one, whatever happens to it.
+const SECRETS: [&str; 3] = [crate::kafka_server::PASSWORD, crate::together::TOKEN, "a-token-of-the-test"];
+
 /// A running program: ended by SIGTERM when dropped, and when the test process is no more.
 pub(crate) struct Background {
     supervisor: Child,
@@ -63,6 +66,11 @@ impl Drop for Background {
     fn drop(&mut self) {
         // Waiting closes the supervisor's input first.
         drop(self.supervisor.wait());
+        if !std::thread::panicking() {
+            let printed = self.printed();
+            let told = SECRETS.iter().find(|secret| printed.contains(**secret));
+            assert!(told.is_none(), "a secret is in {}", self.log.display());
+        }
     }
 }
 

@@ -7,9 +7,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use recsae::simulate::world::World;
+
 use crate::background::until;
 use crate::kafka_server::{self, Kafka};
-use crate::scene::{Monitor, Scene};
+use crate::reload::name_bundle;
+use crate::scene::{Monitor, Scene, build_bundle};
 use crate::support;
 
 const NO_PAUSE: Duration = Duration::ZERO;
@@ -336,5 +339,29 @@ fn without_the_named_reference_windows_are_counted_and_it_is_taken_up_once_it_is
     assert!(!["insufficient_reference", "warmup"].contains(&verdict[0]), "the newest window is judged by it: {verdict:?}");
     let status = monitor.api("status").unwrap();
     assert_eq!(status["models"][0]["reference"]["name"], "autumn", "{status:#}");
+
+    // Under another SAE the same reference is never used, and says why; back, it is.
+    let sound = scene.settings.model[0].bundle.clone();
+    let folder = scene.folder().join("other");
+    std::fs::create_dir(&folder).unwrap();
+    let other = World::new(scene.sent() + 1, scene.world.window_start_ms(0)).unwrap();
+    let bundle = build_bundle(&other, &folder, &scene.library);
+    name_bundle(&mut scene, &monitor, &bundle);
+    monitor.process.signal("HUP");
+    let why = wait_until_not_ready(&monitor, "reference: ");
+    assert!(why.contains("\"autumn\" belongs to SAE "), "{why}");
+    scene.produce(18..22, NO_PAUSE);
+    let newest = |verdict: &'static str| {
+        let look =
+            || monitor.api("windows?segment=_all&limit=1")?.as_array()?.first().filter(|window| window["verdict"] == verdict).cloned();
+        until(Duration::from_secs(60), look, || monitor.process.printed())
+    };
+    let window = newest("insufficient_reference");
+    assert!(window["why"].as_str().unwrap().contains("belongs to SAE "), "{window}");
+    name_bundle(&mut scene, &monitor, &sound);
+    monitor.process.signal("HUP");
+    wait_until_ready(&monitor);
+    scene.produce(22..26, NO_PAUSE);
+    newest("judged");
     monitor.end();
 }

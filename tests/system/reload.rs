@@ -1,7 +1,7 @@
 //! SIGHUP: a new SAE is taken up at a window edge by the same process, a faulty file changes nothing.
 
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -21,9 +21,24 @@ fn fingerprint(monitor: &Monitor) -> Option<String> {
 }
 
 /// Writes the configuration with another bundle, where the running monitor reads it.
-fn name_bundle(scene: &mut Scene, monitor: &Monitor, bundle: &Path) {
+pub(crate) fn name_bundle(scene: &mut Scene, monitor: &Monitor, bundle: &Path) {
     scene.settings.model[0].bundle = bundle.to_owned();
     scene.write_configuration(monitor);
+}
+
+/// The first bundle with the graph of the second, under hashes that fit: only its golden rows tell.
+fn mixed_bundle(first: &Path, second: &Path, out: &Path) -> PathBuf {
+    std::fs::create_dir(out).unwrap();
+    for file in std::fs::read_dir(first).unwrap().map(Result::unwrap) {
+        std::fs::copy(file.path(), out.join(file.file_name())).unwrap();
+    }
+    let graph = std::fs::read(second.join("sae.onnx")).unwrap();
+    let manifest = out.join("manifest.json");
+    let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(&manifest).unwrap()).unwrap();
+    json["files"]["sae.onnx"] = recsae::bundle::manifest::sha256(&graph).into();
+    std::fs::write(&manifest, serde_json::to_vec(&json).unwrap()).unwrap();
+    std::fs::write(out.join("sae.onnx"), graph).unwrap();
+    out.to_owned()
 }
 
 fn resident_kib(monitor: &Monitor) -> u64 {
@@ -55,6 +70,13 @@ fn a_new_sae_is_taken_up_at_a_window_edge_and_a_faulty_one_keeps_the_old() {
     std::fs::create_dir(&folder).unwrap();
     let other = World::new(scene.sent() + 1, scene.world.window_start_ms(0)).unwrap();
     let bundle = build_bundle(&other, &folder, &scene.library);
+    let mixed = mixed_bundle(&sound, &bundle, &scene.folder().join("mixed"));
+    name_bundle(&mut scene, &monitor, &mixed);
+    monitor.process.signal("HUP");
+    let refused =
+        || monitor.process.printed().lines().rfind(|line| line.contains("reload refused") && line.contains("golden row")).map(drop);
+    until(Duration::from_secs(30), refused, || monitor.process.printed());
+    assert_eq!(fingerprint(&monitor), Some(old.clone()), "a graph that does not do what its golden rows say is never used");
     name_bundle(&mut scene, &monitor, &bundle);
     monitor.process.signal("HUP");
     let swapped = || fingerprint(&monitor).filter(|new| *new != old);

@@ -7,6 +7,7 @@ use recsae::config::settings::KafkaSettings;
 use recsae::kafka::error::KafkaError;
 use recsae::kafka::{admin, settings};
 
+use crate::background::until;
 use crate::kafka_server;
 use crate::scene::Scene;
 
@@ -56,6 +57,29 @@ fn records_and_dead_letters_pass_over_scram_and_tls_and_the_password_stays_secre
     let (first, next) = kafka.ends(&scene.settings.kafka.dead_letter_topic, 1)[0];
     assert_eq!(u64::try_from(next - first).unwrap(), poison, "each poison once in the dead letters");
     assert!(!log.contains(kafka_server::PASSWORD) && !api.contains(kafka_server::PASSWORD), "no secret in logs and API");
+}
+
+/// A worker that panics in the middle of records: what it prints then is all it knows.
+#[test]
+fn a_panic_tells_no_secret() {
+    let Some(kafka) = kafka_server::shared() else { return };
+    let Some(mut scene) = Scene::new(kafka, "") else { return };
+    let plain = scene.settings.kafka.clone();
+    let secured = kafka.sasl_settings(&[&plain.topics[0]]);
+    let mut own = KafkaSettings { brokers: secured.brokers, librdkafka: secured.librdkafka, ..plain };
+    let file = scene.folder().join("password");
+    std::fs::write(&file, kafka_server::PASSWORD).unwrap();
+    own.librdkafka.remove("sasl.password");
+    own.secret_files.insert("sasl.password".into(), file);
+    scene.settings.kafka = own;
+    std::fs::write(scene.folder().join("token"), "a-token-of-the-test").unwrap();
+    scene.settings.http.token_file = Some(scene.folder().join("token"));
+    scene.produce(0..1, Duration::ZERO);
+    let monitor = scene.start_under(std::path::Path::new("env"), &["FAILPOINTS=decode=panic", "RUST_BACKTRACE=full"], &[]);
+    let panicked = || monitor.process.printed().contains("failpoint decode panic").then_some(());
+    until(Duration::from_secs(60), panicked, || monitor.process.printed());
+    let log = monitor.end();
+    assert!(!log.contains(kafka_server::PASSWORD) && !log.contains("a-token-of-the-test"), "{log}");
 }
 
 #[test]

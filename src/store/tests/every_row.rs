@@ -4,7 +4,7 @@ use rand::{Rng, SeedableRng};
 use rusqlite::Connection;
 use rusqlite::types::Value as Cell;
 
-use super::{crossing, judgement, open, partial, step, temp};
+use super::{WINDOW, crossing, judgement, open, partial, step, temp};
 use crate::drift::alert::{ActionKind, AlertAction, AlertConcept};
 use crate::drift::explanation::{Described, Explanation};
 use crate::drift::report::AlertChange;
@@ -217,6 +217,50 @@ fn no_flipped_bit_of_the_file_changes_what_is_shown_and_is_not_found() {
     }
     println!("{} bytes: {refused} refused, {named} found by the check alone, {same} show the same", bytes.len());
     assert!(named > 0 && same > 0, "{refused} refused, {named} named, {same} the same");
+}
+
+/// The log beside a store is cut by SQLite at the first frame that is damaged: what is shown then is the store as it was at
+/// an earlier commit, whole. The head of the chain tells that it is not the newest, and so do the group's commits.
+#[test]
+fn a_flipped_bit_of_the_log_beside_it_shows_what_was_stored_earlier_as_a_whole_or_nothing() {
+    let (folder, path) = temp();
+    let mut store = Store::open(&path).unwrap();
+    let mut states = vec![shown(&path).unwrap()];
+    store.begin_lineage("hash", "presence, 1 h", &WINDOW, 1).unwrap();
+    states.push(shown(&path).unwrap());
+    for i in 1..=12 {
+        let start_ms = 1000 * i;
+        assert_eq!(store.apply_step(&step(0, i, i + 1, vec![partial(0, start_ms)])).unwrap(), StepOutcome::Applied);
+        states.push(shown(&path).unwrap());
+        let changes = if i == 4 { vec![AlertChange::Opened(crossing(1, start_ms))] } else { vec![] };
+        assert_eq!(store.commit_judgement(&judgement(start_ms, 1, changes)).unwrap(), JudgementOutcome::Stored);
+        states.push(shown(&path).unwrap());
+    }
+    let (newest, seed): (&String, u64) = (states.last().unwrap(), rand::random());
+    println!("seed {seed}");
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+    let beside = |path: &std::path::Path| std::path::PathBuf::from(format!("{}-wal", path.display()));
+    let (bytes, log) = (std::fs::read(&path).unwrap(), std::fs::read(beside(&path)).unwrap());
+    let copy = folder.path().join("flipped.db");
+    let (mut refused, mut earlier, mut same) = (0, 0, 0);
+    for _ in 0..500 {
+        let mut flipped = log.clone();
+        let at = rng.random_range(0..flipped.len());
+        flipped[at] ^= 1 << rng.random_range(0..8);
+        drop(std::fs::remove_file(folder.path().join("flipped.db-shm")));
+        std::fs::write(&copy, &bytes).unwrap();
+        std::fs::write(beside(&copy), &flipped).unwrap();
+        match shown(&copy) {
+            Err(_) => refused += 1,
+            Ok(found) if found == *newest => same += 1,
+            Ok(found) => {
+                assert!(states.contains(&found), "byte {at} of {} of the log: shown is what never was stored: {found}", log.len());
+                earlier += 1;
+            }
+        }
+    }
+    println!("a log of {} bytes: {refused} refused, {earlier} show an earlier state, {same} show the same", log.len());
+    assert!(earlier > 0, "{refused} refused, {earlier} earlier, {same} the same");
 }
 
 #[test]

@@ -2,7 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{open, partial, step, temp};
+use rusqlite::Connection;
+
+use super::{crossing, judgement, open, partial, step, temp};
+use crate::drift::partition::PartitionPosition;
+use crate::drift::report::AlertChange;
+use crate::store::audit::Verification;
+use crate::store::judgement::JudgementOutcome;
+use crate::store::references::{Approval, ReferenceEntry};
+use crate::store::schema::{APPLICATION_ID, MIGRATIONS};
 use crate::store::step::StepOutcome;
 use crate::store::{Store, StoreReader};
 
@@ -102,5 +110,67 @@ fn a_flipped_bit_in_counts_is_reported() {
             Ok(found) => assert_eq!(found, vec![partial(0, 1000)], "bit {bit}"),
             Err(error) => assert_eq!(error.kind(), "store_damaged", "bit {bit}"),
         }
+    }
+}
+
+/// The store of a program that knew the first `version` of the tables: what a newer one holds in them.
+fn as_of(version: usize, newer: &Path, older: &Path) {
+    let connection = Connection::open(older).unwrap();
+    MIGRATIONS[..version].iter().for_each(|migration| connection.execute_batch(migration).unwrap());
+    connection.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
+    connection.pragma_update(None, "user_version", i64::try_from(version).unwrap()).unwrap();
+    connection.execute("ATTACH ?1 AS newer", [newer.to_str().unwrap()]).unwrap();
+    let names = |sql: &str| -> Vec<String> {
+        let mut statement = connection.prepare(sql).unwrap();
+        statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    };
+    for table in names("SELECT name FROM main.sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY rowid") {
+        let columns = names(&format!("SELECT name FROM pragma_table_info('{table}', 'main')")).join(", ");
+        connection.execute_batch(&format!("INSERT INTO main.{table} ({columns}) SELECT {columns} FROM newer.{table}")).unwrap();
+    }
+}
+
+#[test]
+fn a_store_of_every_older_schema_is_brought_up_with_all_it_holds_and_goes_on() {
+    let (folder, path) = temp();
+    let mut store = open(&path);
+    store.entity_salt().unwrap();
+    assert_eq!(store.apply_step(&step(0, 0, 41, vec![partial(0, 1000), partial(0, 9000)])).unwrap(), StepOutcome::Applied);
+    assert_eq!(store.commit_judgement(&judgement(1000, 1, vec![])).unwrap(), JudgementOutcome::Stored);
+    let (name, fingerprint) = ("spring".to_owned(), "SAE".to_owned());
+    let entry = ReferenceEntry { name, fingerprint, created_ms: 5, from_ms: 0, to_ms: 8000, windows: 8, approval: None };
+    store.put_reference(&entry, b"rates").unwrap();
+    store.approve_reference("spring", &Approval { who: "ana".into(), why: "quiet".into(), at_ms: 6 }).unwrap();
+    // But the mark of the log, which older programs did not write.
+    let held = |store: &Store| {
+        let of = store.read();
+        let windows = of.summaries(&crate::store::reader::WindowQuery::default()).unwrap();
+        let parts = of.partials_of(9000).unwrap();
+        let positions: Vec<_> =
+            of.positions().unwrap().into_iter().map(|(at, position)| (at, PartitionPosition { mark: None, ..position })).collect();
+        (format!("{windows:?} {:?}", of.references().unwrap()), positions, parts, of.audit_head().unwrap())
+    };
+    let expected = held(&store);
+    drop(store);
+    for version in 1..MIGRATIONS.len() {
+        let older = folder.path().join(format!("version-{version}.db"));
+        as_of(version, &path, &older);
+        let before = std::fs::read(&older).unwrap();
+        let error = StoreReader::open(&older).unwrap_err();
+        assert_eq!(error.kind(), "store_older");
+        assert!(error.to_string().contains(&format!("schema version {version}, this program reads {}", MIGRATIONS.len())), "{error}");
+        assert_eq!(std::fs::read(&older).unwrap(), before, "who only reads leaves it as it is");
+
+        let mut store = open(&older);
+        assert_eq!(held(&store), expected, "version {version}");
+        let found: i64 = store.reader.connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+        assert_eq!(usize::try_from(found).unwrap(), MIGRATIONS.len());
+        assert_eq!(store.apply_step(&step(0, 41, 60, vec![partial(0, 2000)])).unwrap(), StepOutcome::Applied);
+        let changes = vec![AlertChange::Opened(crossing(1, 2000))];
+        assert_eq!(store.commit_judgement(&judgement(2000, 1, changes)).unwrap(), JudgementOutcome::Stored);
+        let verified = store.read().verify_audit(|_| {}).unwrap();
+        assert!(matches!(verified, Verification::Intact { .. }), "version {version}: {verified:?}");
+        drop(store);
+        assert_eq!(StoreReader::open(&older).unwrap().alerts(9).unwrap().len(), 1);
     }
 }
