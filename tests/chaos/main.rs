@@ -54,7 +54,7 @@ mod world;
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use monitor::Checked;
 use stage::Stage;
@@ -91,6 +91,23 @@ const SCENARIOS: &[Scenario] = &[
     ("lost", "24: a store that is gone", store_faults::lost),
 ];
 
+/// Rows of the table of faults.
+const N_ROWS: u32 = 24;
+/// Rows that a test of another suite plays, or a scenario by name alone: the row, and a function of a file.
+const ELSEWHERE: &[(u32, &str, &str)] = &[
+    (14, include_str!("edge_faults.rs"), "scraped"),
+    (14, include_str!("../it/tls.rs"), "connections_that_ask_nothing_make_room_at_once"),
+    (16, include_str!("../system/reload.rs"), "a_new_sae_is_taken_up_at_a_window_edge_and_a_faulty_one_keeps_the_old"),
+    (17, include_str!("../it/hostile_onnx.rs"), "truncated_and_random_files_are_refused_and_never_panic"),
+    (18, include_str!("../it/hostile_onnx.rs"), "external_data_outside_the_folder_or_the_file_is_refused"),
+    (18, include_str!("../system/secured.rs"), "a_panic_tells_no_secret"),
+    (20, include_str!("load_faults.rs"), "soak"),
+    (21, include_str!("../system/degrade.rs"), "without_the_named_reference_windows_are_counted_and_it_is_taken_up_once_it_is_approved"),
+    (23, include_str!("../system/refused.rs"), "a_topic_that_is_not_keyed_by_the_entity_gives_no_verdict_and_says_so"),
+];
+/// Longest that all of [`SCENARIOS`] may take.
+const ALL: Duration = Duration::from_secs(480);
+
 /// Scenarios at a time: they mostly wait for sessions, restarts and ends of idle times.
 const LANES: usize = 3;
 
@@ -118,10 +135,15 @@ fn main() -> ExitCode {
         println!("FAULTS={unknown}: no such scenario; `make chaos FAULTS=list` lists them");
         return ExitCode::from(2);
     }
+    let uncovered = uncovered();
+    if !uncovered.is_empty() {
+        println!("rows of the table of faults that nothing plays: {uncovered:?}");
+        return ExitCode::FAILURE;
+    }
     let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(seed_of_the_clock);
     println!("seed {seed}");
     let Some(stage) = Stage::set_up(seed) else { return ExitCode::SUCCESS };
-    let all = names.is_empty();
+    let (all, began) = (names.is_empty(), Instant::now());
     let chosen: Vec<&Scenario> =
         SCENARIOS.iter().filter(|_| all).chain(SCENARIOS.iter().chain(LONG).filter(|(name, ..)| names.contains(name))).collect();
     let next = AtomicUsize::new(0);
@@ -137,9 +159,26 @@ fn main() -> ExitCode {
         lanes.into_iter().map(|lane| lane.join().unwrap()).sum()
     });
     let passed = chosen.len() - failed;
+    let took = began.elapsed();
+    println!("\n{} scenarios in {:.0} s", chosen.len(), took.as_secs_f32());
+    let is_slow = all && took > ALL;
+    if is_slow {
+        println!("FAIL all of them took longer than {ALL:?}");
+    }
+    let failed = failed + usize::from(is_slow);
     // The line that `make test` counts.
     println!("\ntest result: {}. {passed} passed; {failed} failed; 0 ignored", if failed == 0 { "ok" } else { "FAILED" });
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Rows that neither a scenario of every run nor a test elsewhere plays.
+fn uncovered() -> Vec<u32> {
+    let rows = |words: &str| -> Vec<u32> {
+        words.split(':').next().into_iter().flat_map(|rows| rows.split(", ")).flat_map(str::parse::<u32>).collect()
+    };
+    let elsewhere = ELSEWHERE.iter().filter(|(_, file, name)| file.contains(&format!("fn {name}("))).map(|(row, ..)| *row);
+    let covered: Vec<u32> = SCENARIOS.iter().flat_map(|(_, row, _)| rows(row)).chain(elsewhere).collect();
+    (1..=N_ROWS).filter(|row| !covered.contains(row)).collect()
 }
 
 /// Plays a scenario and tells what became of it.
