@@ -111,17 +111,17 @@ struct Sample {
     series: u64,
 }
 
-/// Records a second of the long run, and those of a window.
+/// Records a second of the long run, and its windows: a third of them makes the reference and more.
 const SOAKED: u64 = 200;
-const A_WINDOW: u64 = 6_000;
+const WINDOWS: u64 = 60;
 
 /// Half an hour (`SECONDS=..`: shorter) in which records come, and members join, are killed and leave: from the tenth minute on
 /// memory, threads, files and series stay as they are.
 pub(crate) fn soak(stage: &Stage) -> Checked<String> {
     let seconds: u64 = std::env::var("SECONDS").ok().and_then(|n| n.parse().ok()).unwrap_or(1_800);
     let mut plan = plan(stage, 17, SOAKED * seconds);
-    plan.n_windows = (plan.n_records / A_WINDOW).max(12);
-    plan.base_ms -= 60_000 * i64::try_from(plan.n_windows).unwrap();
+    plan.n_windows = WINDOWS;
+    plan.base_ms -= 60_000 * i64::try_from(WINDOWS).unwrap();
     let mut site = Site::new(stage, "soak", plan);
     site.settings.kafka.instance_id = String::new();
     let mut rng = ChaCha8Rng::seed_from_u64(stage.seed);
