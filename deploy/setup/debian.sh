@@ -30,7 +30,7 @@ probe() {
     need prometheus-alertmanager has prometheus-alertmanager
     need chromium has chromium
     need npm has npm
-    need faketime has faketime
+    need strace has strace
     need openssl has openssl
     need systemd has systemd-analyze
 }

@@ -6,6 +6,8 @@
 
 #![expect(unsafe_code, reason = "one call of the mock cluster has no wrapper: the join delay of 3 s")]
 
+use std::time::Duration;
+
 use rdkafka::bindings as native;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, DefaultProducerContext, Producer};
@@ -57,6 +59,16 @@ impl EmbeddedBroker {
     #[must_use]
     pub fn brokers(&self) -> String {
         self.cluster().map(|cluster| cluster.bootstrap_servers()).unwrap_or_default()
+    }
+
+    /// Lets every answer take that much longer.
+    ///
+    /// # Errors
+    /// The broker is gone.
+    pub fn delay_answers(&self, by: Duration) -> Result<(), KafkaError> {
+        let failed = |message: String| KafkaError::Request { what: "slow the in-process broker".into(), message };
+        let cluster = self.cluster().ok_or_else(|| failed("it is gone".into()))?;
+        cluster.broker_round_trip_time(1, by).map_err(|error| failed(error.to_string()))
     }
 
     /// Creates a topic.

@@ -5,19 +5,8 @@
 //! any more a liveness record passes, everything is drained, and the export is compared with the numpy
 //! script's counts of what the broker acknowledged. The scenario also shows that its fault happened.
 //!
-//! `FAULTS=list` names the row of each scenario. Rows whose oracle is another one are elsewhere:
-//!
-//! | row | where |
-//! |---|---|
-//! | 9 vectors that are no numbers | here among the poison, and `record::tests`, `decode::tests` |
-//! | 12 a store that another program holds | `system::degrade` |
-//! | 14 slow and huge requests | `it::tls`, `it::http` |
-//! | 16 another SAE in mid-flow | `system::reload` |
-//! | 17 hostile models | `it::hostile_onnx`, `it::bundle_command`, `tests/fuzz` |
-//! | 18 paths, links, secrets | `it::hostile_onnx`, `it::bundle_command`, `system::secured`, `config::secret` |
-//! | 21 a reference that is missing | `system::degrade` |
-//! | 23 a topic not keyed by the entity | `system::refused`, `it::check_command` |
-//! | all of `[cluster]` | `system::cluster*` |
+//! `FAULTS=list` names the row of each scenario; [`ELSEWHERE`] says where the rows are whose oracle is another one, and
+//! `tests/system/cluster*.rs` play several instances.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -54,7 +43,7 @@ mod world;
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use monitor::Checked;
 use stage::Stage;
@@ -105,8 +94,6 @@ const ELSEWHERE: &[(u32, &str, &str)] = &[
     (21, include_str!("../system/degrade.rs"), "without_the_named_reference_windows_are_counted_and_it_is_taken_up_once_it_is_approved"),
     (23, include_str!("../system/refused.rs"), "a_topic_that_is_not_keyed_by_the_entity_gives_no_verdict_and_says_so"),
 ];
-/// Longest that all of [`SCENARIOS`] may take.
-const ALL: Duration = Duration::from_secs(480);
 
 /// Scenarios at a time: they mostly wait for sessions, restarts and ends of idle times.
 const LANES: usize = 3;
@@ -159,13 +146,7 @@ fn main() -> ExitCode {
         lanes.into_iter().map(|lane| lane.join().unwrap()).sum()
     });
     let passed = chosen.len() - failed;
-    let took = began.elapsed();
-    println!("\n{} scenarios in {:.0} s", chosen.len(), took.as_secs_f32());
-    let is_slow = all && took > ALL;
-    if is_slow {
-        println!("FAIL all of them took longer than {ALL:?}");
-    }
-    let failed = failed + usize::from(is_slow);
+    println!("\n{} scenarios in {:.0} s", chosen.len(), began.elapsed().as_secs_f32());
     // The line that `make test` counts.
     println!("\ntest result: {}. {passed} passed; {failed} failed; 0 ignored", if failed == 0 { "ok" } else { "FAILED" });
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -35,7 +35,7 @@ use crate::support;
 /// to a third may take to be found (one in 25 was not in six windows).
 const N_WINDOWS: u64 = 27;
 /// The broker keeps 5 MiB a partition, and everything is sent before it is read.
-const N_PARTITIONS: i32 = 24;
+pub(crate) const N_PARTITIONS: i32 = 24;
 const BOT: u32 = 900_000;
 /// Records of the bot in a window: some concept of the world is shown to forty users.
 const BOT_RECORDS: usize = 250;

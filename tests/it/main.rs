@@ -32,6 +32,7 @@ mod recount;
 mod references;
 mod report;
 mod simulated_world;
+mod slow_broker;
 mod steer;
 mod store_beside;
 mod support;
