@@ -40,7 +40,9 @@ pub(crate) fn behind_the_store(stage: &Stage) -> Checked<String> {
 /// Looks at commits and store while records come in, with these points armed besides.
 pub(crate) fn look(stage: &Stage, name: &str, failpoints: &str) -> Checked<Looks> {
     let n_records = 4_000;
-    let site = Site::new(stage, name, plan(stage, 32, n_records));
+    let mut site = Site::new(stage, name, plan(stage, 32, n_records));
+    // Steps that wait are stored together: the more often there is one, the more states there are.
+    site.settings.store.checkpoint_every = Duration::from_millis(20);
     let mut monitor = site.start(&[], &format!("step-written=sleep(300);{failpoints}"));
     monitor.wait_ready(Duration::from_secs(60))?;
     let kafka = &site.settings.kafka;
@@ -52,7 +54,7 @@ pub(crate) fn look(stage: &Stage, name: &str, failpoints: &str) -> Checked<Looks
     let mut seen = Looks { n: 0, n_commits: 0, ahead: None };
     let mut last = 0;
     std::thread::scope(|scope| -> Checked<()> {
-        let feed = scope.spawn(|| site.produce(0..n_records, Duration::from_millis(100)));
+        let feed = scope.spawn(|| site.produce(0..n_records, Duration::from_millis(200)));
         while !feed.is_finished() && seen.ahead.is_none() {
             let committed = committed(&group, &site)?;
             let stored = stored(&site).unwrap_or(0);

@@ -83,6 +83,29 @@ fn threads_and_a_kill_change_no_byte() {
 }
 
 #[test]
+fn several_saes_in_one_pass_are_each_what_a_run_alone_gives() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    vectors(Path::new(&path("v.npy")), 3000);
+    let embeddings = path("v.npy");
+    let run = |k: &str, seed: &str, out: &str| {
+        let own = ["train", "--k", k, "--d-sae", "48", "--seed", seed, "--epochs", "6", "--embeddings", &embeddings, "--out", &path(out)];
+        done(&recsae(&own))
+    };
+    run("2,3", "7,8", "together");
+    let weights = |out: &str| std::fs::read(Path::new(&path(out)).join("weights.safetensors")).unwrap();
+    let mut all = Vec::new();
+    for (k, seed) in [("2", "7"), ("2", "8"), ("3", "7"), ("3", "8")] {
+        let name = format!("k{k}_d48_seed{seed}");
+        run(k, seed, &name);
+        all.push(weights(&name));
+        assert!(weights(&name) == weights(&format!("together/{name}")), "{name}");
+    }
+    all.dedup();
+    assert_eq!(all.len(), 4, "each is another SAE");
+}
+
+#[test]
 fn rows_that_cannot_be_trained_on_are_refused_by_number() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("v.npy");
