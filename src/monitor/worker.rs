@@ -42,7 +42,8 @@ const CATCH_UP: Duration = Duration::from_secs(3600);
 /// How often a broker that may be away is asked, and how long each answer is waited for.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 const ASK_PATIENCE: Duration = Duration::from_millis(500);
-/// More than this between two ticks by the clock, either way: it was set, or this process or its machine stood still.
+/// More than this between two ticks by the clock, either way: it was set, or this worker, its process or its machine
+/// stood still.
 const LOOKED_AWAY_MS: i64 = 5_000;
 
 /// One worker's state.
@@ -311,8 +312,8 @@ impl Worker {
         self.see_time_leap(now_ms);
         let rules = &self.shared.rules;
         let positions = self.consumer.positions()?;
-        let last_of_all = rules.until_end.then(|| self.shared.progress.final_watermark(rules.n_partitions, &rules.window)).flatten();
-        let last_of_all = last_of_all.filter(|watermark| *watermark != i64::MIN);
+        let ended = rules.until_end.then(|| self.shared.progress.final_watermark(rules.n_partitions, &rules.window)).flatten();
+        let last_of_all = ended.filter(|watermark| *watermark != i64::MIN);
         for tracked in &mut self.partitions {
             let partition = tracked.windows.partition().clone();
             let next = tracked.windows.position().next_offset;
@@ -352,7 +353,7 @@ impl Worker {
     fn see_time_leap(&mut self, now_ms: i64) {
         let leap_ms = now_ms - std::mem::replace(&mut self.last_tick_ms, now_ms);
         if leap_ms.unsigned_abs() > LOOKED_AWAY_MS.unsigned_abs() {
-            tracing::warn!(leap_ms, "the clock was set, or this process stood still: idle partitions are waited for anew");
+            tracing::warn!(leap_ms, "the clock was set, or this worker stood still: idle partitions are waited for anew");
             self.partitions.iter_mut().for_each(|tracked| tracked.last_record_ms = now_ms);
         }
     }

@@ -65,6 +65,23 @@ pub(crate) fn full(stage: &Stage) -> Checked<String> {
     Ok(format!("not ready ({why}), {committed} committed and {stored} stored meanwhile, ready again by itself; {}", verdict.words()))
 }
 
+/// The program under strace with these options, and the file of the trace.
+fn traced(site: &Site, strace: &Path, options: &[&str]) -> (Monitor, PathBuf) {
+    let trace = site.folder.path().join("trace");
+    let (config, metrics, http) = site.write_config("traced", &site.settings);
+    // `-D`: the child is the program itself, and signals reach it.
+    let arguments: Vec<&OsStr> = ["-D", "-f"]
+        .iter()
+        .chain(options)
+        .chain(&["-o"])
+        .map(OsStr::new)
+        .chain([trace.as_os_str(), site.recsae.as_os_str(), "run".as_ref(), "-c".as_ref(), config.as_os_str()])
+        .collect();
+    let environment = [("ORT_DYLIB_PATH", site.library.as_os_str())];
+    let process = crate::process::Process::start(strace, &arguments, &environment, site.folder.path().join("traced.log"));
+    (Monitor::over(process, metrics, http), trace)
+}
+
 /// Syncs that fail in [`sync_fails`]; the program tries again once a second.
 const FAILED_SYNCS: u32 = 8;
 
@@ -73,19 +90,9 @@ const FAILED_SYNCS: u32 = 8;
 pub(crate) fn sync_fails(stage: &Stage) -> Checked<String> {
     let site = Site::new(stage, "sync-fails", plan(stage, 34, 8_000));
     let Some(strace) = support::program("strace") else { return Ok("skipped: no strace".into()) };
-    let trace = site.folder.path().join("trace");
-    let (config, metrics, http) = site.write_config("traced", &site.settings);
     // Counted a thread; one thread writes the store. The first ones are those of a start.
     let inject = format!("inject=fdatasync,fsync:error=EIO:when=30..{}", 29 + FAILED_SYNCS);
-    // `-D`: the child is the program itself, and signals reach it.
-    let arguments: Vec<&OsStr> = ["-D", "-f", "-e", "trace=fdatasync,fsync", "-e", &inject, "-o"]
-        .map(OsStr::new)
-        .into_iter()
-        .chain([trace.as_os_str(), site.recsae.as_os_str(), "run".as_ref(), "-c".as_ref(), config.as_os_str()])
-        .collect();
-    let environment = [("ORT_DYLIB_PATH", site.library.as_os_str())];
-    let process = crate::process::Process::start(&strace, &arguments, &environment, site.folder.path().join("traced.log"));
-    let mut monitor = Monitor::over(process, metrics, http);
+    let (mut monitor, trace) = traced(&site, &strace, &["-e", "trace=fdatasync,fsync", "-e", &inject]);
     monitor.wait_ready(Duration::from_secs(60))?;
     let seen = std::thread::scope(|scope| {
         let feed = scope.spawn(|| site.produce(0..8_000, Duration::from_millis(100)));
@@ -135,24 +142,14 @@ print(sum(max(0, p.offset) for p in c.committed([T(sys.argv[3], n) for n in rang
     String::from_utf8_lossy(&out.stdout).trim().parse().map_err(|_| String::from_utf8_lossy(&out.stderr).into_owned())
 }
 
-/// What the kernel saw: between any two offset commits a sync of the store returned. An offset is never
-/// committed on the strength of a step that is not on the disk.
+/// What the kernel saw: steps are synced, no fewer times than offsets are committed. That no commit is ahead of its own
+/// step is what [`crate::commit_order`] shows.
 pub(crate) fn sync_before_commit(stage: &Stage) -> Checked<String> {
     let mut site = Site::new(stage, "sync-order", plan(stage, 31, 20_000));
     site.settings.store.checkpoint_every = Duration::from_millis(20);
     let Some(strace) = support::program("strace") else { return Ok("skipped: no strace".into()) };
-    let trace = site.folder.path().join("trace");
-    let (config, metrics, http) = site.write_config("traced", &site.settings);
-    let filter = "trace=fdatasync,fsync,sendto,sendmsg,write,writev";
-    // `-D`: the child is the program itself, and signals reach it.
-    let arguments: Vec<&OsStr> = ["-D", "-f", "-y", "-xx", "-s", "24", "-e", filter, "-o"]
-        .map(OsStr::new)
-        .into_iter()
-        .chain([trace.as_os_str(), site.recsae.as_os_str(), "run".as_ref(), "-c".as_ref(), config.as_os_str()])
-        .collect();
-    let environment = [("ORT_DYLIB_PATH", site.library.as_os_str())];
-    let process = crate::process::Process::start(&strace, &arguments, &environment, site.folder.path().join("traced.log"));
-    let mut monitor = Monitor::over(process, metrics, http);
+    let options = ["-y", "-xx", "-s", "24", "-e", "trace=fdatasync,fsync,sendto,sendmsg,write,writev"];
+    let (mut monitor, trace) = traced(&site, &strace, &options);
     monitor.wait_ready(Duration::from_secs(60))?;
     // Four seconds of flow: a standing topic is read faster than commits follow each other.
     site.produce(0..20_000, Duration::from_millis(20))?;
@@ -184,7 +181,7 @@ pub(crate) fn sync_before_commit(stage: &Stage) -> Checked<String> {
     if status != 0 || commits < 3 {
         return Err(format!("exit {status}, {commits} commits and {syncs} syncs seen\n{}", crate::process::tail(&site.printed())));
     }
-    Ok(format!("{commits} offset commits sent, each after a sync of the store that returned ({syncs} syncs)"))
+    Ok(format!("{commits} offset commits sent, no fewer syncs of the store returned before ({syncs} syncs)"))
 }
 
 /// A Kafka request begins with its length (4 bytes) and its kind: 1 fetches, 8 commits offsets.

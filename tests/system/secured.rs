@@ -34,10 +34,8 @@ fn scram_over_tls_logs_in_also_with_the_password_in_a_file() {
     assert_eq!(admin::preflight(&settings, Duration::from_secs(20)).unwrap().partitions.len(), 1);
 }
 
-#[test]
-fn records_and_dead_letters_pass_over_scram_and_tls_and_the_password_stays_secret() {
-    let Some(kafka) = kafka_server::shared() else { return };
-    let Some(mut scene) = Scene::new(kafka, "") else { return };
+/// The scene's own topics by SASL_SSL with SCRAM, the password in a file.
+fn log_in_over_scram(scene: &mut Scene, kafka: &kafka_server::Kafka) {
     let plain = scene.settings.kafka.clone();
     let secured = kafka.sasl_settings(&[&plain.topics[0]]);
     let mut own = KafkaSettings { brokers: secured.brokers, librdkafka: secured.librdkafka, ..plain };
@@ -46,6 +44,13 @@ fn records_and_dead_letters_pass_over_scram_and_tls_and_the_password_stays_secre
     own.librdkafka.remove("sasl.password");
     own.secret_files.insert("sasl.password".into(), file);
     scene.settings.kafka = own;
+}
+
+#[test]
+fn records_and_dead_letters_pass_over_scram_and_tls_and_the_password_stays_secret() {
+    let Some(kafka) = kafka_server::shared() else { return };
+    let Some(mut scene) = Scene::new(kafka, "") else { return };
+    log_in_over_scram(&mut scene, kafka);
     scene.produce(0..4, Duration::ZERO);
     let monitor = scene.start(&[]);
     let end = monitor.wait_for(scene.sent());
@@ -64,14 +69,7 @@ fn records_and_dead_letters_pass_over_scram_and_tls_and_the_password_stays_secre
 fn a_panic_tells_no_secret() {
     let Some(kafka) = kafka_server::shared() else { return };
     let Some(mut scene) = Scene::new(kafka, "") else { return };
-    let plain = scene.settings.kafka.clone();
-    let secured = kafka.sasl_settings(&[&plain.topics[0]]);
-    let mut own = KafkaSettings { brokers: secured.brokers, librdkafka: secured.librdkafka, ..plain };
-    let file = scene.folder().join("password");
-    std::fs::write(&file, kafka_server::PASSWORD).unwrap();
-    own.librdkafka.remove("sasl.password");
-    own.secret_files.insert("sasl.password".into(), file);
-    scene.settings.kafka = own;
+    log_in_over_scram(&mut scene, kafka);
     std::fs::write(scene.folder().join("token"), "a-token-of-the-test").unwrap();
     scene.settings.http.token_file = Some(scene.folder().join("token"));
     scene.produce(0..1, Duration::ZERO);

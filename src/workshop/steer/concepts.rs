@@ -116,11 +116,12 @@ pub fn accepted_latents(catalogue: &ConceptCatalog, column: &str, value: &str) -
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::sae::concept::LabelEvidence;
 
-    fn activations() -> SparseActivations {
+    /// Three latents in 200 rows.
+    pub(in crate::workshop::steer) fn activations() -> SparseActivations {
         let mut of = SparseActivations::default();
         for row in 0..200u32 {
             // Latent 0 in the first half, latent 1 in every other row, latent 2 in three rows.

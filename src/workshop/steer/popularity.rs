@@ -218,24 +218,7 @@ pub fn cohens_d(high: &[bool], activations: &SparseActivations, d_sae: usize) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn activations() -> SparseActivations {
-        let mut of = SparseActivations::default();
-        for row in 0..200u32 {
-            // Latent 0 in the first half, latent 1 in every other row, latent 2 in three rows.
-            if row < 100 {
-                of.push(LatentId(0), 1.0 + (row % 3) as f32);
-            }
-            if row % 2 == 0 {
-                of.push(LatentId(1), 2.0);
-            }
-            if row < 3 {
-                of.push(LatentId(2), 9.0);
-            }
-            of.end_row();
-        }
-        of
-    }
+    use crate::workshop::steer::concepts::tests::activations;
 
     #[test]
     fn latents_rank_by_score_and_those_without_are_left_out() {
