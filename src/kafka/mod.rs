@@ -19,6 +19,7 @@ pub mod sample;
 pub mod scan;
 pub mod settings;
 pub mod topic_facts;
+pub mod topic_ids;
 pub mod topics;
 
 mod commit;

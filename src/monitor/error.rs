@@ -12,6 +12,7 @@ use crate::encode::{EncodeError, OpenError};
 use crate::kafka::error::KafkaError;
 use crate::record::TopicPartition;
 use crate::store::StoreError;
+use crate::store::topics::AnotherTopic;
 
 /// A fault that stops the monitor; the sentence says what was expected, what was found, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -104,6 +105,12 @@ pub enum MonitorError {
         /// Timestamp of the one that is there, ms since 1970 UTC.
         found_ms: Option<i64>,
     },
+    /// The broker has another topic of that name than the one that was counted.
+    #[error(
+        "topic {:?} has the id {}, the store has counted one with the id {}: the topic was made anew or this is another cluster; use another [store] path, or mend kafka.brokers",
+        .0.topic, .0.found, .0.stored
+    )]
+    TopicReplaced(AnotherTopic),
     /// Records between the stored position and a step are missing.
     #[error(
         "{partition}: a step up to {position} does not follow the stored position {stored}; start again, the records in between are read again"
@@ -174,6 +181,7 @@ impl MonitorError {
             Self::Damaged { .. } => "damaged",
             Self::LogBehind { .. } => "log_behind",
             Self::LogReplaced { .. } => "log_replaced",
+            Self::TopicReplaced(_) => "topic_replaced",
             Self::Gap { .. } => "gap",
             Self::JudgeGone => "judge_gone",
             Self::DrainTimeout { .. } => "drain_timeout",

@@ -46,6 +46,7 @@ pub mod resume;
 pub mod retention;
 pub mod setup;
 pub mod shared;
+pub mod topic_watch;
 pub mod tracked;
 pub mod version;
 pub mod worker;
@@ -107,6 +108,11 @@ pub fn run(settings: &Settings, options: RunOptions, group: &TaskGroup) -> Resul
     let to_mend = ToMend::default();
     for (number, worker) in workers.into_iter().enumerate() {
         start_worker(number, worker, (&running, &to_mend), group)?;
+    }
+    if let Some(watch) = setup.topic_watch() {
+        let (shared, shutdown, to_mend) = (Arc::clone(setup.shared()), group.shutdown().clone(), to_mend.clone());
+        let watch = move || -> Result<(), TaskError> { watch.run(&shared, &shutdown).map_err(|error| to_mend.keep(error)) };
+        group.thread("topic-watch", watch).map_err(|error| MonitorError::Start(error.to_string()))?;
     }
     let (explainer, questions) = setup.explainer(settings, to_judge, options.until_end);
     let shutdown = group.shutdown().clone();

@@ -41,6 +41,7 @@ use crate::monitor::questions::{QUESTIONS_WAITING, Questions};
 use crate::monitor::resume;
 use crate::monitor::retention::Retention;
 use crate::monitor::shared::{Shared, StoredPositions, WorkerRules};
+use crate::monitor::topic_watch::TopicWatch;
 use crate::monitor::version::Version;
 use crate::monitor::worker::Worker;
 use crate::record::TopicPartition;
@@ -62,6 +63,7 @@ pub struct Setup {
     shared: Arc<Shared>,
     facts: Arc<InstanceFacts>,
     producer: Option<Arc<ReliableProducer>>,
+    topic_watch: Option<TopicWatch>,
     budget_windows: f64,
     max_segments: usize,
     retention: Duration,
@@ -113,6 +115,7 @@ impl Setup {
         };
         let salt = store.entity_salt()?;
         let lineage = store.propose_lineage(&counting_hash, &models.fingerprint(), &window, began_ms)?;
+        let topic_watch = TopicWatch::open(&settings.kafka, &cluster.partitions, &mut store)?;
         let membership = joins.map(|joins| member_of(settings, &models, &store, joins, now_ms)).transpose()?;
         let choice = settings.drift.reference_choice().map_err(fault)?;
         let judging = models.judging(settings)?;
@@ -163,12 +166,14 @@ impl Setup {
             progress: Progress::default(),
             positions: StoredPositions::new(positions, judged_until_ms),
             store_works: AtomicBool::new(true),
+            counts_another_log: AtomicBool::new(false),
             together: Together::new(membership.is_some()),
             rules,
         };
         Ok(Self {
             snapshot: Arc::default(),
             models,
+            topic_watch: Some(topic_watch),
             shared: Arc::new(shared),
             facts,
             producer,
@@ -194,6 +199,11 @@ impl Setup {
         let (joined, member) = self.membership.take()?;
         self.member = Some(member);
         Some(joined)
+    }
+
+    /// What asks whether the topics are still the same; once.
+    pub fn topic_watch(&mut self) -> Option<TopicWatch> {
+        self.topic_watch.take()
     }
 
     /// Keeps the lineage that [`Setup::open`] proposed: the last step before records are read, so that a start which is

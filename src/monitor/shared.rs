@@ -34,6 +34,8 @@ pub struct Shared {
     pub positions: StoredPositions,
     /// Whether the store takes what it is given: while it does not, nothing is read.
     pub store_works: AtomicBool,
+    /// A topic was found to be another than the one that was counted: what is not stored yet may be of it.
+    pub counts_another_log: AtomicBool,
     /// What threads of an instance in a cluster tell each other.
     pub together: Together,
     /// Rules that do not change.

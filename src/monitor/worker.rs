@@ -144,6 +144,9 @@ impl Worker {
         // Nobody waits for an end that the log itself has: a judge that lags is let to catch up.
         let drained = self.drain(if finished { CATCH_UP } else { self.shared.rules.drain });
         match &drained {
+            Ok(()) if self.shared.counts_another_log.load(Ordering::SeqCst) => {
+                tracing::warn!("worker ended: what was counted since the last step may be of another topic, and is not stored");
+            }
             Ok(()) => tracing::info!("worker drained: everything counted is stored and committed"),
             Err(error) => tracing::warn!(%error, "worker not drained in time: open windows are read again at the next start"),
         }
@@ -210,6 +213,9 @@ impl Worker {
     /// Sends what is not stored yet, when it is time (or at once, when `now`).
     fn step(&mut self, now: bool) -> Result<(), MonitorError> {
         self.take_acks()?;
+        if self.shared.counts_another_log.load(Ordering::SeqCst) {
+            return Ok(());
+        }
         let since = self.last_step.elapsed();
         let hurry = self.partitions.iter().any(Tracked::has_closed) || self.shared.pace.is_holding();
         let due = now || since >= self.shared.rules.checkpoint_every || (hurry && since >= STEP_GAP);

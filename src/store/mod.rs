@@ -32,6 +32,7 @@ pub mod salt;
 mod schema;
 pub mod shared_log;
 pub mod step;
+pub mod topics;
 mod transaction;
 pub mod writer;
 

@@ -137,16 +137,17 @@ impl StoreReader {
         Ok(statement.query_row([], |row| Ok(UnjudgedWindow { start_ms: row.get(0)?, end_ms: row.get(1)? })).optional()?)
     }
 
-    /// Stored parts of an unjudged window, by topic and partition; empty once it is judged.
+    /// Hands the parts of an unjudged window to `each`, in the order of topic and partition, one at a time: with many
+    /// partitions, segments and latents all of them at once are gigabytes. How many there were.
     ///
     /// # Errors
     /// Damaged counts, or the database refuses.
-    pub fn partials_of(&self, window_start_ms: i64) -> StoreResult<Vec<PartialWindow>> {
+    pub fn each_partial_of(&self, window_start_ms: i64, mut each: impl FnMut(PartialWindow)) -> StoreResult<usize> {
         let sql = "SELECT counts, digest FROM partials WHERE lineage = (SELECT max(id) FROM lineages) AND window_start = ?1
                    AND counts IS NOT NULL ORDER BY topic, partition";
         let mut statement = self.connection.prepare_cached(sql)?;
         let mut rows = statement.query([window_start_ms])?;
-        let mut partials = Vec::new();
+        let mut n = 0;
         while let Some(row) = rows.next()? {
             let bytes = codec::decompress(&row.get::<_, Vec<u8>>(0)?)?;
             if row.get::<_, Vec<u8>>(1)? != codec::digest(&bytes) {
@@ -159,8 +160,19 @@ impl StoreReader {
                     format!("counts of window {}", partial.start_ms),
                 ));
             }
-            partials.push(partial);
+            each(partial);
+            n += 1;
         }
+        Ok(n)
+    }
+
+    /// The same, all at once.
+    ///
+    /// # Errors
+    /// As [`StoreReader::each_partial_of`].
+    pub fn partials_of(&self, window_start_ms: i64) -> StoreResult<Vec<PartialWindow>> {
+        let mut partials = Vec::new();
+        self.each_partial_of(window_start_ms, |partial| partials.push(partial))?;
         Ok(partials)
     }
 

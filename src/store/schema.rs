@@ -10,7 +10,7 @@ use crate::store::error::{StoreError, StoreResult};
 pub(super) const APPLICATION_ID: i64 = 0x5253_4145;
 
 /// Migrations: entry i leads from schema version i to i + 1. Never edited once released, only added to.
-pub(super) const MIGRATIONS: [&str; 8] = [
+pub(super) const MIGRATIONS: [&str; 9] = [
     include_str!("schema_v1.sql"),
     include_str!("schema_v2.sql"),
     include_str!("schema_v3.sql"),
@@ -19,6 +19,7 @@ pub(super) const MIGRATIONS: [&str; 8] = [
     include_str!("schema_v6.sql"),
     include_str!("schema_v7.sql"),
     include_str!("schema_v8.sql"),
+    include_str!("schema_v9.sql"),
 ];
 
 /// Schema version this program writes.

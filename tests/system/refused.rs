@@ -220,14 +220,30 @@ fn a_topic_made_anew_under_its_name_is_not_read_on_however_long_it_is() {
     let new: i64 = kafka.ends(&topic, 4).iter().map(|(_, end)| end).sum();
     let scrape = monitor.wait_for(new.unsigned_abs());
     assert_eq!(scrape.consumed, new.unsigned_abs());
+    monitor.end();
+}
 
-    // And while it runs, where its position is not in the new log; one that is there by then is not seen.
+#[test]
+fn a_topic_made_anew_under_a_running_program_is_not_read_on_however_long_it_is() {
+    let Some(kafka) = kafka_server::shared() else { return };
+    let Some(scene) = Scene::new(kafka, "") else { return };
+    let topic = scene.settings.kafka.topics[0].clone();
+    let sent = send(&scene, 0..2, |_, _| None);
+    let monitor = scene.start(&[]);
+    monitor.wait_for(sent);
+    let before = kafka.ends(&topic, 4);
+
+    // It looks away meanwhile, so that the new log holds its positions when it asks for the next records.
+    monitor.process.signal("STOP");
     kafka.make_anew(&topic, 4);
-    send(&scene, 6..7, |_, _| None);
-    let printed = until(
-        Duration::from_secs(90),
-        || Some(monitor.process.printed()).filter(|printed| printed.contains("made anew")),
-        || monitor.process.printed(),
-    );
+    send(&scene, 2..8, |_, _| None);
+    monitor.process.signal("CONT");
+    assert!(kafka.ends(&topic, 4).iter().zip(&before).all(|(new, old)| new.1 > old.1), "longer in each partition");
+    let told = || Some(monitor.process.printed()).filter(|printed| printed.contains("made anew"));
+    until(Duration::from_secs(30), told, || monitor.process.printed());
+    let printed = monitor.end();
     println!("{}", printed.lines().last().unwrap_or_default());
+    assert!(printed.lines().last().unwrap().contains("made anew"), "{printed}");
+    let (code, printed) = run(&scene);
+    assert!(code == Some(2) && printed.lines().last().unwrap().contains("has the id"), "{code:?} {printed}");
 }

@@ -21,8 +21,9 @@ use crate::store::step::StepOutcome;
 use crate::store::{Store, audit};
 
 /// What the monitor works with and nobody is shown as a record, or what shows nothing; and why each may be otherwise.
-const NOT_RECORDS: [(&str, &str); 6] = [
+const NOT_RECORDS: [(&str, &str); 7] = [
     ("positions", "*"),
+    ("topics", "*"),
     ("partials", "*"),
     ("salts", "*"),
     ("followed", "*"),
@@ -36,6 +37,7 @@ fn full(path: &std::path::Path) -> Store {
     let mut store = open(path);
     store.entity_salt().unwrap();
     store.bind("founded").unwrap();
+    assert_eq!(store.know_topics(&[("t".to_owned(), "an id".to_owned())].into()).unwrap(), None);
     store.put_applied(&TopicPartition { topic: "judge".into(), partition: 0 }, 7, 1, "pod").unwrap();
     assert_eq!(store.apply_step(&step(0, 0, 41, vec![partial(0, 1000), partial(0, 9000)])).unwrap(), StepOutcome::Applied);
     let commit = |store: &mut Store, start, n_partials, changes| {

@@ -10,7 +10,7 @@ use crate::drift::report::AlertChange;
 use crate::store::audit::Verification;
 use crate::store::judgement::JudgementOutcome;
 use crate::store::references::{Approval, ReferenceEntry};
-use crate::store::schema::{APPLICATION_ID, MIGRATIONS};
+use crate::store::schema::{APPLICATION_ID, MIGRATIONS, VERSION};
 use crate::store::step::StepOutcome;
 use crate::store::{Store, StoreReader};
 
@@ -87,11 +87,12 @@ fn a_store_whose_checkpoint_was_killed_after_its_first_page_goes_on() {
 fn a_newer_store_is_refused_naming_both_versions() {
     let (_folder, path) = temp();
     let store = open(&path);
-    store.reader.connection.pragma_update(None, "user_version", 9).unwrap();
+    store.reader.connection.pragma_update(None, "user_version", VERSION + 1).unwrap();
     drop(store);
     let error = Store::open(&path).unwrap_err();
     assert_eq!(error.kind(), "store_newer");
-    assert!(error.to_string().contains("schema version 9, this program knows up to 8"), "{error}");
+    let words = format!("schema version {}, this program knows up to {VERSION}", VERSION + 1);
+    assert!(error.to_string().contains(&words), "{error}");
     assert_eq!(StoreReader::open(&path).unwrap_err().kind(), "store_newer");
 }
 

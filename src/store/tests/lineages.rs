@@ -81,14 +81,14 @@ fn an_alert_of_an_older_program_gets_its_sae_from_its_reference() {
     let mut store = open(&path);
     opens(&mut store, crossing(1, 1000), "SAE", "westerns");
     let as_before = "ALTER TABLE alerts DROP COLUMN fingerprint; ALTER TABLE alerts DROP COLUMN concept;
-        ALTER TABLE alerts DROP COLUMN verification; DROP TABLE followed; DROP TABLE cluster;
+        ALTER TABLE alerts DROP COLUMN verification; DROP TABLE followed; DROP TABLE cluster; DROP TABLE topics;
         DROP INDEX partials_unjudged;
         ALTER TABLE positions DROP COLUMN mark_offset; ALTER TABLE positions DROP COLUMN mark_timestamp_ms; PRAGMA user_version = 4;
         INSERT INTO reference_models (name, fingerprint, created_ms, from_ms, to_ms, windows, body) VALUES ('first', 'old SAE', 1, 0, 1, 1, x'')";
     store.reader.connection.execute_batch(as_before).unwrap();
     drop(store);
     let store = Store::open(&path).unwrap();
-    assert_eq!(VERSION, 8);
+    assert_eq!(VERSION, 9);
     let expected = AlertConcept { fingerprint: Some("old SAE".into()), name: None };
     assert_eq!(store.read().alert(1).unwrap().unwrap().concept, expected);
 }
