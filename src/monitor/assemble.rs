@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::drift::closed::{ClosedWindow, ENTITY_SKETCH, OffsetRange, PartialWindow};
-use crate::record::RejectReason;
 
 /// More entities than this share on several partitions: the topic is not keyed by the entity, and
 /// presence would count them more than once.
@@ -23,65 +22,81 @@ pub struct Assembled {
     pub seen: BTreeMap<String, u64>,
 }
 
-/// Merges parts of the window `start_ms..end_ms`, sorted by partition. Every version in `versions` gets a
-/// window, also without records, so that each judge sees every window.
-#[must_use]
-pub fn assemble(start_ms: i64, end_ms: i64, parts: &[PartialWindow], versions: &[String], by_entity: bool) -> Assembled {
-    let split_ratio = split_ratio(parts);
-    let mut rejected: BTreeMap<RejectReason, u64> = BTreeMap::new();
-    let mut seen: BTreeMap<String, u64> = BTreeMap::new();
-    let mut incomplete = None;
-    for part in parts {
-        for (reason, n) in &part.rejected {
-            *rejected.entry(*reason).or_insert(0) += n;
-        }
-        for (name, n) in &part.seen {
-            *seen.entry(name.clone()).or_insert(0) += n;
-        }
-        incomplete = incomplete.or_else(|| part.incomplete.clone());
-    }
-    if by_entity && split_ratio > MAX_SPLIT {
-        incomplete = Some(format!(
-            "{:.1} % of entities were seen on more than one partition: key the topic by the entity, or set counting.unit = \"records\"",
-            100.0 * split_ratio
-        ));
-    }
-    let offsets: Vec<OffsetRange> = parts
-        .iter()
-        .map(|part| OffsetRange { partition: part.partition.clone(), from: part.offsets.start, to: part.offsets.end })
-        .collect();
-    let windows = versions.iter().map(|version| {
-        let mut window = ClosedWindow {
+/// A window in the making: parts are added one at a time, in the order of topic and partition.
+#[derive(Debug)]
+pub struct Assembly {
+    windows: Vec<ClosedWindow>,
+    seen: BTreeMap<String, u64>,
+    sketches: Vec<Vec<u64>>,
+}
+
+impl Assembly {
+    /// No part yet. Every version in `versions` gets a window, also without records, so that each judge sees every window.
+    #[must_use]
+    pub fn new(start_ms: i64, end_ms: i64, versions: &[String]) -> Self {
+        let window = |version: &String| ClosedWindow {
             start_ms,
             end_ms,
             model_version: version.clone(),
             segments: BTreeMap::new(),
-            rejected: rejected.clone(),
-            offsets: offsets.clone(),
-            incomplete: incomplete.clone(),
+            rejected: BTreeMap::new(),
+            offsets: Vec::new(),
+            incomplete: None,
         };
-        for (name, counts) in parts.iter().filter_map(|part| part.models.get(version)).flatten() {
-            window.segments.entry(name.clone()).or_default().merge(counts);
+        Self { windows: versions.iter().map(window).collect(), seen: BTreeMap::new(), sketches: Vec::new() }
+    }
+
+    /// Adds a partition's part.
+    pub fn add(&mut self, part: &PartialWindow) {
+        for (name, n) in &part.seen {
+            *self.seen.entry(name.clone()).or_insert(0) += n;
         }
-        window
-    });
-    Assembled { windows: windows.collect(), split_ratio, seen }
+        self.sketches.push(part.entity_sketch.clone());
+        for window in &mut self.windows {
+            for (reason, n) in &part.rejected {
+                *window.rejected.entry(*reason).or_insert(0) += n;
+            }
+            window.offsets.push(OffsetRange { partition: part.partition.clone(), from: part.offsets.start, to: part.offsets.end });
+            window.incomplete = window.incomplete.take().or_else(|| part.incomplete.clone());
+            for (name, counts) in part.models.get(&window.model_version).into_iter().flatten() {
+                window.segments.entry(name.clone()).or_default().merge(counts);
+            }
+        }
+    }
+
+    /// The whole; `by_entity`: a topic that is not keyed by the entity makes it incomplete.
+    #[must_use]
+    pub fn finish(mut self, by_entity: bool) -> Assembled {
+        let split_ratio = split_ratio(&self.sketches);
+        if by_entity && split_ratio > MAX_SPLIT {
+            let why = format!(
+                "{:.1} % of entities were seen on more than one partition: key the topic by the entity, or set counting.unit = \"records\"",
+                100.0 * split_ratio
+            );
+            self.windows.iter_mut().for_each(|window| window.incomplete = Some(why.clone()));
+        }
+        Assembled { windows: self.windows, split_ratio, seen: self.seen }
+    }
 }
 
-/// Share of entities on more than one partition, from the parts' smallest hashes.
+/// All parts at once, sorted by partition: see [`Assembly`].
+#[must_use]
+pub fn assemble(start_ms: i64, end_ms: i64, parts: &[PartialWindow], versions: &[String], by_entity: bool) -> Assembled {
+    let mut assembly = Assembly::new(start_ms, end_ms, versions);
+    parts.iter().for_each(|part| assembly.add(part));
+    assembly.finish(by_entity)
+}
+
+/// Share of entities on more than one partition, from the parts' smallest hashes, each ascending.
 ///
 /// Below the smallest "largest kept hash" of the full sketches every part names all its entities, so
 /// counting there is exact for a random sample of entities. 0 with one part or no entities.
 #[must_use]
-pub fn split_ratio(parts: &[PartialWindow]) -> f64 {
-    let complete_below = parts
-        .iter()
-        .filter(|part| part.entity_sketch.len() >= ENTITY_SKETCH)
-        .filter_map(|part| part.entity_sketch.last().copied())
-        .min()
-        .unwrap_or(u64::MAX);
+pub fn split_ratio(sketches: &[Vec<u64>]) -> f64 {
+    let full = sketches.iter().filter(|sketch| sketch.len() >= ENTITY_SKETCH);
+    let complete_below = full.filter_map(|sketch| sketch.last().copied()).min().unwrap_or(u64::MAX);
     let (mut once, mut more) = (BTreeSet::new(), BTreeSet::new());
-    for hash in parts.iter().flat_map(|part| part.entity_sketch.iter().filter(|hash| **hash <= complete_below)) {
+    for hash in sketches.iter().flatten().filter(|hash| **hash <= complete_below) {
         if !once.insert(*hash) {
             more.insert(*hash);
         }
@@ -124,15 +139,14 @@ mod tests {
 
     #[test]
     fn a_keyed_topic_has_no_split_entities() {
-        let parts = [part(0, sketch(0..5000)), part(1, sketch(5000..9000))];
-        assert_eq!(split_ratio(&parts), 0.0);
+        assert_eq!(split_ratio(&[sketch(0..5000), sketch(5000..9000)]), 0.0);
     }
 
     #[test]
     fn the_split_share_is_measured_from_the_sketch() {
         // 10,000 entities, the last 2,000 of the first part are in the second too: 20 %.
         let parts = [part(0, sketch(0..6000)), part(1, sketch(4000..10_000))];
-        let found = split_ratio(&parts);
+        let found = assemble(0, 1, &parts, &[], true).split_ratio;
         assert!((found - 0.2).abs() < 0.08, "{found}");
         assert!(assemble(0, 1, &parts, &["v".into()], true).windows[0].incomplete.is_some());
         assert!(assemble(0, 1, &parts, &["v".into()], false).windows[0].incomplete.is_none());

@@ -208,11 +208,7 @@ impl Judge {
         now_ms: i64,
         shutdown: &Shutdown,
     ) -> Result<(), MonitorError> {
-        let n_stored = self.store.read().named_parts(start_ms)?.len();
-        let mut parts = self.store.read().partials_of(start_ms)?;
-        parts.retain(|part| named.iter().any(|(partition, _)| *partition == part.partition));
-        let due = UnjudgedWindow { start_ms, end_ms };
-        self.judge_window(&due, (&parts, n_stored), now_ms, shutdown)?;
+        self.judge_window(&UnjudgedWindow { start_ms, end_ms }, Some(named), now_ms, shutdown)?;
         if self.judges()
             && let Some((before_ms, actor)) = self.retention.due(end_ms, now_ms)
             && let Some(member) = &mut self.member

@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use crate::drift::alert::utc_text;
-use crate::drift::closed::{ALL, PartialWindow, counted_version};
+use crate::drift::closed::{ALL, counted_version};
 use crate::drift::report::{AlertChange, DriftReport, Verdict};
 use crate::fault;
 use crate::metrics::registry::Stage;
 use crate::monitor::admission::Admission;
-use crate::monitor::assemble::{MAX_SPLIT, assemble};
+use crate::monitor::assemble::{Assembly, MAX_SPLIT};
 use crate::monitor::error::MonitorError;
 use crate::monitor::judge::Judge;
 use crate::store::judgement::{JudgedModel, Judgement};
 use crate::store::reader::UnjudgedWindow;
 use crate::store::retention::Actor;
+use crate::store::shared_log::NamedPart;
 use crate::task::Shutdown;
 
 impl Judge {
@@ -29,9 +30,7 @@ impl Judge {
                 break;
             };
             any = true;
-            let parts = self.store.read().partials_of(window.start_ms)?;
-            let n_stored = parts.len();
-            self.judge_window(&window, (&parts, n_stored), self.shared.clock.now_ms(), shutdown)?;
+            self.judge_window(&window, None, self.shared.clock.now_ms(), shutdown)?;
             self.prune(window.end_ms, shutdown)?;
             self.shared.pace.judged_before(window.end_ms);
         }
@@ -42,11 +41,11 @@ impl Judge {
         Ok(())
     }
 
-    /// Judges a window at that time, from these of its `n_stored` parts.
+    /// Judges a window at that time, from those of its stored parts that are named, or all.
     pub(super) fn judge_window(
         &mut self,
         due: &UnjudgedWindow,
-        (parts, n_stored): (&[PartialWindow], usize),
+        named: Option<&[NamedPart]>,
         now_ms: i64,
         shutdown: &Shutdown,
     ) -> Result<(), MonitorError> {
@@ -54,7 +53,13 @@ impl Judge {
         fault::point("judge-begun");
         let labels: Vec<String> = self.versions.iter().map(|version| counted_version(version.label()).to_owned()).collect();
         let by_entity = self.shared.rules.models.iter().any(|(_, spec)| spec.by_entity);
-        let assembled = assemble(due.start_ms, due.end_ms, parts, &labels, by_entity);
+        let mut assembly = Assembly::new(due.start_ms, due.end_ms, &labels);
+        let n_stored = self.store.read().each_partial_of(due.start_ms, |part| {
+            if named.is_none_or(|named| named.iter().any(|(partition, _)| *partition == part.partition)) {
+                assembly.add(&part);
+            }
+        })?;
+        let assembled = assembly.finish(by_entity);
         self.shared.metrics.entities_split.set(assembled.split_ratio);
         let mut models = Vec::new();
         for (version, mut window) in self.versions.iter_mut().zip(assembled.windows) {
