@@ -140,7 +140,7 @@ fn start_monitor(settings: &Settings, outer: &TaskGroup, runtime: &tokio::runtim
     let on_open: OnOpen = {
         let (settings, group, clock, runtime) = (settings.clone(), group.clone(), Arc::clone(&clock), runtime.clone());
         Box::new(move |opened| {
-            let addresses = serve(&settings, opened, clock, &group, &runtime)?;
+            let addresses = serve(&settings, opened, clock, None, &group, &runtime)?;
             // Nobody waits any more when the demo was interrupted while it started.
             ready.send(addresses).ok();
             Ok(())

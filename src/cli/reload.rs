@@ -1,4 +1,4 @@
-//! SIGHUP: the configuration and its bundles are read again, checked, and only then taken up.
+//! SIGHUP, or `POST /api/v1/reload`: the configuration and its bundles are read again, checked, and only then taken up.
 //!
 //! What is new is opened beside what runs: every fault of the configuration is looked for, every bundle is
 //! opened and its golden rows are met, files and addresses are tried, and the broker is asked for the topics. A fault
@@ -56,21 +56,27 @@ impl Reload {
                 () = shutdown.triggered() => return Ok(()),
                 _ = hangup.recv() => {}
             }
-            let file = self.file.clone();
-            let Some((running, _)) = self.lock().running.clone() else { continue };
-            let checked = tokio::task::spawn_blocking(move || checked(&file, &running)).await.map_err(std::io::Error::other)?;
-            match checked {
-                Ok(settings) => {
-                    tracing::info!("configuration and bundles are sound: drained and started again with them");
-                    let mut state = self.lock();
-                    state.next = Some(settings);
-                    if let Some((_, running)) = &state.running {
-                        running.trigger();
-                    }
-                }
-                Err(why) => tracing::error!(why, "reload refused, the old configuration goes on"),
-            }
+            let reload = self.clone();
+            // What is refused is in the log by then.
+            drop(tokio::task::spawn_blocking(move || reload.take_up()).await.map_err(std::io::Error::other)?);
         }
+    }
+
+    /// Reads and checks the file and all that it names; what runs is stopped for it if it is sound.
+    ///
+    /// # Errors
+    /// What is not sound, in words; what runs goes on.
+    pub(super) fn take_up(&self) -> Result<(), String> {
+        let Some((running, _)) = self.lock().running.clone() else { return Err("the program is starting: try again".to_owned()) };
+        let settings =
+            checked(&self.file, &running).inspect_err(|why| tracing::error!(why, "reload refused, the old configuration goes on"))?;
+        tracing::info!("configuration and bundles are sound: drained and started again with them");
+        let mut state = self.lock();
+        state.next = Some(settings);
+        if let Some((_, running)) = &state.running {
+            running.trigger();
+        }
+        Ok(())
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {

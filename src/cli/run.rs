@@ -12,6 +12,7 @@ use crate::cli::serve::serve;
 use crate::cli::{Outcome, UsageError};
 use crate::clock::{Clock, SystemClock};
 use crate::config::settings::Settings;
+use crate::http::actions::ReloadSender;
 use crate::monitor::{self, OnOpen, RunOptions, RunSummary};
 use crate::task::{Shutdown, TaskError, TaskGroup, trigger_on_signal};
 use crate::{config, telemetry};
@@ -93,8 +94,9 @@ fn run_once(args: &Args, settings: &Settings, reload: &Reload, outer: &TaskGroup
     let ran = Arc::new(AtomicBool::new(false));
     let on_open: OnOpen = {
         let (settings, group, clock, runtime) = (settings.clone(), group.clone(), Arc::clone(&clock), runtime.clone());
-        let ran = Arc::clone(&ran);
-        Box::new(move |opened| serve(&settings, opened, clock, &group, &runtime).map(|_| ran.store(true, Ordering::SeqCst)))
+        let (ran, asked) = (Arc::clone(&ran), reload.clone());
+        let reload: ReloadSender = Arc::new(move || asked.take_up());
+        Box::new(move |opened| serve(&settings, opened, clock, Some(reload), &group, &runtime).map(|_| ran.store(true, Ordering::SeqCst)))
     };
     let options = RunOptions { until_end: args.until_end, clock, on_open };
     monitor::run(settings, options, &group).map_err(|error| {

@@ -11,7 +11,7 @@ use crate::cli::reference::{facts, fit};
 use crate::clock::Clock;
 use crate::config::Fault;
 use crate::config::settings::Settings;
-use crate::http::actions::{ActionError, ActionRequest, ActionSender, ReferenceRequest, ReferenceSender, Token};
+use crate::http::actions::{ActionError, ActionRequest, ActionSender, ReferenceRequest, ReferenceSender, ReloadSender, Token};
 use crate::http::server::ListenOptions;
 use crate::http::{History, HttpState, api_router, metrics_router, server, tls};
 use crate::metrics::exposition::Exposition;
@@ -39,6 +39,7 @@ pub fn serve(
     settings: &Settings,
     opened: Opened,
     clock: Arc<dyn Clock>,
+    reload: Option<ReloadSender>,
     group: &TaskGroup,
     runtime: &Handle,
 ) -> Result<Addresses, MonitorError> {
@@ -61,6 +62,7 @@ pub fn serve(
         clock,
         actions: actions(opened.commands.clone()),
         references: references(settings.clone(), opened.commands),
+        reload,
         token,
         bundles: opened.bundles,
         history: History::of(settings.store.path.clone()),

@@ -154,5 +154,9 @@ pub enum ReferenceRequest {
     },
 }
 
+/// Reads the configuration and its bundles again: has them taken up if they are sound, else says in words what is not.
+/// Called on a thread that may block.
+pub type ReloadSender = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
 /// Fits and stores, or approves; called on a thread that may block. Answers what the command prints.
 pub type ReferenceSender = Arc<dyn Fn(ReferenceRequest) -> Result<Value, ActionError> + Send + Sync>;

@@ -14,6 +14,7 @@ pub mod openapi;
 pub mod page;
 pub mod probes;
 mod reference_routes;
+mod reload_route;
 mod room;
 mod same_store;
 pub mod server;
@@ -60,6 +61,7 @@ pub fn api_router(state: Arc<HttpState>) -> Router {
         .route("/api/v1/alerts/{id}/{action}", post(action_routes::act))
         .route("/api/v1/references", post(reference_routes::build))
         .route("/api/v1/references/{name}/approve", post(reference_routes::approve))
+        .route("/api/v1/reload", post(reload_route::reload))
         .route("/api/v1/openapi.json", get(openapi::document))
         .fallback(error::no_such_path)
         .method_not_allowed_fallback(error::no_such_method)

@@ -48,6 +48,8 @@ pub fn openapi() -> Value {
             "/api/v1/references/{name}/approve": {"post": {"summary": "Let a reference be used", "security": [{"token": []}],
                 "parameters": [{"name": "name", "in": "path", "required": true, "schema": text()}],
                 "requestBody": body("Action"), "responses": answer("Its name", json!({"type": "object"}))}},
+            "/api/v1/reload": {"post": {"summary": "Read configuration and bundles again, as SIGHUP does: what is not sound changes nothing",
+                "security": [{"token": []}], "requestBody": body("Action"), "responses": answer("That they are taken up", json!({"type": "object"}))}},
             "/api/v1/openapi.json": {"get": {"summary": "This document", "responses": answer("OpenAPI", json!({"type": "object"}))}}
         },
         "components": {

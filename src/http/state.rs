@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::bundle::Bundle;
 use crate::clock::Clock;
-use crate::http::actions::{ActionSender, ReferenceSender, Token};
+use crate::http::actions::{ActionSender, ReferenceSender, ReloadSender, Token};
 use crate::metrics::exposition::Exposition;
 use crate::snapshot::{Live, SnapshotCell};
 use crate::store::StoreReader;
@@ -24,6 +24,8 @@ pub struct HttpState {
     pub actions: ActionSender,
     /// Fits references and has them stored.
     pub references: ReferenceSender,
+    /// Takes the configuration up anew; `None` where it came from no file.
+    pub reload: Option<ReloadSender>,
     /// What an action must show; without one actions are refused.
     pub token: Option<Token>,
     /// Bundles by model version: what a concept's card says of names and neighbours.

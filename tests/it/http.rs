@@ -221,6 +221,19 @@ fn the_test_alert_is_shown_until_its_time() {
 }
 
 #[test]
+fn a_reload_needs_the_token_and_says_what_is_not_sound() {
+    let (_folder, path) = temp();
+    let instance = instance(&path, Some(TOKEN));
+    let ask = |token, body: &serde_json::Value| post(instance.api, "/api/v1/reload", token, body);
+    let body = json!({"who": "ana", "why": "a new SAE"});
+    assert_eq!(ask(None, &body).0, 401);
+    assert_eq!(ask(Some(TOKEN), &json!({"who": "ana", "why": " "})).0, 400);
+    let (status, answer) = ask(Some(TOKEN), &body);
+    assert_eq!((status, &answer["error"]["kind"]), (409, &json!("reload_refused")));
+    assert_eq!(answer["error"]["message"], "models: 0 are configured", "in the words of who checks");
+}
+
+#[test]
 fn probes_say_what_is_missing() {
     let (_folder, path) = temp();
     let instance = instance(&path, None);

@@ -125,6 +125,7 @@ fn serve(
         clock: clock.clone(),
         actions: judge(store, Arc::clone(&snapshots)),
         references: Arc::new(|_| Err(ActionError::Busy)),
+        reload: Some(Arc::new(|| Err("models: 0 are configured".to_owned()))),
         token: token.and_then(Token::of),
         bundles: Vec::new(),
         history: History::of(path.to_owned()),
