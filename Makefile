@@ -9,7 +9,7 @@ export RECSAE_PYTHON ?= $(RECSAE_CACHE)/python/bin/python
 onnxruntime_version := $(shell sed -n 's/^onnxruntime==//p' deploy/setup/requirements.txt)
 export ORT_DYLIB_PATH ?= $(RECSAE_CACHE)/onnxruntime-$(onnxruntime_version)/libonnxruntime.so.$(onnxruntime_version)
 
-.PHONY: help fixtures demo test chaos chaos-long check fmt build bench bench-scale bench-topk bench-encode bench-judge bench-drift bench-train train-quality setup setup-demo
+.PHONY: help fixtures demo test chaos chaos-long check fmt build bench bench-kept bench-scale bench-topk bench-encode bench-judge bench-cluster bench-drift bench-train train-quality setup setup-demo
 
 help: ## What can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -55,6 +55,10 @@ bench: setup ## CPU per record against a careful Python program, same topic and 
 	cargo build --quiet --release --locked
 	"$(RECSAE_PYTHON)" benches/peer/run.py --recsae target/release/recsae $(ARGS)
 
+bench-kept: setup ## What checkpoints and the counting of entities add to a record's CPU (ARGS="--rounds 1")
+	cargo build --quiet --release --locked
+	"$(RECSAE_PYTHON)" benches/peer/kept.py --recsae target/release/recsae $(ARGS)
+
 bench-scale: setup ## What a record costs as workers, segments, latents, entities and partitions grow, and the delay to /metrics (ARGS="--rounds 1")
 	cargo build --quiet --release --locked
 	"$(RECSAE_PYTHON)" benches/scale/run.py --recsae target/release/recsae $(ARGS)
@@ -67,6 +71,9 @@ bench-encode: setup-demo ## Encoding: CPU a row of the native engine beside the 
 
 bench-judge: ## One step of the judge: CPU a window of 1,025 streams
 	cargo bench --quiet --locked --bench judge
+
+bench-cluster: ## What 1,000 partitions, 100 segments and 16,384 latents would cost: topics and judge, simulated (PARTITIONS=100 SEGMENTS=24 ..)
+	cargo bench --quiet --locked --bench cluster
 
 bench-drift: setup ## Drift found and false alarms in simulated worlds, ours beside the bar (SEEDS=1,2 to repeat)
 	cargo build --quiet --release --locked

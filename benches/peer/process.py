@@ -36,11 +36,13 @@ def peak_kib(pid: int) -> int:
     return int(found[1]) if found else 0
 
 
-def run_to_end(recsae: Path, configuration: Path, metrics: int) -> tuple[float, int]:
-    """CPU seconds from the first record on and peak KiB of `recsae run --until-end`; its log lies beside the configuration."""
+def run_to_end(recsae: Path, configuration: Path, metrics: int, settings: dict[str, str] | None = None) -> tuple[float, int]:
+    """CPU seconds from the first record on and peak KiB of `recsae run --until-end`; its log lies beside the configuration.
+    `settings` lie over the configuration, as variables of the environment."""
     log_file = configuration.with_suffix(".log")
     with open(log_file, "wb") as log:
-        process = subprocess.Popen([recsae, "run", "-c", configuration, "--until-end"], stdout=log, stderr=log)
+        process = subprocess.Popen([recsae, "run", "-c", configuration, "--until-end"], stdout=log, stderr=log,
+                                   env=os.environ | (settings or {}))
     start, peak, has_begun = 0.0, 0, False
     while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
         if has_begun:

@@ -64,14 +64,15 @@ def run_peer(address: str, topic: str, form: str, model: Path, n: int) -> tuple[
     return float(said["cpu_us_per_record"]), int(said["activations"])
 
 
-def run_recsae(recsae: Path, address: str, topic: str, form: str, bundle: Path, n: int, folder: Path) -> tuple[float, int]:
+def run_recsae(recsae: Path, address: str, topic: str, form: str, bundle: Path, n: int, folder: Path,
+               settings: dict[str, str] | None = None) -> tuple[float, int]:
     metrics, http = broker.free_ports(2)
     store = folder / "recsae.db"
     configuration = folder / "recsae.toml"
     surfaces = "[" + ", ".join(f'"{surface}"' for surface in topics.SURFACES) + "]"
     configuration.write_text(CONFIGURATION.format(address=address, topic=topic, group=folder.name, form=form, bundle=bundle,
                                                   surfaces=surfaces, store=store, metrics=metrics, http=http))
-    cpu, _ = run_to_end(recsae, configuration, metrics)
+    cpu, _ = run_to_end(recsae, configuration, metrics, settings)
     n_records, n_active = stored.totals(store)
     if n_records != n:
         log = configuration.with_suffix(".log").read_text()
