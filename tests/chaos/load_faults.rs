@@ -1,5 +1,6 @@
 //! Rows 19 and 20: a hundred times the load, and a long run in which members come and go.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -102,18 +103,21 @@ fn send_at(
 }
 
 /// What must not grow.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Sample {
     at: Duration,
     rss_kib: u64,
     threads: u64,
     files: u64,
     series: u64,
+    of_each: BTreeMap<String, usize>,
 }
 
 /// Records a second of the long run, and its windows: a third of them makes the reference and more.
 const SOAKED: u64 = 200;
 const WINDOWS: u64 = 60;
+/// More than the SAE has.
+const ALL_CONCEPTS: usize = 10_000;
 
 /// Half an hour (`SECONDS=..`: shorter) in which records come, and members join, are killed and leave: from the tenth minute on
 /// memory, threads, files and series stay as they are.
@@ -124,6 +128,8 @@ pub(crate) fn soak(stage: &Stage) -> Checked<String> {
     plan.base_ms -= 60_000 * i64::try_from(WINDOWS).unwrap();
     let mut site = Site::new(stage, "soak", plan);
     site.settings.kafka.instance_id = String::new();
+    // All concepts are exported from the first verdict on: those that come to the top later would be more series, and no leak.
+    site.settings.metrics.top_concepts = ALL_CONCEPTS;
     let mut rng = ChaCha8Rng::seed_from_u64(stage.seed);
     let mut first = site.start(&[], "");
     first.wait_ready(Duration::from_secs(60))?;
@@ -160,7 +166,14 @@ fn watch(monitor: &mut Monitor, began: Instant, length: Duration, samples: &mut 
         }
         if let (Some(of), Some(scrape)) = (monitor.process.in_use(), monitor.scrape()) {
             let [rss_kib, threads, files] = of;
-            samples.push(Sample { at: began.elapsed(), rss_kib, threads, files, series: scrape.n_series() as u64 });
+            samples.push(Sample {
+                at: began.elapsed(),
+                rss_kib,
+                threads,
+                files,
+                series: scrape.n_series() as u64,
+                of_each: scrape.n_of_each(),
+            });
         }
         std::thread::sleep(Duration::from_secs(1));
     }
@@ -175,12 +188,29 @@ fn growth(samples: &[Sample], whole: Duration) -> (bool, String) {
         values.sort_unstable();
         values.get(values.len() / 2).copied().unwrap_or(0)
     };
+    let third = samples.iter().find(|sample| sample.at >= whole.mul_f64(1.0 / 3.0));
+    let more: Vec<String> = third
+        .zip(samples.last())
+        .map(|(third, last)| {
+            let grown = last.of_each.iter().filter(|(name, n)| third.of_each.get(*name) < Some(*n));
+            grown.map(|(name, n)| format!("{name} {} to {n}", third.of_each.get(name).unwrap_or(&0))).collect()
+        })
+        .unwrap_or_default();
     let both = |of: fn(&Sample) -> u64| (median(1.0 / 3.0, of), median(0.9, of));
     let (rss, threads, files, series) = (both(|s| s.rss_kib), both(|s| s.threads), both(|s| s.files), both(|s| s.series));
     let grown = rss.0 == 0 || rss.1 > rss.0 + (2 << 10) || threads.1 > threads.0 || files.1 > files.0 || series.1 > series.0;
     let words = format!(
-        "RSS {} KiB after a third, {} at the end; threads {} and {}, files {} and {}, series {} and {}",
-        rss.0, rss.1, threads.0, threads.1, files.0, files.1, series.0, series.1
+        "RSS {} KiB after a third, {} at the end; threads {} and {}, files {} and {}, series {} and {}{}{}",
+        rss.0,
+        rss.1,
+        threads.0,
+        threads.1,
+        files.0,
+        files.1,
+        series.0,
+        series.1,
+        if more.is_empty() { "" } else { ", more of " },
+        more.join(", ")
     );
     (grown, words)
 }

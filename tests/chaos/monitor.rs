@@ -58,6 +58,15 @@ impl Scrape {
     pub(crate) fn n_series(&self) -> usize {
         self.values.len()
     }
+
+    /// Series of each metric.
+    pub(crate) fn n_of_each(&self) -> BTreeMap<String, usize> {
+        let mut n_of_each = BTreeMap::new();
+        for name in self.values.keys().filter_map(|name| name.split('{').next()) {
+            *n_of_each.entry(name.to_owned()).or_default() += 1;
+        }
+        n_of_each
+    }
 }
 
 impl Monitor {
