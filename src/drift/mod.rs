@@ -30,7 +30,7 @@ pub mod partition;
 pub mod presence;
 mod rate_runs;
 pub mod reference;
-mod reference_fit;
+pub mod reference_fit;
 mod rejected;
 pub mod report;
 pub mod rolling;

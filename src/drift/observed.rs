@@ -76,10 +76,6 @@ impl Observed {
             CountingUnit::Kish => counts.kish.iter().map(|&weight| weighted(weight)).collect(),
         };
         let records = counts.records as f64;
-        let outliers = residual_from_bin.filter(|_| !counts.residual.is_empty()).map(|bin| {
-            let above = counts.residual.iter().skip(bin).fold(0u64, |sum, &weight| sum.saturating_add(weight));
-            weighted(above)
-        });
         Self {
             latents,
             by_bucket: if by_bucket { floats(&counts.presence_by_bucket) } else { Vec::new() },
@@ -87,7 +83,7 @@ impl Observed {
             entities: counts.entities.map(|n| n as f64),
             records,
             kish_exposure: if counts.kish_exposure == 0 { records } else { weighted(counts.kish_exposure) },
-            residual_outlier: outliers,
+            residual_outlier: outliers(&counts.residual, residual_from_bin),
             dead_record: Some(weighted(counts.dead_record)),
             contract: counts.contract.clone(),
         }
@@ -117,14 +113,20 @@ impl Observed {
     }
 }
 
-/// First bin of the residual histogram whose lower edge is at or above the 95th percentile of all
-/// windows' `_all`: records in it and above are outliers. `None` without a histogram.
+/// Weighted records of a residual histogram in `from_bin` and above; `None` without a histogram or a bin.
 #[must_use]
-pub fn residual_threshold<'a>(windows: impl Iterator<Item = &'a ClosedWindow>) -> Option<usize> {
+pub fn outliers(residual: &[u64], from_bin: Option<usize>) -> Option<f64> {
+    let from_bin = from_bin.filter(|_| !residual.is_empty())?;
+    Some(weighted(residual.iter().skip(from_bin).fold(0u64, |sum, &weight| sum.saturating_add(weight))))
+}
+
+/// First bin of the residual histograms (each of one window's `_all`) whose lower edge is at or above the 95th percentile
+/// of all of them: records in it and above are outliers. `None` without a histogram.
+#[must_use]
+pub fn residual_threshold(histograms: impl Iterator<Item = Vec<u64>>) -> Option<usize> {
     let mut pooled = vec![0.0; N_RESIDUAL_BINS];
-    let histograms = windows.filter_map(|window| window.segments.get(ALL)).filter(|counts| !counts.residual.is_empty());
-    for counts in histograms {
-        pooled.iter_mut().zip(&counts.residual).for_each(|(sum, &weight)| *sum += weighted(weight));
+    for residual in histograms {
+        pooled.iter_mut().zip(&residual).for_each(|(sum, &weight)| *sum += weighted(weight));
     }
     let total: f64 = pooled.iter().sum();
     if total <= 0.0 {
@@ -189,7 +191,7 @@ mod tests {
             offsets: Vec::new(),
             incomplete: None,
         };
-        let bin = residual_threshold([&window].into_iter());
+        let bin = residual_threshold([window.segments[ALL].residual.clone()].into_iter());
         assert_eq!(bin, Some(11));
         assert_eq!(Observed::of(&counts, CountingUnit::Records, bin, false).residual_outlier, Some(5.0));
         assert_eq!(residual_threshold(std::iter::empty()), None);

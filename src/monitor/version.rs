@@ -1,5 +1,5 @@
-//! What the judge holds of one model version: its reference, its detectors, and the windows gathered
-//! while there is no reference yet.
+//! What the judge holds of one model version: its reference and its detectors. The windows that a first reference is made
+//! of lie in the store meanwhile.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use crate::drift::closed::{AGAINST, ClosedWindow};
 use crate::drift::judge::ModelJudge;
 use crate::drift::reference::Reference;
 use crate::drift::reference::SelfCheck;
+use crate::drift::reference_fit::ReferenceWindows;
 use crate::drift::report::{AlertChange, DriftReport, Verdict};
 use crate::drift::rolling::Rolling;
 use crate::drift::settings::JudgeSettings;
@@ -42,7 +43,6 @@ pub struct Version {
     rolling: Option<Rolling<ClosedWindow>>,
     judge: Option<ModelJudge>,
     created_ms: i64,
-    gathered: Vec<ClosedWindow>,
     names: Arc<BTreeMap<StreamId, ConceptName>>,
     history: RateHistory,
     last: Option<Arc<DriftReport>>,
@@ -96,7 +96,6 @@ impl Version {
             rolling: None,
             judge: None,
             created_ms: 0,
-            gathered: Vec::new(),
             history: RateHistory::default(),
             last: None,
         };
@@ -109,12 +108,6 @@ impl Version {
             version.take_other(store)?;
         } else if let Some((entry, reference)) = store.read().fitted(&wanted)? {
             version.take_up(&entry, reference, store)?;
-        } else {
-            let query = WindowQuery { model_version: Some(version.label.clone()), ..WindowQuery::default() };
-            store.read().for_each_window(&query, |window| {
-                version.gathered.push(window);
-                Ok::<(), StoreError>(())
-            })?;
         }
         version.refill_rolling(store)?;
         version.recall(store)?;
@@ -187,7 +180,7 @@ impl Version {
         Ok(())
     }
 
-    /// Judges a window, or gathers it for the first reference.
+    /// Judges a window; until there is a reference it is only stored, for the first one.
     pub fn judge(&mut self, window: &ClosedWindow) -> DriftReport {
         let report = match (&mut self.judge, &self.waits_for) {
             (Some(judge), _) => judge.judge(window),
@@ -199,10 +192,7 @@ impl Version {
                 report
             }
             (None, None) if self.of_model.is_some() => warmup_report(window, Verdict::InsufficientReference),
-            (None, None) => {
-                self.gathered.push(window.clone());
-                warmup_report(window, Verdict::Warmup)
-            }
+            (None, None) => warmup_report(window, Verdict::Warmup),
         };
         if let (Some(rolling), Some(_)) = (&mut self.rolling, &self.judge) {
             rolling.push(window.clone(), &report);
@@ -242,7 +232,7 @@ impl Version {
         self.judge = Some(judge);
     }
 
-    /// Makes the first reference once enough windows are gathered. A refusal is said once per window
+    /// Makes the first reference once enough windows are stored. A refusal is said once per window
     /// and more windows are waited for: the newest ones are tried again.
     ///
     /// # Errors
@@ -255,10 +245,20 @@ impl Version {
             self.take_other(store)?;
             return Ok(self.judge.is_some());
         }
-        let Some(wanted) = self.first_windows.filter(|n| self.judge.is_none() && self.gathered.len() >= *n) else { return Ok(false) };
+        let n_judged = store.read().n_judged(&self.label)?;
+        let Some(wanted) = self.first_windows.filter(|n| n_judged >= *n) else { return Ok(false) };
         let name = self.first_name(store.lineage());
-        let newest = &self.gathered[self.gathered.len() - wanted..];
-        let fitted = Reference::fit(&name, self.bundle.fingerprint(), newest, &self.settings);
+        // Read again rather than kept: with many segments and latents two weeks of windows are some hundred MB.
+        let (mut newest, mut n_older) = (ReferenceWindows::new(self.settings.unit), n_judged - wanted);
+        let query = WindowQuery { model_version: Some(self.label.clone()), ..WindowQuery::default() };
+        store.read().for_each_window(&query, |window| {
+            if n_older == 0 {
+                newest.push(&window);
+            }
+            n_older = n_older.saturating_sub(1);
+            Ok::<(), StoreError>(())
+        })?;
+        let fitted = newest.fit(&name, self.bundle.fingerprint(), &self.settings);
         let reference = match fitted {
             Ok(reference) => reference,
             Err(error) => {
@@ -270,8 +270,7 @@ impl Version {
         tracing::info!(reference = %name, windows = reference.n_windows, model = %self.label, "reference made from the first windows");
         self.judge = Some(ModelJudge::new(Arc::new(reference), self.settings.clone())?);
         self.created_ms = now_ms;
-        let gathered = std::mem::take(&mut self.gathered);
-        self.rolling = self.is_rolling.then(|| Rolling::new(wanted, gathered));
+        self.refill_rolling(store)?;
         Ok(true)
     }
 

@@ -206,6 +206,16 @@ impl StoreReader {
         found.map(|(start, blob)| Ok((start, codec::decompress(&blob)?))).transpose()
     }
 
+    /// Windows of the current lineage that a model version was judged in.
+    ///
+    /// # Errors
+    /// The database refuses.
+    pub fn n_judged(&self, model_version: &str) -> StoreResult<usize> {
+        let sql = "SELECT count(*) FROM judged_models WHERE lineage = (SELECT max(id) FROM lineages) AND model_version = ?1";
+        let n = self.connection.query_row(sql, [model_version], |row| row.get::<_, i64>(0))?;
+        Ok(usize::try_from(n).unwrap_or(0))
+    }
+
     /// Judged windows with their counts, oldest first, one at a time so that a year does not fill memory.
     ///
     /// # Errors
