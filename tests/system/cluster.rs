@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::background::until;
 use crate::kafka_server;
 use crate::scene::Monitor;
-use crate::together::{TOKEN, assert_as_alone, judge_of, member, newest, scene, topics, wait_until_judged};
+use crate::together::{TOKEN, assert_as_alone, end_together, judge_of, member, newest, scene, topics, wait_until_judged};
 
 /// Windows of the world that are sent.
 const WINDOWS: u64 = 24;
@@ -38,7 +38,8 @@ fn two_instances_of_which_one_is_killed_find_what_one_alone_finds() {
     println!("{:.1?}", began.elapsed());
     assert_eq!(["recsae_unequal_parts_total", "recsae_diverged"].map(|metric| other.metric(metric)), [Some(0.0); 2]);
     alone.end();
-    let members = [(first.store.path.as_path(), back.end()), (second.store.path.as_path(), other.end())];
+    let members: Vec<(&Path, String)> =
+        [&first, &second].map(|settings| settings.store.path.as_path()).into_iter().zip(end_together([back, other])).collect();
     assert!(assert_as_alone(&scene.settings.store.path, &members) > 0, "nothing was found");
 }
 
@@ -112,7 +113,6 @@ fn from_one_to_four_and_back_while_judges_die_nothing_is_judged_twice_and_what_p
     let running: Vec<Monitor> = members.collect();
     running.iter().for_each(|monitor| wait_until_judged(&scene, monitor, LAST));
     alone.end();
-    let logs: Vec<String> = running.into_iter().map(Monitor::end).collect();
-    let members: Vec<(&Path, String)> = settings.iter().map(|settings| settings.store.path.as_path()).zip(logs).collect();
+    let members: Vec<(&Path, String)> = settings.iter().map(|settings| settings.store.path.as_path()).zip(end_together(running)).collect();
     assert!(assert_as_alone(&scene.settings.store.path, &members) > 0, "nothing was found");
 }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::background::until;
 use crate::kafka_server::Kafka;
 use crate::support;
-use crate::together::{assert_as_alone, member, newest, scene, topics, wait_until_judged};
+use crate::together::{assert_as_alone, end_together, member, newest, scene, topics, wait_until_judged};
 
 const WINDOWS: u64 = 14;
 const PARTITIONS: i32 = 4;
@@ -134,7 +134,6 @@ fn a_broker_that_dies_loses_nothing_idle_partitions_hold_nobody_and_offsets_are_
     assert_eq!((&told["state"], &told["members"], &told["owned"]), (&"STABLE".into(), &4.into(), &owned.into()));
     println!("{:.1?}", began.elapsed());
     alone.end();
-    let [first, second] = running.map(|monitor| monitor.end());
-    let members = [(settings[0].store.path.as_path(), first), (settings[1].store.path.as_path(), second)];
+    let members: Vec<_> = settings.iter().map(|settings| settings.store.path.as_path()).zip(end_together(running)).collect();
     assert_as_alone(&scene.settings.store.path, &members);
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::background::until;
 use crate::kafka_server;
 use crate::scene::Monitor;
-use crate::together::{TOKEN, assert_as_alone, judge_of, member, scene, topics, wait_until_judged};
+use crate::together::{TOKEN, assert_as_alone, end_together, judge_of, member, scene, topics, wait_until_judged};
 
 /// Windows that are sent at a time.
 const AT_A_TIME: u64 = 4;
@@ -85,7 +85,6 @@ fn what_people_do_on_any_instance_is_done_on_all_and_outlives_the_judge() {
     }
     println!("{:.1?}", began.elapsed());
     alone.end();
-    let logs: Vec<String> = running.into_iter().map(Monitor::end).collect();
-    let members: Vec<_> = settings.iter().map(|settings| settings.store.path.as_path()).zip(logs).collect();
+    let members: Vec<_> = settings.iter().map(|settings| settings.store.path.as_path()).zip(end_together(running)).collect();
     assert_as_alone(&scene.settings.store.path, &members);
 }

@@ -1,7 +1,5 @@
 //! Stores of a cluster that are lost, old, or no longer the same, and parts that were counted twice.
 
-use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,8 +13,8 @@ use recsae::store::Store;
 
 use crate::background::until;
 use crate::kafka_server;
-use crate::scene::{Monitor, Scene};
-use crate::together::{assert_as_alone, judge_of, member, scene, topics, wait_until_judged};
+use crate::scene::Monitor;
+use crate::together::{assert_as_alone, backup, end_together, judge_of, member, remove, scene, topics, wait_until_judged};
 
 /// Every part that lies in the windows topic: the topic's partition, and the hash that the keys begin with.
 fn published(settings: &Settings) -> Vec<(i32, String, PartialWindow)> {
@@ -48,22 +46,6 @@ fn publish(settings: &Settings, (partition, hash, part): &(i32, String, PartialW
         producer.send(&record, &[], &receipts, Duration::from_secs(30)).unwrap();
     }
     producer.settle(&receipts, Instant::now() + Duration::from_secs(30)).unwrap();
-}
-
-fn backup(scene: &Scene, settings: &Settings, to: &Path) {
-    let config = scene.folder().join("backup.toml");
-    std::fs::write(&config, toml::to_string(settings).unwrap()).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_recsae"));
-    let output = command.args(["history", "backup", "-c"]).arg(&config).arg("--out").arg(to).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    println!("{}", String::from_utf8_lossy(&output.stdout).trim());
-}
-
-fn remove(store: &Path) {
-    for suffix in ["", "-wal", "-shm"] {
-        // The last two are there while the store is open.
-        drop(std::fs::remove_file(format!("{}{suffix}", store.display())));
-    }
 }
 
 fn wait_for_metric(monitor: &Monitor, series: &str, value: f64) {
@@ -150,7 +132,7 @@ fn a_store_that_is_lost_or_old_comes_back_from_the_topics_and_what_is_not_the_sa
     assert_eq!(mended.metric("recsae_diverged"), Some(0.0));
     println!("{:.1?}", began.elapsed());
     alone.end();
-    let (judged, mended) = (judging.end(), mended.end());
-    let members = [(settings[judge].store.path.as_path(), judged), (settings[by_hand].store.path.as_path(), mended)];
+    let stores = [judge, by_hand].map(|at| settings[at].store.path.as_path());
+    let members: Vec<_> = stores.into_iter().zip(end_together([judging, mended])).collect();
     assert_as_alone(&scene.settings.store.path, &members);
 }

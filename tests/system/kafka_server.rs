@@ -147,8 +147,13 @@ impl Kafka {
 
     /// Changes a topic's configuration: `max.message.bytes`, ...
     pub(crate) fn configure(&self, topic: &str, key: &str, value: &str) {
+        self.configure_as(topic, &[(key, value)]);
+    }
+
+    /// The same for several keys: whatever else was set is the broker's default afterwards.
+    pub(crate) fn configure_as(&self, topic: &str, values: &[(&str, &str)]) {
         let client: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", &self.brokers).create().unwrap();
-        let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(key, value);
+        let change = values.iter().fold(AlterConfig::new(ResourceSpecifier::Topic(topic)), |change, (key, value)| change.set(key, value));
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let changed = runtime.block_on(client.alter_configs([&change], &AdminOptions::new())).unwrap();
         assert!(changed.iter().all(Result::is_ok), "{changed:?}");
@@ -249,6 +254,7 @@ inter.broker.listener.name=PLAINTEXT
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,RELAYED:PLAINTEXT,SASL_SSL:SASL_SSL
 log.dirs={folder}/data
 auto.create.topics.enable=false
+log.cleaner.backoff.ms=500
 offsets.topic.replication.factor=1
 offsets.topic.num.partitions=4
 transaction.state.log.replication.factor=1

@@ -1,7 +1,9 @@
 //! What tests of several instances that judge as one share: their world, their topics, and what one undisturbed instance
 //! finds in it.
 
+use std::collections::BTreeSet;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use recsae::config::settings::Settings;
@@ -111,6 +113,21 @@ pub(crate) fn wait_until_judged(scene: &Scene, monitor: &Monitor, window: i64) {
     });
 }
 
+/// Ends them once all have carried out the same, explanations of alerts too: those come a little after the windows.
+pub(crate) fn end_together(running: impl IntoIterator<Item = Monitor>) -> Vec<String> {
+    let running: Vec<Monitor> = running.into_iter().collect();
+    let are_level = || {
+        let heads: Option<BTreeSet<String>> =
+            running.iter().map(|monitor| Some(monitor.api("status")?["history_head"].to_string())).collect();
+        let alerts = running[0].api("alerts")?;
+        let explained =
+            |alert: &Value| running[0].api(&format!("alerts/{}", alert["id"])).is_some_and(|alert| !alert["explanation"].is_null());
+        (heads?.len() == 1 && alerts.as_array()?.iter().all(explained)).then_some(())
+    };
+    until(Duration::from_secs(60), are_level, || running.iter().map(|monitor| monitor.process.printed()).collect());
+    running.into_iter().map(Monitor::end).collect()
+}
+
 /// Each instance's record is what one alone found, and their chains are the same; how many alerts that was.
 pub(crate) fn assert_as_alone(alone: &Path, members: &[(&Path, String)]) -> usize {
     let expected = found(alone);
@@ -137,4 +154,22 @@ pub(crate) fn judge_of(running: &[Monitor]) -> usize {
         (judging.len() == 1).then(|| judging[0])
     };
     until(Duration::from_secs(40), one, || running.iter().map(|monitor| monitor.process.printed()).collect())
+}
+
+/// Copies the store of an instance, that may run.
+pub(crate) fn backup(scene: &Scene, settings: &Settings, to: &Path) {
+    let config = scene.folder().join("backup.toml");
+    std::fs::write(&config, toml::to_string(settings).unwrap()).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_recsae"));
+    let output = command.args(["history", "backup", "-c"]).arg(&config).arg("--out").arg(to).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    println!("{}", String::from_utf8_lossy(&output.stdout).trim());
+}
+
+/// Removes a store.
+pub(crate) fn remove(store: &Path) {
+    for suffix in ["", "-wal", "-shm"] {
+        // The last two are there while the store is open.
+        drop(std::fs::remove_file(format!("{}{suffix}", store.display())));
+    }
 }
