@@ -47,3 +47,10 @@ pub const POINTS: [&str; 18] = [
     "judgement-stored",
     "drain",
 ];
+
+/// Points that an instance in a cluster meets beside those, in the order in which a step meets them; of those it does not
+/// meet `step-begun`, `step-written` and `step-stored`, which are of a store that takes steps itself.
+pub const CLUSTER_POINTS: [&str; 6] = ["part-published", "step-published", "news-kept", "order-sent", "entry-written", "entry-kept"];
+
+/// Passed between the two rounds of a rebalance, by who has given partitions up.
+pub const RELEASED: &str = "partitions-released";

@@ -27,6 +27,9 @@ struct State {
     whole_ms: Option<i64>,
     /// Somebody does something about it that they are not.
     is_mended: bool,
+    /// In a cluster: when the broker was last asked who has which, and since when some are nobody's.
+    asked_ms: Option<i64>,
+    nobodys_ms: Option<i64>,
 }
 
 /// One partition as its worker sees it.
@@ -136,6 +139,29 @@ impl Progress {
         now_ms - *state.whole_ms.get_or_insert(now_ms)
     }
 
+    /// Whether the caller is to ask the broker now whom the group has given its partitions: one of the workers, every so
+    /// often.
+    pub fn is_to_ask(&self, every_ms: i64, now_ms: i64) -> bool {
+        let mut state = self.lock();
+        let is_due = state.asked_ms.is_none_or(|asked_ms| (now_ms - asked_ms).abs() >= every_ms);
+        if is_due {
+            state.asked_ms = Some(now_ms);
+        }
+        is_due
+    }
+
+    /// The broker told whether some partitions are nobody's: for how many ms they are by now, and were when it told last.
+    pub fn are_nobodys(&self, some: bool, now_ms: i64) -> (i64, i64) {
+        let mut state = self.lock();
+        let before = state.nobodys_ms.map_or(0, |since_ms| now_ms - since_ms);
+        if some {
+            state.nobodys_ms.get_or_insert(now_ms);
+            return (before, before);
+        }
+        (state.nobodys_ms, state.is_mended) = (None, false);
+        (0, before)
+    }
+
     /// Whether the caller is the first to ask since all partitions were here: one does something about it.
     pub fn is_first_to_mend(&self) -> bool {
         !std::mem::replace(&mut self.lock().is_mended, true)
@@ -230,6 +256,18 @@ mod tests {
         assert_eq!((progress.is_first_to_mend(), progress.is_first_to_mend()), (true, false));
         assert_eq!(progress.scattered_for_ms(2, 90), 0);
         assert!(progress.is_first_to_mend(), "they were all here");
+    }
+
+    #[test]
+    fn partitions_are_nobodys_until_the_broker_tells_that_all_are_given() {
+        let progress = Progress::default();
+        assert_eq!([0, 40, 50, 60].map(|now_ms| progress.is_to_ask(50, now_ms)), [true, false, true, false]);
+        assert_eq!(progress.are_nobodys(false, 0), (0, 0));
+        assert_eq!(progress.are_nobodys(true, 10), (0, 0));
+        assert_eq!(progress.are_nobodys(true, 30), (20, 20));
+        assert!(progress.is_first_to_mend() && !progress.is_first_to_mend());
+        assert_eq!(progress.are_nobodys(false, 35), (0, 25));
+        assert!(progress.is_first_to_mend());
     }
 
     #[test]

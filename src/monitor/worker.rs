@@ -29,6 +29,7 @@ use crate::store::step::{Step, StepOutcome};
 use crate::task::Shutdown;
 
 mod assignment;
+mod group;
 mod reading;
 
 /// Longest wait for a record; also how soon a shutdown is noticed.

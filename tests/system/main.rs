@@ -11,6 +11,7 @@ mod chain;
 mod cluster;
 mod cluster_broker;
 mod cluster_people;
+mod cluster_static;
 mod cluster_stores;
 mod cluster_told;
 mod consume;

@@ -65,10 +65,15 @@ impl Scene {
 
     /// Sends windows of the world with poison among them, with a pause after each hundred records.
     pub(crate) fn produce(&self, windows: Range<u64>, pause: Duration) {
+        self.produce_by(windows, pause, |_| &self.settings.kafka.topics[0]);
+    }
+
+    /// The same into the topic of each key.
+    pub(crate) fn produce_by<'a>(&self, windows: Range<u64>, pause: Duration, topic_of: impl Fn(&str) -> &'a String) {
         let producer = ReliableProducer::new(&self.settings.kafka).unwrap();
         let receipts = Arc::new(Receipts::default());
-        let send = |key: &[u8], payload: Option<&[u8]>| {
-            let record = Outgoing { topic: &self.settings.kafka.topics[0], key: Some(key), payload, partition: None, timestamp_ms: None };
+        let send = |key: &str, payload: Option<&[u8]>| {
+            let record = Outgoing { topic: topic_of(key), key: Some(key.as_bytes()), payload, partition: None, timestamp_ms: None };
             producer.send(&record, &[], &receipts, Duration::from_secs(30)).unwrap();
         };
         let mut payload = Vec::new();
@@ -77,11 +82,11 @@ impl Scene {
             for served in self.world.window(window).records {
                 payload.clear();
                 served.write_json(&mut payload).unwrap();
-                send(served.key().as_bytes(), Some(&payload));
+                send(&served.key(), Some(&payload));
                 n_good += 1;
                 if n_good % (POISON_EVERY - 1) == 0 {
                     let kind = POISON[usize::try_from(n_poison).unwrap() % POISON.len()];
-                    send(served.key().as_bytes(), poison(kind, &payload).as_deref());
+                    send(&served.key(), poison(kind, &payload).as_deref());
                     n_poison += 1;
                 }
                 if (n_good + n_poison) % 100 == 0 {
@@ -125,17 +130,22 @@ impl Scene {
     /// Starts an instance with settings of its own beside others, and waits until it listens. A port that was free a moment
     /// ago may be a client's by now: then others are tried.
     pub(crate) fn start_beside(&self, settings: &Settings) -> Monitor {
-        self.start_on(settings, free_ports)
+        self.start_on(settings, free_ports, "")
+    }
+
+    /// The same with points of `src/fault.rs` armed.
+    pub(crate) fn start_armed(&self, settings: &Settings, failpoints: &str) -> Monitor {
+        self.start_on(settings, free_ports, failpoints)
     }
 
     /// Starts an instance again where it was, as one that is scraped by its address.
     pub(crate) fn start_again(&self, settings: &Settings, was: &Monitor) -> Monitor {
-        self.start_on(settings, || [was.metrics, was.http])
+        self.start_on(settings, || [was.metrics, was.http], "")
     }
 
-    fn start_on(&self, settings: &Settings, ports: impl Fn() -> [u16; 2]) -> Monitor {
+    fn start_on(&self, settings: &Settings, ports: impl Fn() -> [u16; 2], failpoints: &str) -> Monitor {
         loop {
-            let monitor = self.try_start_beside(settings, ports());
+            let monitor = self.try_start_beside(settings, ports(), failpoints);
             let said = || {
                 let printed = monitor.process.printed();
                 ["\"listening\"", "cannot listen"].into_iter().find(|words| printed.contains(words))
@@ -146,11 +156,12 @@ impl Scene {
         }
     }
 
-    fn try_start_beside(&self, settings: &Settings, [metrics, http]: [u16; 2]) -> Monitor {
+    fn try_start_beside(&self, settings: &Settings, [metrics, http]: [u16; 2], failpoints: &str) -> Monitor {
         let file = self.write(settings.clone(), &format!("{}.toml", unique("recsae")), metrics, http);
         let arguments: Vec<&OsStr> = vec!["run".as_ref(), "-c".as_ref(), file.as_os_str()];
         let log = self.folder.path().join(unique("log"));
-        let process = Background::start(Path::new(RECSAE), &arguments, &[("ORT_DYLIB_PATH", self.library.as_os_str())], log);
+        let environment = [("ORT_DYLIB_PATH", self.library.as_os_str()), ("FAILPOINTS", failpoints.as_ref())];
+        let process = Background::start(Path::new(RECSAE), &arguments, &environment, log);
         Monitor { process, metrics, http }
     }
 
@@ -261,6 +272,11 @@ impl Monitor {
     /// An answer of the API.
     pub(crate) fn api(&self, path: &str) -> Option<Value> {
         ureq::get(format!("http://127.0.0.1:{}/api/v1/{path}", self.http)).call().ok()?.body_mut().read_json().ok()
+    }
+
+    /// A page.
+    pub(crate) fn page(&self, path: &str) -> Option<String> {
+        ureq::get(format!("http://127.0.0.1:{}/{path}", self.http)).call().ok()?.body_mut().read_to_string().ok()
     }
 
     /// What the API answers to an act.

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::drift::alert::utc_text;
 use crate::drift::partition::PartitionPosition;
+use crate::fault::{self, RELEASED};
 use crate::kafka::rebalance::{AssignedPartition, RebalanceEvent};
 use crate::monitor::error::MonitorError;
 use crate::monitor::resume;
@@ -66,6 +67,7 @@ impl Worker {
                     self.partitions.retain(|tracked| !partitions.contains(tracked.windows.partition()));
                     self.to_commit.retain(|position| !partitions.contains(&position.partition));
                     self.consumer.release(&partitions)?;
+                    fault::point(RELEASED);
                 }
             }
         }

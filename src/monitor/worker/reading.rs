@@ -19,9 +19,6 @@ use crate::record::{RawMessage, TopicPartition};
 const POLL_WAITING: Duration = Duration::from_millis(5);
 /// Most messages that waited and are taken in one batch, beside what the poll brings.
 const RELEASED: usize = 512;
-/// Partitions that are in other hands for longer stop the judge: nothing is admitted then, and nobody waits for it. A
-/// start, or a member that comes or goes, is over by then.
-const SCATTERED_MS: i64 = 10_000;
 /// One message of so many is timed: two looks at the clock cost as much as taking a raw record apart.
 const TIMED_ONE_OF: u32 = 16;
 
@@ -93,29 +90,7 @@ impl Worker {
             let closed_ms = self.shared.positions.oldest_closed().filter(|_| self.shared.together.is_cluster());
             pace.judged_before(closed_ms.map_or(first_ms, |closed_ms| closed_ms.min(first_ms)));
         }
-        if self.shared.together.is_cluster() {
-            return;
-        }
-        let is_scattered = progress.scattered_for_ms(rules.n_partitions, now_ms) > SCATTERED_MS;
-        if is_scattered != std::mem::replace(&mut self.is_scattered, is_scattered) {
-            if is_scattered {
-                let (n, here) = (rules.n_partitions, progress.n_partitions());
-                let why = format!(
-                    "{} of {n} partitions are not read here: a window is judged where one instance reads them all; stop the other \
-                     members of the group {:?}, or wait until the group gives their partitions to this one",
-                    n - here.min(n),
-                    rules.group
-                );
-                tracing::warn!(why, "no window can be judged");
-                self.shared.live.set_not_ready("group", why);
-                if self.consumer.is_static() && progress.is_first_to_mend() {
-                    tracing::warn!("a passing member makes the group distribute its partitions anew: see kafka.instance_id");
-                    self.consumer.nudge_group();
-                }
-            } else {
-                self.shared.live.set_ready("group");
-            }
-        }
+        self.look_at_group(now_ms);
     }
 
     /// Stops fetching that of which enough waits for the judge, and goes on with what does not wait any more.
