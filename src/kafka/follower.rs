@@ -90,6 +90,15 @@ impl TopicFollower {
         Ok(())
     }
 
+    /// First offset that a partition of the topic still has, and first that it does not have yet.
+    ///
+    /// # Errors
+    /// No broker answers within `timeout`.
+    pub fn ends(&self, partition: i32, timeout: Duration) -> Result<(i64, i64), KafkaError> {
+        let failed = |error| KafkaError::request(format!("ends of {}", self.topic), self.consumer.context().brokers(), &error);
+        self.consumer.fetch_watermarks(&self.topic, partition, timeout).map_err(failed)
+    }
+
     /// Whether everything was handed over that the topic held when its partitions' ends were last told.
     #[must_use]
     pub fn is_at_end(&self) -> bool {

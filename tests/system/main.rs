@@ -10,6 +10,7 @@ mod background;
 mod chain;
 mod cluster;
 mod cluster_broker;
+mod cluster_compacted;
 mod cluster_people;
 mod cluster_static;
 mod cluster_stores;

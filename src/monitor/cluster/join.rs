@@ -143,9 +143,10 @@ fn first_entry(settings: &Settings) -> Result<Option<Founding>, MonitorError> {
         }
     }
     match first.transpose()?.map(|entry| entry.order) {
-        None => Ok(None),
+        // A log that is empty by now is not a new one: founded anew, its cluster would be two.
+        None if log.ends(0, PATIENCE)?.1 == 0 => Ok(None),
         Some(Order::Found(founding)) => Ok(Some(founding)),
-        Some(_) => Err(MonitorError::Cluster(format!(
+        _ => Err(MonitorError::Cluster(format!(
             "the judge topic {topic} no longer begins with what its cluster was founded on: it must keep all records (retention.ms=-1)"
         ))),
     }

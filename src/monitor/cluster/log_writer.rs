@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::fault;
 use crate::kafka::producer::{Outgoing, Receipts, ReliableProducer};
 use crate::monitor::cluster::entry::{Entry, Order};
 use crate::store::StoreError;
@@ -41,7 +42,7 @@ impl LogWriter {
         let receipts = Arc::new(Receipts::default());
         let record = Outgoing { topic: &self.topic, partition: Some(0), payload: Some(&payload), ..Outgoing::default() };
         match self.producer.try_send(&record, &[], &receipts) {
-            Ok(true) => {}
+            Ok(true) => fault::point("order-sent"),
             Ok(false) => return Err(StoreError::Refused("too much waits for the broker: try again when it is back".to_owned())),
             Err(error) => return Err(StoreError::Refused(error.to_string())),
         }

@@ -80,6 +80,7 @@ impl Publisher {
                 self.tell_ends(&mut told, all, &receipts)?;
             }
             self.settle(&receipts, shutdown)?;
+            fault::point("step-published");
             for (ack, sent, reply) in acks {
                 self.shared.metrics.checkpointed(sent.elapsed());
                 self.shared.metrics.spent(Stage::Step, sent.elapsed());

@@ -2,6 +2,7 @@
 //! that judges, says what is judged next. See [`crate::monitor::cluster`].
 
 use crate::drift::alert::Alert;
+use crate::fault;
 use crate::monitor::cluster::entry::{Entry, Order};
 use crate::monitor::cluster::followed::Followed;
 use crate::monitor::error::MonitorError;
@@ -30,6 +31,7 @@ impl Judge {
         match followed {
             Followed::Windows { news, at_the_end, is_at_end } => {
                 let unequal = self.keep_trying(shutdown, |store| store.follow(&news))?;
+                fault::point("news-kept");
                 for part in unequal {
                     self.shared.metrics.unequal_parts.inc();
                     let (partition, start_ms, is_late) = (part.partition, part.start_ms, part.is_late);
@@ -143,7 +145,9 @@ impl Judge {
                 return Err(error.into());
             }
             self.store.put_applied(&log, offset + 1, epoch, &judge)?;
+            fault::point("entry-written");
             self.store.keep_whole()?;
+            fault::point("entry-kept");
             Ok(outcome)
         });
         if done.is_err() {
@@ -180,7 +184,11 @@ impl Judge {
         let stored = self.store.read().named_parts(*start_ms)?;
         let missing = parts.iter().filter(|part| !stored.contains(part)).count();
         if missing > 0 && member.windows_at_end {
-            let why = format!("{missing} of {} parts of the window at {start_ms} are not in the windows topic (yet)", parts.len());
+            let why = format!(
+                "{missing} of {} parts of the window at {start_ms} are not in the windows topic (yet): if they do not come, give this instance a \
+                 backup of another one's store",
+                parts.len()
+            );
             self.shared.live.set_not_ready("cluster", why);
         }
         Ok((missing > 0).then_some(Next::Waits))
