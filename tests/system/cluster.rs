@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::background::until;
+use crate::cluster_picture::assert_same_picture;
 use crate::kafka_server;
 use crate::scene::Monitor;
 use crate::together::{TOKEN, assert_as_alone, end_together, judge_of, member, newest, scene, topics, wait_until_judged};
@@ -101,6 +102,7 @@ fn from_one_to_four_and_back_while_judges_die_nothing_is_judged_twice_and_what_p
     let texts: Vec<String> = running.iter().filter_map(Monitor::metrics_text).collect();
     let exporting = texts.iter().filter(|text| text.contains("\nrecsae_concept_state{")).count();
     assert_eq!((texts.len(), exporting), (4, 1), "drift series come from the judge alone");
+    assert_same_picture(&running[judge], &running[follower]);
 
     // Back to one, which reads what four have read; the others come back later, to a record that went on.
     let one = running.remove(follower);

@@ -12,6 +12,7 @@ mod cluster;
 mod cluster_broker;
 mod cluster_compacted;
 mod cluster_people;
+mod cluster_picture;
 mod cluster_static;
 mod cluster_stores;
 mod cluster_told;
