@@ -49,3 +49,4 @@ mod service_unit;
 mod setup;
 mod steering;
 mod together;
+mod topics_appear;
