@@ -74,7 +74,7 @@ fn surge(stage: &Stage, steady: u64, seconds: u64) -> Checked<String> {
 }
 
 /// Sends these records at so many a second, until it is over; the number of the next one.
-fn send_at(
+pub(crate) fn send_at(
     site: &Site,
     sender: &Sender,
     numbers: Range<u64>,

@@ -5,8 +5,8 @@
 //! any more a liveness record passes, everything is drained, and the export is compared with the numpy
 //! script's counts of what the broker acknowledged. The scenario also shows that its fault happened.
 //!
-//! `FAULTS=list` names the row of each scenario; [`ELSEWHERE`] says where the rows are whose oracle is another one, and
-//! `tests/system/cluster*.rs` play several instances.
+//! `FAULTS=list` names the row of each scenario; [`ELSEWHERE`] says where the rows are whose oracle is another one.
+//! `tests/system/cluster*.rs` compare several instances with one alone.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -38,6 +38,9 @@ mod segment_faults;
 mod site;
 mod stage;
 mod store_faults;
+mod storm;
+mod together;
+mod together_kills;
 mod verdict;
 mod world;
 
@@ -54,12 +57,14 @@ type Scenario = (&'static str, &'static str, fn(&Stage) -> Checked<String>);
 const SCENARIOS: &[Scenario] = &[
     ("kill-outside", "1: kill -9 at random times", kills::from_outside),
     ("kill-points", "1: killed at every named point", kills::at_points),
+    ("kill-together", "1: killed at points of a cluster", together_kills::at_some_points),
     ("mutants", "the harness can fail", kills::mutants),
     ("sigterm", "2: SIGTERM under load", process_faults::terminated),
     ("frozen", "3: frozen past its session", process_faults::frozen),
     ("broker", "4: broker killed, restarted, stalled", process_faults::broker_restarted),
     ("cut", "5: the network cut, both ways and one way", network_faults::cut),
     ("storm", "6: members join, die and leave", member_faults::rebalance_storm),
+    ("storm-together", "6: instances of a cluster join, die and leave every 2 s", storm::short),
     ("taken", "6: counted elsewhere before it was here", member_faults::taken_before_the_first_record),
     ("commits", "7: commits refused while partitions move", commit_faults::refused),
     ("poison", "8, 9: poison of every kind", input_faults::poison),
@@ -108,6 +113,8 @@ const LONG: &[Scenario] = &[
     ("scraped", "14: fifty scrapers, slow requests, huge headers", edge_faults::scraped),
     ("soak", "20: half an hour with members that come and go", load_faults::soak),
     ("ready", "1: ready again at 24 segments of 2,048 latents", ready::again),
+    ("kill-together-long", "1: killed three times at every point of a cluster", together_kills::at_all_points),
+    ("storm-long", "6: three to eight instances, forty moves under each protocol", storm::long),
     ("static", "1, 6: killed in a rebalance under static names", member_faults::killed_in_a_rebalance),
 ];
 

@@ -33,6 +33,8 @@ pub(crate) struct Site {
     pub(crate) sent: AtomicU64,
     /// Liveness records begin here.
     pub(crate) n_liveness: AtomicU64,
+    /// Event time of liveness records.
+    pub(crate) liveness_ms: i64,
 }
 
 /// The plan most scenarios use: 12 windows, 4 partitions, poison among the records.
@@ -83,6 +85,7 @@ impl Site {
         settings.drift.min_entities = 5;
         settings.store.path = folder.path().join("recsae.db");
         settings.store.checkpoint_every = Duration::from_millis(200);
+        let liveness_ms = plan.base_ms + i64::try_from(plan.n_windows).unwrap() * WINDOW_MS;
         let world = World::read(&stage.model(), plan);
         Self {
             folder,
@@ -93,6 +96,7 @@ impl Site {
             recsae: stage.recsae.clone(),
             sent: AtomicU64::new(0),
             n_liveness: AtomicU64::new(0),
+            liveness_ms,
         }
     }
 
@@ -129,10 +133,9 @@ impl Site {
     /// The liveness records and their numbers, beyond those of the plan.
     pub(crate) fn liveness(&self) -> Vec<(u64, Made)> {
         let plan = &self.world.plan;
-        let end_ms = plan.base_ms + i64::try_from(plan.n_windows).unwrap() * WINDOW_MS;
         let of = |partition: i32| {
             let number = plan.n_records + u64::try_from(partition).unwrap();
-            let made = Made { kind: crate::world::Kind::Good, partition, event_ms: end_ms, ..self.world.record(number) };
+            let made = Made { kind: crate::world::Kind::Good, partition, event_ms: self.liveness_ms, ..self.world.record(number) };
             (number, Made { entity: u32::try_from(partition).unwrap(), ..made })
         };
         (0..plan.n_partitions).map(of).collect()
@@ -182,7 +185,12 @@ impl Site {
 
     /// Runs a command over this site's configuration to its end.
     pub(crate) fn command(&self, arguments: &[&str]) -> Output {
-        let (file, ..) = self.write_config("command", &self.settings);
+        self.command_of(&self.settings, arguments)
+    }
+
+    /// The same over another configuration.
+    pub(crate) fn command_of(&self, settings: &Settings, arguments: &[&str]) -> Output {
+        let (file, ..) = self.write_config("command", settings);
         Command::new(&self.recsae).env("ORT_DYLIB_PATH", &self.library).args(arguments).arg("-c").arg(file).output().unwrap()
     }
 

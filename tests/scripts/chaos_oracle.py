@@ -6,7 +6,8 @@ usage: chaos_oracle.py model SEED OUT_FOLDER      weights (raw f32), sae.onnx
 The ledger holds one number a record and array, in the order of partition and offset. Every rule is
 written down again here, record by record; nothing is shared with the program. Exit 0: every count of
 (window, segment, stream, bucket) is equal, each window was judged once, every reject has its reason.
-LEFT_OUT is JSON of where a store that was lost knows nothing: {"before": start of a window, "incomplete": [starts]}.
+LEFT_OUT is JSON of where a store that was lost knows nothing: {"before": start of a window, "incomplete": [starts]}, and
+of windows that nothing has closed yet: {"until": start of the first one}.
 """
 
 import json
@@ -143,7 +144,8 @@ def judged(store):
 
 def count(weights, ledger, export, store, left_out):
     cells, rejects, n_counted, n_records = expected(weights, ledger)
-    known = lambda start: start >= left_out["before"] and start not in left_out["incomplete"]
+    until = left_out.get("until", sys.maxsize)
+    known = lambda start: left_out["before"] <= start < until and start not in left_out["incomplete"]
     cells, theirs = ({cell: n for cell, n in of.items() if known(cell[0])} for of in (cells, exported(export)))
     faults = []
     differ = [cell for cell in set(cells) | set(theirs) if cells.get(cell, 0) != theirs.get(cell, 0)]
