@@ -105,7 +105,8 @@ impl Judge {
         }
         for change in models.iter().flat_map(|model| &model.report.changes) {
             self.say(change);
-            if matches!(change, AlertChange::Opened(_)) {
+            // In a cluster once the entry is kept: whoever looks an alert up before does not find it.
+            if matches!(change, AlertChange::Opened(_)) && !self.store.is_in_whole() {
                 self.questions.ask(self.store.read())?;
             }
         }
