@@ -124,7 +124,16 @@ pub(crate) fn end_together(running: impl IntoIterator<Item = Monitor>) -> Vec<St
             |alert: &Value| running[0].api(&format!("alerts/{}", alert["id"])).is_some_and(|alert| !alert["explanation"].is_null());
         (heads?.len() == 1 && alerts.as_array()?.iter().all(explained)).then_some(())
     };
-    until(Duration::from_secs(60), are_level, || running.iter().map(|monitor| monitor.process.printed()).collect());
+    let told = |monitor: &Monitor| {
+        let alerts = monitor.api("alerts").unwrap_or_default();
+        let explained = alerts.as_array().into_iter().flatten().map(|alert| {
+            let detail = monitor.api(&format!("alerts/{}", alert["id"])).unwrap_or_default();
+            format!("{} explained: {}", alert["id"], !detail["explanation"].is_null())
+        });
+        let explained: Vec<String> = explained.collect();
+        format!("{:?} {explained:?}\n{}\n", monitor.api("status").map(|status| status["history_head"].clone()), monitor.process.printed())
+    };
+    until(Duration::from_secs(60), are_level, || running.iter().map(told).collect());
     running.into_iter().map(Monitor::end).collect()
 }
 
