@@ -21,6 +21,15 @@ const PARTITIONS: i32 = 4;
 const SILENT: i32 = 3;
 const IDLE_AFTER: Duration = Duration::from_secs(6);
 
+/// Says that it is over when dropped.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// The group's committed offsets by topic and partition, as far as there are any.
 fn committed(consumer: &BaseConsumer, partitions: &[(String, i32)]) -> Option<BTreeMap<(String, i32), i64>> {
     let mut list = TopicPartitionList::new();
@@ -82,6 +91,8 @@ fn a_broker_that_dies_loses_nothing_idle_partitions_hold_nobody_and_offsets_are_
     let is_over = AtomicBool::new(false);
     let partitions = [(read.clone(), PARTITIONS), (silent.clone(), SILENT)];
     let looks = std::thread::scope(|scope| {
+        // Whatever fails, who looks must end: the scope waits for it.
+        let over = Over(&is_over);
         let looks = scope.spawn(|| watch(&settings[0].kafka, &partitions, &is_over));
         let sender = scope.spawn(|| scene.produce(0..WINDOWS, Duration::from_millis(60)));
         // Nobody writes to three partitions: nothing is judged before they count as idle.
@@ -104,7 +115,7 @@ fn a_broker_that_dies_loses_nothing_idle_partitions_hold_nobody_and_offsets_are_
         sender.join().unwrap();
         // The last window closes although no record follows it: all partitions are idle, those of the other instance too.
         running.iter().chain([&alone]).for_each(|monitor| wait_until_judged(&scene, monitor, last));
-        is_over.store(true, Ordering::SeqCst);
+        drop(over);
         looks.join().unwrap()
     });
     println!("{looks} looks at the committed offsets, none went back");
