@@ -93,7 +93,8 @@ impl Scene {
                     producer.poll(pause);
                 }
             }
-            producer.settle(&receipts, Instant::now() + Duration::from_secs(30)).unwrap();
+            // As long as a broker that was killed may take to come back.
+            producer.settle(&receipts, Instant::now() + Duration::from_secs(90)).unwrap();
             self.good.store(n_good, Ordering::SeqCst);
             self.poison.store(n_poison, Ordering::SeqCst);
         }
