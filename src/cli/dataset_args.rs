@@ -57,6 +57,13 @@ impl DatasetArgs {
         if let Some(fields) = &self.fields {
             text += &format!(" with {}", file(fields));
         }
+        if let Some(by) = &self.by {
+            text += &format!(", vectors by {by}");
+        }
+        for join in &self.join {
+            let (path, column) = join.rsplit_once(':').unwrap_or((join, ""));
+            text += &format!(", joined {} by {column}", file(&PathBuf::from(path)));
+        }
         for filter in &self.filters {
             text += &format!(", {filter}");
         }

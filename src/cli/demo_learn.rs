@@ -113,7 +113,8 @@ fn train(dataset: &Dataset, seed: u64, folder: &Path) -> anyhow::Result<(usize, 
     let rows = Rows::of(dataset, &split.train, 2 * D_IN)?;
     let hash = run::hash(&rows);
     let recipe = Recipe { epochs: EPOCHS, ..Recipe::new(D_IN, LATENTS, ACTIVE, seed) };
-    let common = Common { dataset, split: &split, rows: &rows, data: &hash, checkpoint_every: Duration::from_secs(3600) };
+    let common =
+        Common { dataset, split: &split, held_out: &held_out, rows: &rows, data: &hash, checkpoint_every: Duration::from_secs(3600) };
     let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let report = run::train(common, &recipe, folder, threads, "the demo's first hours", &|_, _, _| ())?;
     let alive = (1.0 - report.train.dead) * LATENTS as f64;
@@ -123,7 +124,7 @@ fn train(dataset: &Dataset, seed: u64, folder: &Path) -> anyhow::Result<(usize, 
 
 /// Names the latents of the SAE in `folder`, tests the names, and writes them to `concepts`; names, and those that hold.
 fn name(dataset: &Dataset, items: &Items, folder: &Path, concepts: &Path) -> anyhow::Result<(SaeWeights, usize, usize)> {
-    let sae = NamedSae::open(folder, None, Some(concepts))?;
+    let sae = NamedSae::open_or_new(folder, None, Some(concepts))?;
     let request = GatherRequest { evidence: EvidenceKind::Served, column: None, entity: None };
     let gathered = gather(&sae.weights, dataset, items, &request, &|_| ())?;
     let hold_out = HoldOut { entities: 0.3, items: 0.3, seed: 0 };

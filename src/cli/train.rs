@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::cli::dataset_args::DatasetArgs;
 use crate::cli::{Outcome, UsageError};
@@ -29,7 +31,7 @@ const SAY_EVERY: Duration = Duration::from_secs(5);
 pub struct Args {
     #[command(flatten)]
     data: DatasetArgs,
-    /// Column that names the user: users are held out whole
+    /// Column that names the user: users are held out whole [default: --by, else entity, user_id, user or session_id]
     #[arg(long, value_name = "COLUMN")]
     entity: Option<String>,
     /// Column of the item (or of items, of which the first counts): items are held out too
@@ -78,18 +80,32 @@ pub struct Args {
 /// # Errors
 /// Rows are refused, a folder holds another run, or a file cannot be written.
 pub fn run(args: &Args) -> anyhow::Result<Outcome> {
-    let reports = train(args).map_err(|error| UsageError(format!("{error:#}")))?;
+    let runs = train(args).map_err(|error| UsageError(format!("{error:#}")))?;
     let mut out = std::io::stdout().lock();
     if args.json {
-        let json: Vec<_> = reports.iter().map(|(folder, report)| serde_json::json!({ "folder": folder, "run": report })).collect();
+        let json: Vec<_> = runs.iter().map(|(folder, run)| serde_json::json!({ "folder": folder, "run": run })).collect();
         writeln!(out, "{}", serde_json::to_string_pretty(&json)?)?;
-    } else {
-        reports.iter().try_for_each(|(folder, report)| print(&mut out, folder, report))?;
+        return Ok(Outcome::Done);
+    }
+    for (folder, run) in &runs {
+        match run {
+            Run::Now(report) => print(&mut out, folder, report)?,
+            Run::Before(_) => writeln!(out, "{}: finished before, left as it is", folder.display())?,
+        }
     }
     Ok(Outcome::Done)
 }
 
-fn train(args: &Args) -> anyhow::Result<Vec<(PathBuf, RunReport)>> {
+/// What became of a run.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Run {
+    Now(Box<RunReport>),
+    /// One of several, which an earlier command finished before it was killed: what it said.
+    Before(Value),
+}
+
+fn train(args: &Args) -> anyhow::Result<Vec<(PathBuf, Run)>> {
     ensure!((0.0..=0.5).contains(&args.hold_out), "--hold-out {}: expected a share from 0 to 0.5", args.hold_out);
     ensure!(args.checkpoint_every >= 0.0, "--checkpoint-every: expected seconds");
     if let Some(rate) = args.learning_rate {
@@ -101,35 +117,47 @@ fn train(args: &Args) -> anyhow::Result<Vec<(PathBuf, RunReport)>> {
     let several = args.seed.len() * args.k.len().max(args.scale.len()).max(args.d_sae.len()) > 1;
     let runs: Vec<(PathBuf, Recipe)> =
         if several { runs } else { runs.into_iter().map(|(_, recipe)| (args.out.clone(), recipe)).collect() };
-    for (folder, _) in &runs {
-        ensure!(!folder.join(RUN_FILE).exists(), "{} holds a finished run: give another --out", folder.display());
-    }
-    let held_out = HeldOut { share: args.hold_out, entity: args.entity.clone(), item: args.items.clone() };
+    let is_finished = |(folder, _): &(PathBuf, Recipe)| folder.join(RUN_FILE).exists();
+    ensure!(!runs.iter().all(is_finished), "{} holds a finished run: give another --out", args.out.display());
+    let held_out = HeldOut { share: args.hold_out, entity: entity(args, &dataset), item: args.items.clone() };
     let split = split(&dataset, &held_out)?;
     let least = runs.iter().map(|(_, recipe)| recipe.batch).max().unwrap_or(1).min(256).max(2 * dataset.d_in());
     let rows = Rows::of(&dataset, &split.train, least)?;
     let hash = run::hash(&rows);
     let checkpoint_every = Duration::try_from_secs_f64(args.checkpoint_every)?;
-    let common = Common { dataset: &dataset, split: &split, rows: &rows, data: &hash, checkpoint_every };
+    // Before hours are spent on the others.
+    runs.iter().try_for_each(|(folder, recipe)| run::finished(folder, recipe, &hash).map(drop))?;
+    let common = Common { dataset: &dataset, split: &split, held_out: &held_out, rows: &rows, data: &hash, checkpoint_every };
     let threads = args.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, NonZeroUsize::get), NonZeroUsize::get);
     let described = format!(
         "{}; held out {} of {}{}",
         args.data.described(),
         held_out.share,
-        held_out.entity.as_deref().unwrap_or("rows: no --entity given"),
+        held_out.entity.as_deref().unwrap_or("the rows, one by one: no entity is known"),
         held_out.item.as_deref().map(|item| format!(" and of {item}")).unwrap_or_default()
     );
     all(common, &runs, threads, &described)
 }
 
+/// By what rows are held out together. Rows of one user are alike, and with one vector a user the same.
+fn entity(args: &Args, dataset: &Dataset) -> Option<String> {
+    let named = args.entity.as_ref().or(args.data.by.as_ref());
+    // A recording without entities has the column, and nothing in it.
+    let usual = || dataset.usual_entity().filter(|(_, column)| column.keys().is_ok()).map(|(name, _)| name.to_owned());
+    named.cloned().or_else(usual)
+}
+
 /// Runs side by side, as many as there are threads; the threads that are left over help inside.
-fn all(common: Common<'_>, runs: &[(PathBuf, Recipe)], threads: usize, described: &str) -> anyhow::Result<Vec<(PathBuf, RunReport)>> {
+fn all(common: Common<'_>, runs: &[(PathBuf, Recipe)], threads: usize, described: &str) -> anyhow::Result<Vec<(PathBuf, Run)>> {
     let bars = MultiProgress::new();
-    let one = |(folder, recipe): &(PathBuf, Recipe), threads: usize| {
+    let one = |(folder, recipe): &(PathBuf, Recipe), threads: usize| -> anyhow::Result<(PathBuf, Run)> {
+        if let Some(before) = run::finished(folder, recipe, common.data)? {
+            return Ok((folder.clone(), Run::Before(before)));
+        }
         let say = Say::new(&bars, recipe);
         let report = run::train(common, recipe, folder, threads, described, &|step, of, point| say.point(step, of, point));
         say.bar.finish_and_clear();
-        report.with_context(|| folder.display().to_string()).map(|report| (folder.clone(), report))
+        report.with_context(|| folder.display().to_string()).map(|report| (folder.clone(), Run::Now(Box::new(report))))
     };
     let beside = threads.min(runs.len());
     if beside <= 1 {
@@ -217,8 +245,8 @@ impl Say {
 
 fn print(out: &mut impl Write, folder: &Path, report: &RunReport) -> std::io::Result<()> {
     writeln!(out, "{}: {} latents, k = {}, seed {}", folder.display(), report.recipe.d_sae, report.recipe.k, report.recipe.seed)?;
-    let parts =
-        [("trained on", Some(report.train)), ("held-out entities", report.held_out_entities), ("held-out items", report.held_out_items)];
+    let by_entity = if report.held_out.entity.is_some() { "held-out entities" } else { "held-out rows" };
+    let parts = [("trained on", Some(report.train)), (by_entity, report.held_out_entities), ("held-out items", report.held_out_items)];
     for (name, measured) in parts.into_iter().filter_map(|(name, measured)| Some((name, measured?))) {
         let q = measured.quality;
         writeln!(out, "  {name:<18} {:>8} rows  FVU {:.4}  cosine {:.4}  dead {:.1} %", q.rows, q.fvu, q.cosine, 100.0 * measured.dead)?;

@@ -32,12 +32,42 @@ enum Place {
 }
 
 impl NamedSae {
-    /// Opens the SAE in `path` with the catalogue in `concepts`, else the bundle's, else an empty one.
+    /// Opens the SAE in `path` with the catalogue in `concepts`, else the bundle's.
+    ///
+    /// # Errors
+    /// There is no SAE or no catalogue, or the catalogue belongs to another SAE.
+    pub fn open(path: &Path, selection: Option<Selection>, concepts: Option<&Path>) -> anyhow::Result<Self> {
+        Self::existing(path, sae_file::open(path, selection)?, concepts)
+    }
+
+    /// The same of an SAE that labels are taken from: `fallback` holds where it does not say itself which of its
+    /// latents are active.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn earlier(path: &Path, fallback: Selection, concepts: Option<&Path>) -> anyhow::Result<Self> {
+        Self::existing(path, sae_file::open_or(path, fallback)?, concepts)
+    }
+
+    /// The same where the catalogue may be a new one: what makes labels begins with none.
     ///
     /// # Errors
     /// There is no SAE, or the catalogue belongs to another one.
-    pub fn open(path: &Path, selection: Option<Selection>, concepts: Option<&Path>) -> anyhow::Result<Self> {
-        let weights = sae_file::open(path, selection)?;
+    pub fn open_or_new(path: &Path, selection: Option<Selection>, concepts: Option<&Path>) -> anyhow::Result<Self> {
+        Self::with(path, sae_file::open(path, selection)?, concepts)
+    }
+
+    fn existing(path: &Path, weights: SaeWeights, concepts: Option<&Path>) -> anyhow::Result<Self> {
+        let named = Self::with(path, weights, concepts)?;
+        match &named.place {
+            Place::File(file) => ensure!(file.exists(), "{}: there is no such catalogue; `recsae label` makes one", file.display()),
+            Place::Nowhere => bail!("{}: this is no bundle: say where its catalogue lies with --concepts FILE.json", path.display()),
+            Place::Bundle(_) => {}
+        }
+        Ok(named)
+    }
+
+    fn with(path: &Path, weights: SaeWeights, concepts: Option<&Path>) -> anyhow::Result<Self> {
         let own = fingerprint::of_weights(&weights, Normalisation::None);
         let is_bundle = path.join("manifest.json").is_file();
         let (mut found, place) = match concepts {

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use ndarray::Array2;
 use rand::{Rng, SeedableRng};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support;
 
@@ -106,6 +106,88 @@ fn several_saes_in_one_pass_are_each_what_a_run_alone_gives() {
 }
 
 #[test]
+fn several_saes_go_on_after_a_kill_and_the_finished_ones_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    vectors(&path("v.npy"), 3000);
+    let embeddings = path("v.npy").display().to_string();
+    let args = |out: &str, k: &str| -> Vec<String> {
+        // One thread: the runs come one after the other.
+        let own = ["train", "--k", k, "--d-sae", "48", "--seed", "7", "--threads", "1", "--checkpoint-every", "0", "--epochs", "40"];
+        own.into_iter()
+            .map(str::to_owned)
+            .chain(["--embeddings".into(), embeddings.clone(), "--out".into(), path(out).display().to_string()])
+            .collect()
+    };
+    let run = |args: &[String]| recsae(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    done(&run(&args("whole", "2,3,4")));
+    let (first, last) = (path("killed/k2_d48_seed7/run.json"), path("killed/k4_d48_seed7/run.json"));
+    let mut child = Command::new(env!("CARGO_BIN_EXE_recsae")).args(args("killed", "2,3,4")).spawn().unwrap();
+    while !first.exists() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before the first run did");
+        std::thread::yield_now();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let of_first = std::fs::read(&first).unwrap();
+    if !last.exists() {
+        // The same folders are no place for another recipe.
+        let other: Vec<String> = args("killed", "2,3,4").into_iter().map(|word| if word == "40" { "41".into() } else { word }).collect();
+        let refused = run(&other);
+        let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(refused.status.code() == Some(2) && words.contains("holds a finished run of another recipe"), "{words}");
+        let said = done(&run(&args("killed", "2,3,4")));
+        assert!(said.contains("k2_d48_seed7: finished before, left as it is"), "{said}");
+    }
+    assert_eq!(of_first, std::fs::read(&first).unwrap());
+    for k in [2, 3, 4] {
+        let weights = |out: &str| std::fs::read(path(out).join(format!("k{k}_d48_seed7/weights.safetensors"))).unwrap();
+        assert!(weights("whole") == weights("killed"), "k = {k}");
+    }
+    let again = run(&args("killed", "2,3,4"));
+    assert!(again.status.code() == Some(2) && String::from_utf8_lossy(&again.stderr).contains("holds a finished run"));
+}
+
+/// `n` users with `each` rows, a table of whose they are, and the vectors.
+fn of_users(folder: &Path, n: i32, each: usize) -> (String, String) {
+    let (npy, fields) = (folder.join("users.npy"), folder.join("fields.parquet"));
+    vectors(&npy, usize::try_from(n).unwrap());
+    let users: Vec<i32> = (0..n).flat_map(|user| std::iter::repeat_n(user, each)).collect();
+    let column: arrow_array::ArrayRef = std::sync::Arc::new(arrow_array::Int32Array::from(users));
+    let batch = arrow_array::RecordBatch::try_from_iter([("user_id", column)]).unwrap();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(std::fs::File::create(&fields).unwrap(), batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    (npy.display().to_string(), fields.display().to_string())
+}
+
+#[test]
+fn users_are_held_out_whole_without_being_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (npy, fields) = of_users(folder.path(), 400, 5);
+    let run = |out: &str, more: &[&str]| -> Value {
+        let out = folder.path().join(out).display().to_string();
+        let fixed =
+            ["train", "--k", "2", "--d-sae", "48", "--epochs", "2", "--hold-out", "0.2", "--json", "--embeddings", &npy, "--out", &out];
+        let run: Value = serde_json::from_str(&done(&recsae(&[&fixed[..], more].concat()))).unwrap();
+        run[0]["run"].clone()
+    };
+    let by = ["--fields", &fields, "--by", "user_id"];
+    let (named, unnamed) = (run("named", &[&by[..], &["--entity", "user_id"]].concat()), run("unnamed", &by));
+    assert_eq!(unnamed["held_out"], json!({ "share": 0.2, "entity": "user_id", "item": null }));
+    assert_eq!((&unnamed["rows_sha256"], &unnamed["held_out_entities"]), (&named["rows_sha256"], &named["held_out_entities"]));
+    assert_eq!(unnamed["held_out_entities"]["rows"].as_u64().unwrap() % 5, 0, "a user's five rows are on one side");
+    assert_eq!(unnamed["data"], "users.npy with fields.parquet, vectors by user_id; held out 0.2 of user_id");
+    // Where nobody is known, rows are held out, and the words say so.
+    let rows = run("rows", &[]);
+    assert_eq!(rows["held_out"]["entity"], Value::Null);
+    assert!(rows["data"].as_str().unwrap().contains("held out 0.2 of the rows, one by one: no entity is known"));
+    let out = folder.path().join("words").display().to_string();
+    let said = done(&recsae(&["train", "--k", "2", "--d-sae", "48", "--epochs", "1", "--embeddings", &npy, "--out", &out]));
+    assert!(said.contains("held-out rows") && !said.contains("entities"), "{said}");
+}
+
+#[test]
 fn rows_that_cannot_be_trained_on_are_refused_by_number() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("v.npy");
@@ -125,6 +207,24 @@ fn rows_that_cannot_be_trained_on_are_refused_by_number() {
     fails(Array2::zeros((2000, 8)), "all the same vector");
     fails(Array2::from_shape_fn((40, 8), |(i, j)| (i * j) as f32), "rows to train on, expected at least");
     fails(Array2::zeros((0, 8)), "no row is left");
+    // A recording in which one vector has another width, and one that has none.
+    let path = folder.path().join("recorded.parquet");
+    for (odd, says) in [(Some(7_u8), "row 1234, column \"embedding\": expected a vector of 8 values"), (None, "row 1234: no embedding")] {
+        let mut embedding = arrow_array::builder::ListBuilder::new(arrow_array::builder::Float32Builder::new());
+        for row in 0..2000_u16 {
+            let width = if row == 1234 { odd } else { Some(8) };
+            (0..width.unwrap_or(0)).for_each(|at| embedding.values().append_value(f32::from(row) * 0.1 + f32::from(at)));
+            embedding.append(width.is_some());
+        }
+        let column: arrow_array::ArrayRef = std::sync::Arc::new(embedding.finish());
+        let batch = arrow_array::RecordBatch::try_from_iter([("embedding", column)]).unwrap();
+        let mut writer = parquet::arrow::ArrowWriter::try_new(std::fs::File::create(&path).unwrap(), batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+        let output = recsae(&["train", "--k", "2", "--scale", "2", "--embeddings", path.to_str().unwrap(), "--out", &out]);
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(2) && words.contains(says), "{words}");
+    }
 }
 
 #[test]

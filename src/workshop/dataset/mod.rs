@@ -17,6 +17,9 @@ use crate::workshop::dataset::vectors::Vectors;
 pub mod table;
 pub mod vectors;
 
+/// Columns that hold the entity, where none is named; the first that exists.
+const ENTITY_COLUMNS: [&str; 4] = ["entity", "user_id", "user", "session_id"];
+
 /// Which rows of which files.
 #[derive(Clone, Debug, Default)]
 pub struct DatasetRequest {
@@ -113,6 +116,12 @@ impl Dataset {
     /// There is no such field: the error names those that are there.
     pub fn column(&self, name: &str) -> anyhow::Result<Column<'_>> {
         Ok(Column { values: column_of(&self.table, name)?, source: &self.source })
+    }
+
+    /// The column of the entity under one of its usual names.
+    #[must_use]
+    pub fn usual_entity(&self) -> Option<(&'static str, Column<'_>)> {
+        ENTITY_COLUMNS.iter().find_map(|name| Some((*name, self.column(name).ok()?)))
     }
 
     /// Fills a batch with the vectors of the given kept rows.
@@ -275,6 +284,27 @@ mod tests {
         let user = arrow_array::Int32Array::from(vec![2, 7]);
         request.fields = Some(parquet(folder.path(), &["user"], vec![std::sync::Arc::new(user)]));
         assert!(format!("{:#}", Dataset::open(&request).unwrap_err()).contains("row 1: no vector for 7"));
+    }
+
+    #[test]
+    fn a_matrix_is_read_in_either_order_and_a_size_that_is_only_claimed_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let rows = array![[1.0f32, 2.0, 3.0], [4.0, 5.0, 6.0]];
+        let path = folder.path().join("m.npy");
+        // Stored by columns, as f64, and both.
+        let by_columns = rows.t().as_standard_layout().into_owned().reversed_axes();
+        ndarray_npy::write_npy(&path, &by_columns).unwrap();
+        let read = matrix(&path).unwrap();
+        assert!(read == rows && read.row(1).as_slice() == Some(&[4.0, 5.0, 6.0]));
+        ndarray_npy::write_npy(&path, &by_columns.mapv(f64::from)).unwrap();
+        assert!(matrix(&path).unwrap() == rows && matrix(&path).unwrap().is_standard_layout());
+        let whole = std::fs::read(&path).unwrap();
+        let at = whole.windows(7).position(|bytes| bytes == b"(2, 3),").unwrap();
+        let claims = [&whole[..at], b"(900000000000, 3),", &whole[at + 7 + 11..]].concat();
+        std::fs::write(&path, claims).unwrap();
+        assert!(format!("{:#}", matrix(&path).unwrap_err()).contains("expected a matrix of f32 or f64"));
+        std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+        assert!(format!("{:#}", matrix(&path).unwrap_err()).contains("expected a matrix of f32 or f64"));
     }
 
     #[test]

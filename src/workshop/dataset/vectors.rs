@@ -8,7 +8,8 @@ use arrow_array::Array;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, Float64Type};
 use arrow_schema::DataType;
-use ndarray::Array2;
+use ndarray::{Array2, ArrayView2};
+use ndarray_npy::{ReadNpyExt, ViewNpyError, ViewNpyExt};
 use serde_json::Value;
 
 use crate::workshop::dataset::table::{Table, key_of};
@@ -76,14 +77,27 @@ impl Vectors {
     }
 }
 
+/// A matrix of f32 or f64 in rows, whichever order the file has. The file's bytes are looked at before anything is made of
+/// the size that its header claims: of a file that was cut off, or lies, more may be claimed than there is memory.
+#[expect(clippy::cast_possible_truncation, reason = "records carry f32")]
 pub(crate) fn matrix(path: &Path) -> anyhow::Result<Array2<f32>> {
-    match ndarray_npy::read_npy::<_, Array2<f32>>(path) {
-        Ok(matrix) => Ok(matrix),
-        #[expect(clippy::cast_possible_truncation, reason = "records carry f32")]
-        Err(first) => match ndarray_npy::read_npy::<_, Array2<f64>>(path) {
-            Ok(matrix) => Ok(matrix.mapv(|value| value as f32)),
-            Err(_) => Err(first).with_context(|| format!("{}: expected a matrix of f32 or f64", path.display())),
+    let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+    let by_rows = |matrix: Array2<f32>| if matrix.is_standard_layout() { matrix } else { matrix.as_standard_layout().into_owned() };
+    let expected = || format!("{}: expected a matrix of f32 or f64", path.display());
+    // No view reads the other byte order, or data that lies at an odd address.
+    match ArrayView2::<f32>::view_npy(&bytes) {
+        Ok(view) => Ok(by_rows(view.to_owned())),
+        Err(ViewNpyError::NonNativeEndian | ViewNpyError::MisalignedData) => {
+            Array2::<f32>::read_npy(bytes.as_slice()).map(by_rows).with_context(expected)
+        }
+        Err(ViewNpyError::WrongDescriptor(_)) => match ArrayView2::<f64>::view_npy(&bytes) {
+            Ok(view) => Ok(by_rows(view.mapv(|value| value as f32))),
+            Err(ViewNpyError::NonNativeEndian | ViewNpyError::MisalignedData) => {
+                Array2::<f64>::read_npy(bytes.as_slice()).map(|matrix| by_rows(matrix.mapv(|value| value as f32))).with_context(expected)
+            }
+            Err(error) => Err(error).with_context(expected),
         },
+        Err(error) => Err(error).with_context(expected),
     }
 }
 

@@ -18,8 +18,6 @@ use crate::workshop::sparse::SparseEncoder;
 const BATCH: usize = 512;
 /// Columns of the served items, where none is named; the first that exists.
 const SERVED_COLUMNS: [&str; 3] = ["items", "recommended", "served"];
-/// Columns of the entity.
-const ENTITY_COLUMNS: [&str; 4] = ["entity", "user_id", "user", "session_id"];
 
 /// Which items are a row's evidence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, clap::ValueEnum)]
@@ -75,7 +73,7 @@ pub fn gather(
     let evidence = EvidenceColumn::find(dataset, request)?;
     let entity = match &request.entity {
         Some(name) => Some(dataset.column(name)?),
-        None => ENTITY_COLUMNS.iter().find_map(|name| dataset.column(name).ok()),
+        None => dataset.usual_entity().map(|(_, column)| column),
     };
     let mut encoder = SparseEncoder::new(sae);
     let mut batch = EmbeddingBatch::new(spec.d_in);

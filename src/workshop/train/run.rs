@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::bundle::onnx::write::{dense_graph, full_graph};
@@ -18,7 +19,7 @@ use crate::workshop::evaluate::quality::Quality;
 use crate::workshop::train::checkpoint::{self, Checkpoint};
 use crate::workshop::train::curve::{self, CurvePoint};
 use crate::workshop::train::finish;
-use crate::workshop::train::prepare::{Rows, Split};
+use crate::workshop::train::prepare::{HeldOut, Rows, Split};
 use crate::workshop::train::recipe::Recipe;
 use crate::workshop::train::state::TrainingState;
 use crate::workshop::train::trainer::Trainer;
@@ -30,6 +31,8 @@ const HELD_OUT_POINTS: u64 = 10;
 const HELD_OUT_ROWS: usize = 2_000;
 /// Name of what a run says of itself.
 pub const RUN_FILE: &str = "run.json";
+/// The same while it is written.
+const STAGED_RUN_FILE: &str = ".run.json";
 /// Folder inside a run folder of the same SAE with the threshold instead of k.
 pub const THRESHOLD_FOLDER: &str = "threshold";
 
@@ -40,6 +43,8 @@ pub struct Common<'a> {
     pub dataset: &'a Dataset,
     /// What they are for.
     pub split: &'a Split,
+    /// By what they were split.
+    pub held_out: &'a HeldOut,
     /// Those that are trained on.
     pub rows: &'a Rows,
     /// Hash of those.
@@ -57,13 +62,15 @@ pub struct RunReport {
     pub recipe: Recipe,
     /// Files and filters, in words.
     pub data: String,
+    /// By what rows were held out.
+    pub held_out: HeldOut,
     /// SHA-256 of the training rows as trained on.
     pub rows_sha256: String,
     /// Factor by which the vectors were scaled; the files have it taken back.
     pub scale: f32,
     /// Quality on the rows trained on.
     pub train: Measured,
-    /// On entities never trained on; absent where none are held out.
+    /// On entities never trained on (rows, where no entity is known); absent where none are held out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held_out_entities: Option<Measured>,
     /// On items never trained on; absent where items are not known.
@@ -187,6 +194,7 @@ fn report(
         recsae_version: env!("CARGO_PKG_VERSION"),
         recipe: recipe.clone(),
         data: described.to_owned(),
+        held_out: common.held_out.clone(),
         rows_sha256: common.data.to_owned(),
         scale: common.rows.scale,
         train: measure(&common.split.train)?.context("no row to train on")?,
@@ -219,7 +227,25 @@ fn write(folder: &Path, sae: &SaeWeights, report: &RunReport) -> anyhow::Result<
     file(&name("sae.onnx"), &full_graph(&by_threshold).map_err(anyhow::Error::msg)?)?;
     file("encoder.onnx", &dense_graph(sae).map_err(anyhow::Error::msg)?)?;
     file("loss.svg", curve::svg(&report.curve).as_bytes())?;
-    file(RUN_FILE, &serde_json::to_vec_pretty(report)?)
+    file(STAGED_RUN_FILE, &serde_json::to_vec_pretty(report)?)?;
+    std::fs::rename(folder.join(STAGED_RUN_FILE), folder.join(RUN_FILE)).with_context(|| format!("cannot write {}", folder.display()))
+}
+
+/// What a finished run of this recipe on these rows said in `folder`; none where there is none.
+///
+/// # Errors
+/// The run there is another one, or what it said cannot be read.
+pub fn finished(folder: &Path, recipe: &Recipe, data: &str) -> anyhow::Result<Option<Value>> {
+    let path = folder.join(RUN_FILE);
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| path.display().to_string()),
+    };
+    let said: Value = serde_json::from_slice(&bytes).with_context(|| path.display().to_string())?;
+    let same = Recipe::deserialize(&said["recipe"]).is_ok_and(|trained| trained == *recipe) && said["rows_sha256"] == data;
+    ensure!(same, "{} holds a finished run of another recipe or on other rows: give another --out", folder.display());
+    Ok(Some(said))
 }
 
 /// Whether `step` is one of about `points` evenly spread ones; the last step always is.
