@@ -18,12 +18,9 @@ use crate::sae::weights::{SaeSpec, SaeWeights, Selection};
 pub fn read(path: &Path, selection: Option<Selection>) -> Result<SaeWeights, BundleError> {
     let bytes = std::fs::read(path).map_err(BundleError::io(path))?;
     let file = TensorFile::read(path, &bytes)?;
-    let selection = match selection {
-        Some(selection) => selection,
-        None => stated(&file).ok_or_else(|| {
-            BundleError::part(path, "expected k or threshold in the file's metadata, found neither: say which latents are active with --k")
-        })?,
-    };
+    let selection = stated(&file).or(selection).ok_or_else(|| {
+        BundleError::part(path, "expected k or threshold in the file's metadata, found neither: say which latents are active with --k")
+    })?;
     let (d_sae, d_in) = file.shape(selection)?;
     file.weights(SaeSpec { d_in, d_sae, selection, centring: file.metadata("centring").as_deref() != Some("false") })
 }
@@ -71,6 +68,7 @@ mod tests {
                 let before = SaeWeights::new(spec, w.clone(), Array1::ones(5), Some(w * 2.0), Array1::zeros(3)).unwrap();
                 std::fs::write(&path, write(&before, &[("seed", "1")]).unwrap()).unwrap();
                 assert_eq!(read(&path, None).unwrap(), before);
+                assert_eq!(read(&path, Some(Selection::TopK(size(4)))).unwrap(), before, "what the file says holds");
             }
         }
     }

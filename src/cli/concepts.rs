@@ -95,7 +95,7 @@ fn run_search(args: &SearchArgs) -> anyhow::Result<Outcome> {
 }
 
 fn run_families(args: &FamiliesArgs) -> anyhow::Result<Outcome> {
-    let sae = args.sae.open().map_err(usage)?;
+    let sae = args.sae.open_or_new().map_err(usage)?;
     let (items, dataset) = args.cases.read().map_err(usage)?;
     let bar = ProgressBar::with_draw_target(Some(dataset.n_rows() as u64), ProgressDrawTarget::stderr());
     let gathered = gather(&sae.weights, &dataset, &items, &args.cases.request(), &|done| bar.set_position(done as u64)).map_err(usage)?;

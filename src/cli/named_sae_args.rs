@@ -24,8 +24,16 @@ impl NamedSaeArgs {
     /// Opens both.
     ///
     /// # Errors
-    /// There is no SAE, or the catalogue belongs to another one.
+    /// There is no SAE or no catalogue, or the catalogue belongs to another SAE.
     pub fn open(&self) -> anyhow::Result<NamedSae> {
         NamedSae::open(&self.sae, self.k.map(Selection::TopK), self.concepts.as_deref())
+    }
+
+    /// Opens the SAE, and its catalogue where there is one yet.
+    ///
+    /// # Errors
+    /// There is no SAE, or the catalogue belongs to another one.
+    pub fn open_or_new(&self) -> anyhow::Result<NamedSae> {
+        NamedSae::open_or_new(&self.sae, self.k.map(Selection::TopK), self.concepts.as_deref())
     }
 }

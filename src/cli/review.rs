@@ -123,7 +123,6 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
 /// Asks for every undecided label; each answer is written at once, so that leaving loses nothing.
 fn ask(args: &AskArgs, answers: &mut impl BufRead, out: &mut impl Write) -> anyhow::Result<Outcome> {
     let sae = args.sae.open()?;
-    ensure!(sae.has_place(), "this SAE is no bundle: say where its catalogue lies with --concepts FILE.json");
     let mut catalogue = sae.catalogue.clone();
     let entries = sheet(&catalogue, false).entries;
     let n = entries.len();
@@ -261,8 +260,8 @@ fn run_agreement(args: &AgreementArgs) -> anyhow::Result<Outcome> {
 }
 
 fn run_carry_over(args: &CarryOverArgs) -> anyhow::Result<Outcome> {
-    let after = args.sae.open()?;
-    let before = NamedSae::open(&args.from, Some(after.weights.spec().selection), args.from_concepts.as_deref())?;
+    let after = args.sae.open_or_new()?;
+    let before = NamedSae::earlier(&args.from, after.weights.spec().selection, args.from_concepts.as_deref())?;
     ensure!(
         before.weights.spec().d_in == after.weights.spec().d_in,
         "the earlier SAE reads {} values, this one {}",

@@ -69,8 +69,11 @@ struct EvaluateArgs {
     #[arg(long, value_name = "FILE")]
     items: PathBuf,
     /// Row of --items that is no item
-    #[arg(long, value_name = "ROW", default_value_t = 0)]
+    #[arg(long, value_name = "ROW", default_value = "0", conflicts_with = "no_padding")]
     padding: usize,
+    /// Every row of --items is an item
+    #[arg(long)]
+    no_padding: bool,
     /// Table of the items (.parquet)
     #[arg(long, value_name = "FILE")]
     catalogue: PathBuf,
@@ -141,6 +144,9 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
 fn evaluated(args: &EvaluateArgs) -> anyhow::Result<SteerReport> {
     ensure!(args.top > 0 && args.latents > 0, "--top and --latents: expected at least 1");
     ensure!(args.keep_ndcg.is_finite() && args.keep_ndcg >= 0.0, "--keep-ndcg: expected a share such as 0.9, found {}", args.keep_ndcg);
+    if let Some(cap) = args.cap {
+        ensure!(cap.is_finite() && cap > 0.0, "--cap: expected a number above zero, found {cap}");
+    }
     let (sae, catalogue) = if args.accepted {
         let named = NamedSae::open(&args.sae, None, args.concepts.as_deref())?;
         (named.weights, Some(named.catalogue))
@@ -148,6 +154,8 @@ fn evaluated(args: &EvaluateArgs) -> anyhow::Result<SteerReport> {
         (sae_file::open(&args.sae, None)?, None)
     };
     let items = dataset::matrix(&args.items)?;
+    let padding = (!args.no_padding).then_some(args.padding);
+    ensure!(padding.is_none_or(|row| row < items.nrows()), "--padding {}: --items has {} rows", args.padding, items.nrows());
     let columns = RankingColumns { entity: args.entity.clone(), target: args.target.clone(), history: args.history.clone(), order: None };
     let rows = |filter: &str| -> anyhow::Result<Scene> {
         let (column, values) = filter.split_once('=').with_context(|| format!("{filter}: expected COLUMN=VALUE,VALUE"))?;
@@ -155,7 +163,7 @@ fn evaluated(args: &EvaluateArgs) -> anyhow::Result<SteerReport> {
         request.filters.push((column.to_owned(), values.split(',').map(str::to_owned).collect()));
         let dataset = Dataset::open(&request)?;
         let cases = cases(&dataset, &columns, items.nrows())?;
-        scene(&sae, &dataset, cases, &items, Some(args.padding), args.top)
+        scene(&sae, &dataset, cases, &items, padding, args.top)
     };
     let (choose, report) = (rows(&args.choose).context("--choose")?, rows(&args.report).context("--report")?);
     let table = Table::read(&args.catalogue)?;
@@ -164,12 +172,11 @@ fn evaluated(args: &EvaluateArgs) -> anyhow::Result<SteerReport> {
     let popularity = args.popularity.as_deref().map(|name| popularity(&table, &args.item_column, name, items.nrows())).transpose()?;
     let strength = strengths(&choose.activations, sae.spec().d_sae.get());
     let of = |latent: LatentId| strength.get(latent.index()).copied().unwrap_or(Strength::default());
-    let world =
-        World { sae: &sae, items: &items, padding: Some(args.padding), top: args.top, strength: &of, cap: args.cap, seed: args.seed };
+    let world = World { sae: &sae, items: &items, padding, top: args.top, strength: &of, cap: args.cap, seed: args.seed };
     let request = SteerRequest {
         world,
         choose: &choose,
-        soft: &SoftLists::new(choose.vectors.view(), &items, Some(args.padding), &choose.cases, args.top),
+        soft: &SoftLists::new(choose.vectors.view(), &items, padding, &choose.cases, args.top),
         report: &report,
         tags: &tags,
         accepted: accepted.as_ref(),

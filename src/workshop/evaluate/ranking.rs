@@ -23,9 +23,12 @@ impl Catalogue {
     /// Items `[n, d_in]` by their number; `padding` is no item.
     ///
     /// # Errors
-    /// Items have another width than the embeddings.
+    /// Items have another width than the embeddings, or no such row of padding.
     pub fn new(items: Array2<f32>, padding: Option<usize>, d_in: usize) -> anyhow::Result<Self> {
         ensure!(items.ncols() == d_in, "item vectors have {} values, embeddings {d_in}: they must be of one model", items.ncols());
+        if let Some(row) = padding {
+            ensure!(row < items.nrows(), "--padding {row}: --items has {} rows", items.nrows());
+        }
         Ok(Self { items, padding })
     }
 
@@ -178,6 +181,6 @@ mod tests {
         assert_eq!(top_k(&scores, 10), [3, 2, 1]);
         assert_eq!((rank(&scores, 2), ndcg(0, 10), ndcg(10, 10)), (1, 1.0, 0.0));
         assert_eq!((overlap(&[1, 2], &[2, 3]), overlap(&[], &[])), (0.5, 1.0));
-        assert!(Catalogue::new(Array2::zeros((5, 4)), None, 3).is_err());
+        assert!(Catalogue::new(Array2::zeros((5, 4)), None, 3).is_err() && Catalogue::new(Array2::zeros((5, 3)), Some(5), 3).is_err());
     }
 }

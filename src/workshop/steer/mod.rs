@@ -7,7 +7,7 @@ use ndarray::Array2;
 use serde::Serialize;
 
 use crate::sae::activation::SparseActivations;
-use crate::sae::concept::ConceptCatalog;
+use crate::sae::concept::{ConceptCatalog, LabelState};
 use crate::sae::embedding::EmbeddingBatch;
 use crate::sae::latent::LatentId;
 use crate::sae::weights::SaeWeights;
@@ -117,14 +117,30 @@ pub fn accepted(catalogue: &ConceptCatalog, column: &str, tags: &Tags) -> anyhow
     Ok(found)
 }
 
-/// Latents of a catalogue by the accepted or proposed name of their concept.
+/// Latents of a catalogue by the accepted or proposed name of their concept. A rejected name is nobody's: what it was
+/// rejected for would be steered.
 #[must_use]
 pub fn latents_by_name(catalogue: &ConceptCatalog) -> BTreeMap<String, Vec<LatentId>> {
     let mut names: BTreeMap<String, Vec<LatentId>> = BTreeMap::new();
-    for (latent, concept) in &catalogue.concepts {
+    for (latent, concept) in catalogue.concepts.iter().filter(|(_, concept)| concept.state != LabelState::Rejected) {
         if let Some(label) = &concept.label {
             names.entry(label.to_lowercase()).or_default().push(*latent);
         }
     }
     names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sae::concept::Concept;
+
+    #[test]
+    fn a_rejected_name_names_no_latent() {
+        let concept = |state| Concept { label: Some("War".into()), state, ..Concept::default() };
+        let states = [LabelState::Accepted, LabelState::Rejected, LabelState::Proposed, LabelState::NeedsData];
+        let concepts = (0u32..).map(LatentId).zip(states.map(concept)).collect();
+        let names = latents_by_name(&ConceptCatalog { concepts, ..ConceptCatalog::default() });
+        assert_eq!(names, BTreeMap::from([("war".to_owned(), [0, 2, 3].map(LatentId).to_vec())]));
+    }
 }
