@@ -11,6 +11,7 @@ use crate::cli::llm_args::LlmArgs;
 use crate::cli::named_sae_args::NamedSaeArgs;
 use crate::cli::{Outcome, UsageError};
 use crate::sae::hold_out::HoldOut;
+use crate::workshop::label::llm::template::EXPLAIN;
 use crate::workshop::label::naming::{NoName, Rule};
 use crate::workshop::label::propose::with_proposals;
 use crate::workshop::label::report::LabelReport;
@@ -33,6 +34,9 @@ pub struct Args {
     cases: CaseArgs,
     #[command(flatten)]
     llm: LlmArgs,
+    /// Ask about latents that tags have named too; the model's name is then the proposal
+    #[arg(long, requires = "llm")]
+    llm_all: bool,
     /// Share of users held out for `recsae verify`
     #[arg(long, value_name = "SHARE", default_value_t = 0.3)]
     hold_out_entities: f64,
@@ -95,9 +99,11 @@ fn labelled(args: &Args) -> anyhow::Result<(LabelReport, Option<PathBuf>)> {
         ensure!((0.0..1.0).contains(&share), "{name}: expected a share from 0 to below 1, found {share}");
     }
     ensure!(args.q > 0.0 && args.q < 1.0, "--q: expected a share between 0 and 1, found {}", args.q);
+    ensure!((0.0..=1.0).contains(&args.min_precision), "--min-precision: expected a share from 0 to 1, found {}", args.min_precision);
+    ensure!(args.min_lift.is_finite() && args.min_lift >= 0.0, "--min-lift: expected a number from 0 up, found {}", args.min_lift);
     let rule = Rule { q: args.q, min_lift: args.min_lift, min_precision: args.min_precision, min_cases: args.min_cases, ..Rule::default() };
     let hold_out = HoldOut { entities: args.hold_out_entities, items: args.hold_out_items, seed: args.seed };
-    let sae = args.sae.open()?;
+    let sae = args.sae.open_or_new()?;
     ensure!(
         args.dry_run || sae.has_place(),
         "this SAE is no bundle: say where its catalogue is to be with --concepts FILE.json, or --dry-run"
@@ -111,8 +117,10 @@ fn labelled(args: &Args) -> anyhow::Result<(LabelReport, Option<PathBuf>)> {
     let mut report = report(args, &sae, &labelling, &gathered, &items, hold_out, rule);
     let mut catalogue = with_proposals(&sae.catalogue, &labelling, &items, gathered.n_rows, &gathered.active_rows);
     catalogue.hold_out = Some(hold_out);
-    if let Some(names) = args.llm.names(&labelling, &items)? {
-        report.llm = Some(llm::propose_all(&mut catalogue, &labelling, &items, names));
+    if let Some(model) = args.llm.model() {
+        let questions = llm::questions(&labelling, &items, &args.llm.template(EXPLAIN)?, model, args.llm_all)?;
+        let answers = args.llm.answers(&questions)?;
+        report.llm = Some(llm::propose_all(&mut catalogue, &labelling, &items, &questions, &answers));
     }
     let place = if args.dry_run { None } else { Some(sae.save(&catalogue)?) };
     Ok((report, place))

@@ -1,5 +1,6 @@
-//! Arguments by which a language model is asked for names.
+//! Arguments by which a language model is asked, for names or whether they fit.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,21 +8,14 @@ use anyhow::{Context, bail, ensure};
 use indicatif::{ProgressBar, ProgressDrawTarget};
 
 use crate::clock::{Clock, SystemClock};
-use crate::sae::latent::LatentId;
-use crate::workshop::label::Labelling;
-use crate::workshop::label::items::Items;
 use crate::workshop::label::llm::answers::Answers;
 use crate::workshop::label::llm::client::{Client, Endpoint};
-use crate::workshop::label::llm::template::EXPLAIN;
-use crate::workshop::label::llm::{ask_all, estimate, questions};
-
-/// Names by latent with the hash of their prompts.
-type Names = Vec<(LatentId, Option<String>, String)>;
+use crate::workshop::label::llm::{Question, ask_all, estimate};
 
 /// The endpoint, what is asked, and what it may cost.
 #[derive(Clone, Debug, clap::Args)]
 pub struct LlmArgs {
-    /// Also ask a language model for names: base URL of an OpenAI-compatible endpoint, such as http://localhost:8000/v1
+    /// Also ask a language model: base URL of an OpenAI-compatible endpoint, such as http://localhost:8000/v1
     #[arg(long, value_name = "URL", requires_all = ["llm_model", "llm_answers"])]
     llm: Option<String>,
     /// Its model
@@ -33,12 +27,9 @@ pub struct LlmArgs {
     /// File every answer is kept in: an interrupted run goes on from it, a repeated one asks nothing
     #[arg(long, value_name = "FILE.jsonl", requires = "llm")]
     llm_answers: Option<PathBuf>,
-    /// Prompt template, with {{items}} and {{others}} [default: after RecSAE]
+    /// Prompt template, with {{items}} and, for a name, {{others}}, for a test of one, {{label}} [default: after RecSAE]
     #[arg(long, value_name = "FILE", requires = "llm")]
     llm_prompt: Option<PathBuf>,
-    /// Ask about latents that tags have named too; the model's name is then the proposal
-    #[arg(long, requires = "llm")]
-    llm_all: bool,
     /// Questions a minute at most
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
     llm_per_minute: u32,
@@ -60,23 +51,38 @@ pub struct LlmArgs {
 }
 
 impl LlmArgs {
-    /// Asks, where an endpoint is given.
+    /// The model that is asked, where there is an endpoint.
+    #[must_use]
+    pub fn model(&self) -> Option<&str> {
+        self.llm.as_ref().and(self.llm_model.as_deref())
+    }
+
+    /// The prompt template.
     ///
     /// # Errors
-    /// The prompt, key or answers cannot be read, the cost is above the limit, or the endpoint fails.
-    pub fn names(&self, labelling: &Labelling, items: &Items) -> anyhow::Result<Option<Names>> {
-        let (Some(base_url), Some(model), Some(path)) = (&self.llm, &self.llm_model, &self.llm_answers) else { return Ok(None) };
-        let read = |path: &PathBuf| std::fs::read_to_string(path).with_context(|| path.display().to_string());
-        let template = self.llm_prompt.as_ref().map(read).transpose()?;
+    /// Its file cannot be read.
+    pub fn template(&self, default: &str) -> anyhow::Result<String> {
+        self.llm_prompt.as_ref().map_or_else(|| Ok(default.to_owned()), read)
+    }
+
+    /// Asks what was not answered before; every question's answer.
+    ///
+    /// # Errors
+    /// Key or answers cannot be read, the cost is above the limit, or the endpoint fails.
+    pub fn answers(&self, questions: &[Question]) -> anyhow::Result<Vec<String>> {
+        let (Some(base_url), Some(model), Some(path)) = (&self.llm, &self.llm_model, &self.llm_answers) else {
+            bail!("--llm, --llm-model and --llm-answers: expected all three")
+        };
         let key = self.llm_key_file.as_ref().map(read).transpose()?.map(|key| key.trim().to_owned());
         ensure!(key.as_ref().is_none_or(|key| !key.is_empty()), "the key file is empty");
-        let questions = questions(labelling, items, template.as_deref().unwrap_or(EXPLAIN), model, self.llm_all)?;
         let mut answers = Answers::open(path)?;
-        let cost = estimate(&questions, &answers, self.llm_price_in, self.llm_price_out);
+        // Where two cases show the same, one question is asked.
+        let n_questions = questions.iter().map(|question| &question.hash).collect::<HashSet<_>>().len();
+        let cost = estimate(questions, &answers, self.llm_price_in, self.llm_price_out);
         eprintln!(
             "{} questions to {model}, {} answered already: about {:.0} prompt and {:.0} answer tokens, cost {:.4}",
-            questions.len(),
-            questions.len() - cost.n_questions,
+            n_questions,
+            n_questions - cost.n_questions,
             cost.prompt_tokens,
             cost.answer_tokens,
             cost.cost
@@ -93,8 +99,12 @@ impl LlmArgs {
             pause: Duration::from_millis(self.llm_pause),
         };
         let bar = ProgressBar::with_draw_target(Some(questions.len() as u64), ProgressDrawTarget::stderr());
-        let names = ask_all(&questions, &mut Client::new(endpoint), model, &mut answers, &|| SystemClock.now_ms(), &|| bar.inc(1));
+        let asked = ask_all(questions, &mut Client::new(endpoint), model, &mut answers, &|| SystemClock.now_ms(), &|| bar.inc(1));
         bar.finish_and_clear();
-        names.map(Some)
+        asked
     }
+}
+
+fn read(path: &PathBuf) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).with_context(|| path.display().to_string())
 }

@@ -1,5 +1,6 @@
 //! Names from a language model, asked of a local server that speaks the API and misbehaves.
 
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -7,6 +8,13 @@ use std::process::{Command, Output};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use recsae::sae::hold_out::HoldOut;
+use recsae::workshop::dataset::table::Table;
+use recsae::workshop::dataset::{Dataset, DatasetRequest};
+use recsae::workshop::label::gather::{EvidenceKind, GatherRequest, gather};
+use recsae::workshop::label::held_out_cases;
+use recsae::workshop::label::items::{ItemColumns, Items};
+use recsae::workshop::sae_file;
 use serde_json::{Value, json};
 
 use crate::support;
@@ -98,13 +106,33 @@ fn answer(stream: TcpStream, log: &Mutex<Vec<(String, Value)>>, does: impl Fn(&V
     }
 }
 
+/// A server that looks at the prompt.
+fn judge(does: impl Fn(&str) -> Does + Send + 'static) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let log = seen.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(stream) = stream else { return };
+            answer(stream, &log, |body| does(body["messages"][0]["content"].as_str().unwrap()));
+        }
+    });
+    Server { url, seen }
+}
+
 /// `recsae label` on real data, a few latents.
 fn label(server: &Server, folder: &Path, more: &[&str]) -> Option<Output> {
+    asking(server, folder, &[&["label", "--shuffles", "0", "--min-cases", "900", "--llm-all"], more].concat())
+}
+
+/// A command that asks, on real data.
+fn asking(server: &Server, folder: &Path, more: &[&str]) -> Option<Output> {
     let data = support::data()?.join("ml100k");
     std::fs::write(folder.join("key"), "secret-key\n").unwrap();
+    let (name, more) = more.split_first()?;
     let mut command = Command::new(env!("CARGO_BIN_EXE_recsae"));
-    command.args(["label", "--shuffles", "0", "--min-cases", "900", "--llm-all", "--llm-model", "m1"]);
-    command.args(["--llm-timeout", "1", "--llm-pause", "5", "--llm", &server.url]);
+    command.args([name, "--llm-model", "m1", "--llm-timeout", "1", "--llm-pause", "5", "--llm", &server.url]);
     if !more.contains(&"--llm-per-minute") {
         command.args(["--llm-per-minute", "600000"]);
     }
@@ -212,4 +240,110 @@ fn cost_and_rate_are_kept_to() {
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let n = report["llm"]["n_asked"].as_u64().unwrap();
     assert!(began.elapsed().as_millis() >= u128::from(n - 1) * 200, "{n} questions in {:?}", began.elapsed());
+}
+
+/// Whether a latent of the given SAE is active, by what a question about a held-out case shows.
+fn truth(latents: &[usize]) -> HashMap<(usize, String), bool> {
+    let data = support::data().unwrap().join("ml100k");
+    let sae = sae_file::open(&data.join("sasrec.sae_k8_s16.safetensors"), None).unwrap();
+    let items = Items::read(&Table::read(&data.join("items.parquet")).unwrap(), &ItemColumns::default()).unwrap();
+    let request = DatasetRequest {
+        embeddings: data.join("sasrec.embeddings.npy"),
+        fields: Some(data.join("sasrec.events.parquet")),
+        ..DatasetRequest::default()
+    };
+    let request = (Dataset::open(&request).unwrap(), GatherRequest { evidence: EvidenceKind::Served, column: None, entity: None });
+    let gathered = gather(&sae, &request.0, &items, &request.1, &|_| ()).unwrap();
+    let cases = held_out_cases(&gathered, &items, &HoldOut::default());
+    let mut truth = HashMap::new();
+    for latent in latents {
+        let active: HashSet<u32> = cases.active(*latent).iter().map(|(case, _)| *case).collect();
+        for case in 0..cases.len() {
+            let shown: Vec<String> = cases.items(case).iter().map(|item| format!("- {}", items.title(*item))).collect();
+            let is_active = active.contains(&u32::try_from(case).unwrap());
+            // Two cases may show the same: what is said of them is said of both.
+            *truth.entry((*latent, shown.join("\n"))).or_insert(false) |= is_active;
+        }
+    }
+    truth
+}
+
+#[test]
+fn labels_in_free_words_are_tested_case_by_case() {
+    let folder = tempfile::tempdir().unwrap();
+    let n = AtomicUsize::new(0);
+    let namer = judge(move |_| Does::Name(format!("Concept {}", n.fetch_add(1, Ordering::SeqCst)).leak()));
+    let few = ["label", "--shuffles", "0", "--min-cases", "4000", "--llm-all", "--json"];
+    let Some(output) = asking(&namer, folder.path(), &few) else { return };
+    assert!(output.status.success(), "{}", words(&output));
+    let names: BTreeMap<String, usize> = catalogue(folder.path())["concepts"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .filter(|(_, concept)| concept["evidence"]["source"] == "llm")
+        .map(|(latent, concept)| (concept["label"].as_str().unwrap().to_owned(), latent.parse().unwrap()))
+        .collect();
+    assert!(names.len() >= 3, "{names:?}");
+    let report = |output: &Output| -> Value {
+        assert!(output.status.success(), "{}", words(output));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+
+    // An oracle, which misbehaves at first: every label that has cases enough is verified.
+    let known = truth(&names.values().copied().collect::<Vec<_>>());
+    let (asked, of) = (AtomicUsize::new(0), names.clone());
+    let oracle = judge(move |prompt| {
+        let trouble = [Does::Status(500), Does::Garbage, Does::Cuts, Does::Floods];
+        if let Some(trouble) = trouble.get(asked.fetch_add(1, Ordering::SeqCst)) {
+            return *trouble;
+        }
+        let label = prompt.split("concept: ").nth(1).unwrap().lines().next().unwrap();
+        let shown: Vec<&str> = prompt.lines().filter(|line| line.starts_with("- ")).collect();
+        Does::Name(if known[&(of[label], shown.join("\n"))] { "YES" } else { "**No.**" })
+    });
+    let tests = report(&asking(&oracle, folder.path(), &["verify", "--json"]).unwrap());
+    println!("{} of {} questions: {}", tests["asked"], oracle.seen.lock().unwrap().len(), tests["by_status"]);
+    assert_eq!((tests["n_untestable"].as_u64(), tests["asked"]["n_unreadable"].as_u64()), (Some(0), Some(0)));
+    let of_model: Vec<&Value> = tests["tests"].as_array().unwrap().iter().filter(|test| test["source"] == "llm").collect();
+    assert_eq!(of_model.len(), names.len());
+    let mut n_asked = 0;
+    for test in of_model {
+        let class = |name: &str| {
+            let share = &test["detection"][name];
+            (share["n_right"].as_u64().unwrap(), share["n"].as_u64().unwrap())
+        };
+        let (recall, random, nearest) = (class("recall"), class("specificity"), class("specificity_nearest"));
+        assert!(recall.0 == recall.1 && recall.1 <= 50 && random.1 == 50 && nearest.1 <= 50, "{test}");
+        // Cases that show the same as an active one are all that the oracle cannot tell.
+        assert!(2 * random.0 > random.1, "{test}");
+        n_asked += recall.1 + random.1 + nearest.1;
+        if recall.1 == 50 && random.0 >= 40 && nearest.0 >= 40 {
+            assert_eq!(test["detection"]["status"], "verified", "{test}");
+            assert_eq!(test["detection"]["recsae_confidence"].as_f64().map(|c| c >= 0.8), Some(true));
+        }
+        assert_eq!(catalogue(folder.path())["concepts"][test["latent"].to_string()]["tested"]["status"], test["detection"]["status"]);
+    }
+    assert_eq!(tests["asked"]["n_asked"].as_u64(), Some(n_asked));
+    assert!(tests["by_status"]["verified"].as_u64() >= Some(1), "{}", tests["by_status"]);
+
+    // Again: nothing is asked, the same result. Nonsense is no answer, and tests nothing.
+    let silent = server(vec![], Does::Status(500));
+    assert_eq!(report(&asking(&silent, folder.path(), &["verify", "--json"]).unwrap()), tests);
+    assert!(silent.seen.lock().unwrap().is_empty());
+    std::fs::write(folder.path().join("prompt.txt"), "Is {{label}} in\n{{items}}\n?").unwrap();
+    let (prompt, nonsense) = (folder.path().join("prompt.txt"), server(vec![], Does::Name("perhaps")));
+    let own = ["verify", "--json", "--llm-cases", "2", "--llm-prompt", prompt.to_str().unwrap()];
+    let unsaid = report(&asking(&nonsense, folder.path(), &own).unwrap());
+    assert_eq!(unsaid["asked"]["n_unreadable"], unsaid["asked"]["n_asked"]);
+    assert!(
+        unsaid["tests"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|test| test["source"] == "llm")
+            .all(|test| test["detection"]["status"] == "unverified")
+    );
+    assert!(
+        nonsense.seen.lock().unwrap().iter().all(|(_, body)| body["messages"][0]["content"].as_str().unwrap().starts_with("Is Concept "))
+    );
 }

@@ -14,6 +14,8 @@ use crate::sae::latent::LatentId;
 pub struct Cases {
     items: Vec<Vec<u32>>,
     entities: Vec<u64>,
+    /// By case, a hash of entity and activations: alike where an entity's vector is served again.
+    vectors: Vec<u64>,
     /// By latent: case and value, cases ascending.
     active: Vec<Vec<(u32, f32)>>,
     seen: HashSet<u64, FixedHash>,
@@ -46,8 +48,10 @@ impl Cases {
         items.dedup();
         let Ok(case) = u32::try_from(self.items.len()) else { return false };
         let mut hasher = FixedHash.build_hasher();
-        (entity, &items, latents).hash(&mut hasher);
+        (entity, latents).hash(&mut hasher);
         values.iter().for_each(|value| value.to_bits().hash(&mut hasher));
+        let vector = hasher.finish();
+        items.hash(&mut hasher);
         if items.is_empty() || !self.seen.insert(hasher.finish()) {
             self.n_repeated += 1;
             return false;
@@ -59,6 +63,7 @@ impl Cases {
         }
         self.items.push(items);
         self.entities.push(entity);
+        self.vectors.push(vector);
         true
     }
 
@@ -98,6 +103,12 @@ impl Cases {
         self.entities[case]
     }
 
+    /// A number that two cases have in common where they are of one entity and one vector; `case < len()`.
+    #[must_use]
+    pub fn vector(&self, case: usize) -> u64 {
+        self.vectors[case]
+    }
+
     /// Cases a latent is active in, ascending, with its value; `latent < n_latents()`.
     #[must_use]
     pub fn active(&self, latent: usize) -> &[(u32, f32)] {
@@ -131,6 +142,7 @@ impl Cases {
                 place[case] = u32::try_from(kept.items.len()).ok();
                 kept.items.push(items);
                 kept.entities.push(self.entities[case]);
+                kept.vectors.push(self.vectors[case]);
             }
         }
         for (latent, rows) in self.active.iter().enumerate() {

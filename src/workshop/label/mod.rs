@@ -22,10 +22,10 @@ pub mod tags;
 
 use crate::sae::hold_out::HoldOut;
 use crate::workshop::label::cases::Cases;
-use crate::workshop::label::characteristic::{ItemCounts, characteristic_items};
+use crate::workshop::label::characteristic::ItemCounts;
 use crate::workshop::label::gather::Gathered;
 use crate::workshop::label::items::Items;
-use crate::workshop::label::naming::{Naming, Rule, name_with_items};
+use crate::workshop::label::naming::{Naming, Rule, items_of, name_with_items};
 use crate::workshop::label::tags::TagTable;
 
 /// Names, the tags they are made of, and the names of chance.
@@ -48,9 +48,7 @@ pub fn label(gathered: &Gathered, items: &Items, hold_out: &HoldOut, rule: &Rule
     let cases = construction_cases(gathered, items, hold_out);
     let tags = tags_for(gathered, items, hold_out);
     let counts = ItemCounts::new(&cases, items.len());
-    let characteristic: Vec<Vec<u32>> = (0..cases.n_latents())
-        .map(|latent| if cases.active(latent).len() < rule.min_cases { Vec::new() } else { characteristic_items(&cases, &counts, latent) })
-        .collect();
+    let characteristic: Vec<Vec<u32>> = (0..cases.n_latents()).map(|latent| items_of(&cases, &counts, rule, latent)).collect();
     let seen = counts.seen();
     let chance = |seed: usize| {
         let dealt = tags.shuffled(&seen, seed as u64);

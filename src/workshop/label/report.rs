@@ -200,6 +200,7 @@ impl LabelReport {
             let words = match reason {
                 NoName::Dead => "never active".to_owned(),
                 NoName::TooFewCases => format!("active in fewer than {} cases", self.rule.min_cases),
+                NoName::TooFewEntities => format!("active for fewer than {} users", self.rule.min_entities),
                 NoName::TooFewItems => format!("fewer than {} characteristic items", self.rule.min_items),
                 NoName::NothingEnriched => "no tag enriched".to_owned(),
                 NoName::NothingTelling => {

@@ -1,13 +1,12 @@
 //! Whether a label tells a latent's cases from others, on users and items it was not made from.
 //!
 //! The label is read as a prediction: a case that carries its tag should be one where the latent is active.
-//! That is the detection score of automatic interpretability, with a rule as the judge, who sees neither
-//! the activation nor the cases the label was made from.
+//! That is the detection score of automatic interpretability, with a rule as the judge (or, of a label in free
+//! words, a language model), who sees neither the activation nor the cases the label was made from.
 
 use serde::Serialize;
 
 use crate::sae::concept::Verification;
-use crate::workshop::label::presence::Presence;
 use crate::workshop::verify::sample::Sample;
 use crate::workshop::verify::wilson::{Share, balanced_accuracy};
 
@@ -52,10 +51,9 @@ pub struct Detection {
     pub recsae_confidence: Option<f64>,
 }
 
-/// Tests a tag on a sample of held-out cases.
+/// Tests a label on a sample of held-out cases, given which of them it fits.
 #[must_use]
-pub fn detect(sample: &Sample, presence: &Presence, tag: usize) -> Detection {
-    let carries = |case: u32| presence.has(tag, case as usize);
+pub fn detect(sample: &Sample, carries: &dyn Fn(u32) -> bool) -> Detection {
     let share = |cases: &mut dyn Iterator<Item = bool>| {
         cases.fold(Share::default(), |share, right| Share { n_right: share.n_right + u64::from(right), n: share.n + 1 })
     };
@@ -127,27 +125,20 @@ pub fn status(detection: &Detection) -> Verification {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::workshop::label::cases::Cases;
-    use crate::workshop::label::tags::TagTable;
 
     /// `n` active cases with the tag in `hits`, `n` random with it in `alarms`, `n` near with it in `near`.
     fn test(n: u32, hits: u32, alarms: u32, near: u32) -> Detection {
-        let tags = TagTable::collect(6, &[("t".into(), (0..6).map(|item| if item < 3 { vec!["x".into()] } else { vec![] }).collect())]);
-        let mut cases = Cases::new(1);
-        for case in 0..3 * n {
-            let carries = match case / n {
-                0 => case % n < hits,
-                1 => case % n < alarms,
-                _ => case % n < near,
-            };
-            cases.push(u64::from(case), vec![if carries { 0 } else { 4 }], &[], &[]);
-        }
+        let carries = |case: u32| match case / n {
+            0 => case % n < hits,
+            1 => case % n < alarms,
+            _ => case % n < near,
+        };
         let sample = Sample {
             positive: (0..n).map(|case| (case, 1.0 + case as f32)).collect(),
             random: (n..2 * n).collect(),
             nearest: (2 * n..3 * n).collect(),
         };
-        detect(&sample, &Presence::new(&cases, &tags, Some(&[1])), 0)
+        detect(&sample, &carries)
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! The flow: held-out cases → a sample for each labelled latent → how well its label tells the cases apart →
 //! a status by a written rule, which goes into the catalogue and from there to metrics, alerts and page.
 
+pub mod asked;
 pub mod detection;
 pub mod nearest;
 pub mod report;
@@ -14,13 +15,15 @@ use std::collections::HashMap;
 use anyhow::{Context, ensure};
 use serde::Serialize;
 
-use crate::sae::concept::{ConceptCatalog, HeldOutTest, LabelState};
+use crate::sae::concept::{Concept, ConceptCatalog, HeldOutTest, LabelState};
 use crate::sae::latent::LatentId;
 use crate::sae::weights::SaeWeights;
+use crate::workshop::label::cases::Cases;
 use crate::workshop::label::gather::Gathered;
 use crate::workshop::label::items::Items;
 use crate::workshop::label::presence::Presence;
 use crate::workshop::label::{held_out_cases, tags_for};
+use crate::workshop::verify::asked::{AskedSummary, FreeLabel};
 use crate::workshop::verify::detection::{Detection, detect};
 use crate::workshop::verify::nearest::{match_latents, nearest_latents};
 
@@ -49,16 +52,23 @@ pub struct LabelTest {
 pub struct Tests {
     /// Held-out cases.
     pub n_cases: usize,
-    /// Labels that are words of somebody's own: no tag says which cases carry them.
-    pub n_untestable: usize,
+    /// Labels that are words of somebody's own: no tag says which cases carry them. A language model may.
+    #[serde(skip)]
+    pub free: Vec<FreeLabel>,
+    /// What a language model was asked of those.
+    pub asked: Option<AskedSummary>,
     /// One a label.
     pub tests: Vec<LabelTest>,
     /// Of all latents alive in the cases, cosine to the partner in the other SAEs (the least), by latent.
     #[serde(skip)]
     pub stability: Vec<Option<f64>>,
+    /// The held-out cases.
+    #[serde(skip)]
+    pub cases: Cases,
 }
 
-/// Tests every label of the catalogue that is a tag of the items table and is not rejected.
+/// Tests every label of the catalogue that is a tag of the items table and is not rejected; those in free words wait for
+/// a language model ([`asked`]).
 ///
 /// # Errors
 /// The catalogue does not say what was held out, nothing was, or another SAE reads other vectors.
@@ -79,29 +89,45 @@ pub fn verify(
     let tags = tags_for(gathered, items, &hold_out);
     let number: HashMap<(&str, &str), usize> =
         tags.tags().iter().enumerate().map(|(at, tag)| ((tag.source.as_str(), tag.value.as_str()), at)).collect();
+    // A label that came another way (carried over, edited, a model's) is tested as the tag whose name it is.
+    let mut by_name: HashMap<String, Option<usize>> = HashMap::new();
+    for (at, tag) in tags.tags().iter().enumerate() {
+        by_name.entry(tag.to_string()).and_modify(|other| *other = None).or_insert(Some(at));
+    }
     let presence = Presence::new(&cases, &tags, None);
     let alive: Vec<bool> = (0..cases.n_latents()).map(|latent| !cases.active(latent).is_empty()).collect();
     let nearest = nearest_latents(w_dec, &alive, NEAREST);
     let stability = stability(sae, others)?;
-    let mut tests = Tests { n_cases: cases.len(), n_untestable: 0, tests: Vec::new(), stability };
+    let mut tests = Tests { n_cases: cases.len(), free: Vec::new(), asked: None, tests: Vec::new(), stability, cases: Cases::default() };
     for (latent, concept) in catalogue.concepts.iter().filter(|(_, concept)| concept.state != LabelState::Rejected) {
         let Some(label) = &concept.label else { continue };
-        let tag = concept.evidence.as_ref().and_then(|evidence| number.get(&(evidence.source.as_str(), evidence.value.as_str())));
+        let proposed = concept.evidence.as_ref().and_then(|evidence| number.get(&(evidence.source.as_str(), evidence.value.as_str())));
         // A label that a reviewer put into other words is no longer what the tag says.
-        let Some(&tag) = tag.filter(|tag| tags.tags()[**tag].to_string() == *label) else {
-            tests.n_untestable += 1;
+        let proposed = proposed.copied().filter(|tag| tags.tags()[*tag].to_string() == *label);
+        let sample = sample::draw(&cases, latent.index(), &nearest[latent.index()], seed);
+        let Some(tag) = proposed.or_else(|| by_name.get(label).copied().flatten()) else {
+            tests.free.push(FreeLabel { latent: *latent, label: label.clone(), source: source_of(concept), sample });
             continue;
         };
-        let sample = sample::draw(&cases, latent.index(), &nearest[latent.index()], seed);
         tests.tests.push(LabelTest {
             latent: *latent,
             label: label.clone(),
             source: tags.tags()[tag].source.clone(),
-            detection: detect(&sample, &presence, tag),
+            detection: detect(&sample, &|case| presence.has(tag, case as usize)),
             stability: tests.stability.get(latent.index()).copied().flatten(),
         });
     }
+    tests.cases = cases;
     Ok(tests)
+}
+
+/// Where a label in free words comes from.
+fn source_of(concept: &Concept) -> String {
+    match (concept.state, &concept.evidence) {
+        (LabelState::Edited, _) => "edited".to_owned(),
+        (_, Some(evidence)) => evidence.source.clone(),
+        (_, None) => "free words".to_owned(),
+    }
 }
 
 /// For each latent the least cosine to its partners in the other SAEs, 0 where one has no partner for it.

@@ -6,6 +6,7 @@ use std::io::Write;
 use serde::Serialize;
 
 use crate::sae::concept::Verification;
+use crate::workshop::verify::asked::AskedSummary;
 use crate::workshop::verify::wilson::Share;
 use crate::workshop::verify::{LabelTest, Tests};
 
@@ -23,8 +24,11 @@ pub struct VerifyReport {
     pub n_cases: usize,
     /// Labels by status.
     pub by_status: BTreeMap<Verification, usize>,
-    /// Labels of free words, which no tag can test.
+    /// Labels of free words that were not tested: no tag can, and no language model was asked.
     pub n_untestable: usize,
+    /// What a language model was asked of such labels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asked: Option<AskedSummary>,
     /// By source: labels, verified ones, medians.
     pub by_source: BTreeMap<String, SourceTests>,
     /// Recall by decile of the activation over all labels, the weakest first.
@@ -78,7 +82,8 @@ impl VerifyReport {
             fingerprint: fingerprint.to_owned(),
             n_cases: tests.n_cases,
             by_status,
-            n_untestable: tests.n_untestable,
+            n_untestable: tests.free.len(),
+            asked: tests.asked,
             by_source,
             recall_by_decile,
             recsae_confirmed,
@@ -121,8 +126,15 @@ impl VerifyReport {
         if let Some([stable, all]) = self.stable {
             writeln!(out, "{stable} of {all} latents have a partner of cosine >= {SAME_LATENT} in the other SAE")?;
         }
+        if let Some(asked) = &self.asked {
+            writeln!(
+                out,
+                "language model: asked of {} cases whether a label in free words fits them, {} answers neither yes nor no",
+                asked.n_asked, asked.n_unreadable
+            )?;
+        }
         if self.n_untestable > 0 {
-            writeln!(out, "{} labels are no tags of the items table and were not tested", self.n_untestable)?;
+            writeln!(out, "{} labels are no tags of the items table and were not tested; --llm tests them", self.n_untestable)?;
         }
         Ok(())
     }

@@ -1,11 +1,12 @@
 //! Which held-out cases a label is tested on.
 //!
 //! Cases of one user resemble each other, so the sample goes round the users: the first case of each, then
-//! the second, until it is full. Negatives are drawn twice: from all cases where the latent is inactive, and
+//! the second, until it is full. A vector that is served again, as models of one vector a user do, is one case of a
+//! class however many lists went with it: else the fifty cases of a test could all be one user's. Negatives are drawn twice: from all cases where the latent is inactive, and
 //! from those where one of its nearest latents is active instead. The first asks whether the label says
 //! anything, the second whether it says what is this latent's own.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -41,6 +42,8 @@ pub fn draw(cases: &Cases, latent: usize, nearest: &[usize], seed: u64) -> Sampl
     near.retain(|case| !is_active(*case));
     for class in [&mut positive, &mut random, &mut near] {
         class.shuffle(&mut rng);
+        let mut met = HashSet::new();
+        class.retain(|case| met.insert(cases.vector(*case as usize)));
         round_the_users(cases, class);
         class.truncate(MOST_CASES);
     }
@@ -69,16 +72,17 @@ mod tests {
     use crate::sae::latent::LatentId;
 
     fn cases() -> Cases {
-        let mut cases = Cases::new(2);
+        let mut cases = Cases::new(3);
         for case in 0..400_u32 {
             // User 0 has half of the cases where latent 0 is active.
             let entity = if case % 2 == 0 { 0 } else { u64::from(case) };
+            // No vector twice.
             let latents: &[LatentId] = match case {
-                0..100 => &[LatentId(0)],
-                100..150 => &[LatentId(1)],
-                _ => &[],
+                0..100 => &[LatentId(0), LatentId(2)],
+                100..150 => &[LatentId(1), LatentId(2)],
+                _ => &[LatentId(2)],
             };
-            cases.push(entity, vec![case], latents, &[1.0][..latents.len()]);
+            cases.push(entity, vec![case], latents, &[1.0 + case as f32; 2][..latents.len()]);
         }
         cases
     }
@@ -90,6 +94,21 @@ mod tests {
         let first: Vec<u64> = sample.positive[..51].iter().map(|(case, _)| cases.entity(*case as usize)).collect();
         assert_eq!(first.iter().filter(|entity| **entity == 0).count(), 1, "{first:?}");
         assert_eq!((sample.positive.len(), sample.random.len(), sample.nearest.len()), (100, 200, 50));
+    }
+
+    #[test]
+    fn a_vector_that_is_served_again_is_one_case() {
+        let mut cases = Cases::new(1);
+        for case in 0..600_u32 {
+            // Thirty users with a vector each, in ten of which the latent is active, served with another list each time.
+            let user = u64::from(case % 30);
+            let latents: &[LatentId] = if user < 10 { &[LatentId(0)] } else { &[] };
+            assert!(cases.push(user, vec![case], latents, &[1.0 + user as f32][..latents.len()]));
+        }
+        let sample = draw(&cases, 0, &[], 7);
+        assert_eq!((sample.positive.len(), sample.random.len()), (10, 20));
+        let half = draw(&cases.only(|user| user % 2 == 0, |_| true), 0, &[], 7);
+        assert_eq!((half.positive.len(), half.random.len()), (5, 10));
     }
 
     #[test]

@@ -8,6 +8,8 @@ pub mod answers;
 pub mod client;
 pub mod template;
 
+use std::collections::HashSet;
+
 use serde::Serialize;
 
 use crate::sae::concept::{ConceptCatalog, LabelEvidence};
@@ -78,14 +80,15 @@ pub fn questions(labelling: &Labelling, items: &Items, template: &str, model: &s
 /// What the questions that are not answered yet will cost; prices are per million tokens.
 #[must_use]
 pub fn estimate(questions: &[Question], answers: &Answers, price_in: f64, price_out: f64) -> Estimate {
-    let open: Vec<&Question> = questions.iter().filter(|question| answers.get(&question.hash).is_none()).collect();
+    let mut asked = HashSet::new();
+    let open: Vec<&Question> =
+        questions.iter().filter(|question| answers.get(&question.hash).is_none() && asked.insert(&question.hash)).collect();
     let prompt_tokens: f64 = open.iter().map(|question| question.prompt.chars().count() as f64 / CHARACTERS_A_TOKEN).sum();
     let answer_tokens = open.len() as f64 * ANSWER_TOKENS;
     Estimate { n_questions: open.len(), prompt_tokens, answer_tokens, cost: (prompt_tokens * price_in + answer_tokens * price_out) / 1e6 }
 }
 
-/// Asks what is not answered yet, and returns the names: latent, name, hash of the prompt. An answer that is
-/// no name gives none. `progress` is told of each question done.
+/// Asks what is not answered yet, and returns every question's answer. `progress` is told of each question done.
 ///
 /// # Errors
 /// The endpoint refuses for good or stays silent, or answers cannot be kept. What was answered is kept.
@@ -96,19 +99,18 @@ pub fn ask_all(
     answers: &mut Answers,
     now_ms: &dyn Fn() -> i64,
     progress: &dyn Fn(),
-) -> anyhow::Result<Vec<(LatentId, Option<String>, String)>> {
-    let mut names = Vec::with_capacity(questions.len());
+) -> anyhow::Result<Vec<String>> {
+    let mut texts = Vec::with_capacity(questions.len());
     for question in questions {
         if answers.get(&question.hash).is_none() {
             let answer = client.ask(&question.prompt)?;
             let (prompt_hash, prompt) = (question.hash.clone(), question.prompt.clone());
             answers.keep(Kept { prompt_hash, model: model.to_owned(), prompt, answer, at_ms: now_ms() })?;
         }
-        let name = answers.get(&question.hash).and_then(|answer| name_in(&answer.text));
-        names.push((question.latent, name, question.hash.clone()));
+        texts.push(answers.get(&question.hash).map(|answer| answer.text.clone()).unwrap_or_default());
         progress();
     }
-    Ok(names)
+    Ok(texts)
 }
 
 /// What a run asked and got.
@@ -120,19 +122,21 @@ pub struct LlmSummary {
     pub n_named: usize,
 }
 
-/// Puts the names into the catalogue as proposals of source `llm`, whose value is the prompt's hash. Labels
-/// that reviewers decided on stay.
+/// Puts the names in the answers into the catalogue as proposals of source `llm`, whose value is the prompt's hash.
+/// Labels that reviewers decided on stay.
 pub fn propose_all(
     catalogue: &mut ConceptCatalog,
     labelling: &Labelling,
     items: &Items,
-    names: Vec<(LatentId, Option<String>, String)>,
+    questions: &[Question],
+    answers: &[String],
 ) -> LlmSummary {
-    let mut summary = LlmSummary { n_asked: names.len(), n_named: 0 };
-    for (latent, name, hash) in names {
-        let (Some(name), Some(found)) = (name, labelling.naming.latents.get(latent.index())) else { continue };
+    let mut summary = LlmSummary { n_asked: questions.len(), n_named: 0 };
+    for (Question { latent, hash, .. }, answer) in questions.iter().zip(answers) {
+        let (latent, value) = (*latent, hash.clone());
+        let (Some(name), Some(found)) = (name_in(answer), labelling.naming.latents.get(latent.index())) else { continue };
         summary.n_named += 1;
-        let mut evidence = LabelEvidence { source: "llm".into(), value: hash, n_active: found.n_active as u64, ..LabelEvidence::default() };
+        let mut evidence = LabelEvidence { source: "llm".into(), value, n_active: found.n_active as u64, ..LabelEvidence::default() };
         let ids: Vec<&str> = found.items.iter().map(|item| items.id(*item)).collect();
         evidence.hash = evidence_hash(&catalogue.fingerprint, latent.0, &evidence, &ids);
         propose(catalogue.concepts.entry(latent).or_default(), Some((name, evidence)));
