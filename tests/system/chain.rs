@@ -1,12 +1,17 @@
 //! RecSAE whole, on MovieLens-100k and Apache Kafka: what the topic holds is recorded, an SAE trained on it,
 //! its latents named and tested, and the monitor then tells a real drift by a name that stood the test.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::Value;
+use ndarray::Array2;
+use recsae::workshop::dataset::{Dataset, DatasetRequest};
+use recsae::workshop::sae_file;
+use serde_json::{Value, json};
 
 use crate::kafka_server::{self, unique};
+use crate::steering::{ablated, messages, vector};
 use crate::support;
 
 struct Chain {
@@ -144,4 +149,104 @@ fn from_the_topic_to_an_alert_that_names_a_verified_concept() {
     }
     let risen = |alert: &&&Value| alert["direction"] == "up" && alert["concept"].as_str().unwrap().contains("1997");
     assert!(verified.iter().any(|alert| risen(&alert)), "the films of 1997 rose");
+}
+
+#[test]
+fn a_general_and_a_graph_model_go_from_the_topic_to_steered_vectors() {
+    let (Some(kafka), Some(data), Some(library)) = (kafka_server::shared(), support::data(), support::onnxruntime()) else { return };
+    for model in ["bprmf", "lightgcn"] {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("recsae.toml").display().to_string();
+        let chain = Chain { folder, library: library.clone(), data: data.join("ml100k"), config };
+        let (topic, config) = (unique(model), chain.config.as_str());
+        let (vectors, lists, items) = (
+            chain.given(&format!("{model}.user_embeddings.npy")),
+            chain.given(&format!("{model}.user_recs.parquet")),
+            chain.given("items.parquet"),
+        );
+        let produce = ["produce", "--embeddings", &vectors, "--by", "user_id", "--fields", &lists, "--entity", "user_id"];
+        chain.run(&[&produce[..], &["--items", "recommended", "--topic", &topic, "--brokers", &kafka.brokers]].concat());
+
+        // Record: every user's vector, bit by bit.
+        chain.configure(&kafka.brokers, &topic, false);
+        let recorded = chain.path("recorded");
+        assert_eq!(chain.run(&["record", "-c", config, "--out", &recorded, "--until-end", "--json"])["records"], 938);
+        let rows = Dataset::open(&DatasetRequest { embeddings: recorded.clone().into(), ..DatasetRequest::default() }).unwrap();
+        let users: Array2<f32> = ndarray_npy::read_npy(&vectors).unwrap();
+        for (row, user) in rows.column("entity").unwrap().keys().unwrap().iter().enumerate() {
+            assert_eq!(rows.embedding(row), users.row(user.parse().unwrap()).as_slice().unwrap(), "{model}, user {user}");
+        }
+
+        // Train twice, evaluate on the recording and on the file it came from.
+        let runs = chain.path("runs");
+        let (run, other) = (format!("{runs}/k8_d256_seed1"), format!("{runs}/k8_d256_seed2"));
+        let train = ["train", "--embeddings", &recorded, "--k", "8", "--scale", "4", "--epochs", "100", "--seed", "1,2", "--out", &runs];
+        let report = chain.run(&[&train[..], &["--json"]].concat());
+        assert_eq!(report[0]["run"]["held_out"]["entity"], "entity");
+        let evaluated = chain.run(&["evaluate", "--sae", &run, "--embeddings", &recorded, "--json"]);
+        let given = chain.run(&["evaluate", "--sae", &run, "--embeddings", &vectors, "--by", "user_id", "--fields", &lists, "--json"]);
+        let fvu = |of: &Value| of["quality"]["fvu"].as_f64().unwrap();
+        println!("{model}: FVU {:.4}, of users never seen {}", fvu(&evaluated), report[0]["run"]["held_out_entities"]["fvu"]);
+        assert!(fvu(&evaluated) < 0.3 && (fvu(&evaluated) - fvu(&given)).abs() < 1e-9, "{} {}", fvu(&evaluated), fvu(&given));
+
+        // Label, verify beside the other seed, families, and a reviewer who accepts what is named.
+        let concepts = chain.path("concepts.json");
+        let named = ["--sae", &run, "--concepts", &concepts];
+        let over = [&named[..], &["--embeddings", &recorded, "--items", &items, "--json"]].concat();
+        let labels = chain.run(&[&["label", "--tags", "genres,year,year:decade,popularity"], &over[..]].concat());
+        assert_eq!(labels["shuffled"], json!(vec![0; 10]), "no label by chance");
+        let tested = chain.run(&[&["verify", "--tags", "genres,year,year:decade,popularity", "--other-sae", &other], &over[..]].concat());
+        let families = chain.run(&[&["concepts", "families"], &over[..]].concat());
+        let n_named = labels["n_named"].as_u64().unwrap();
+        println!(
+            "{model}: {n_named} of 256 named, {}, {} families, stable {}",
+            tested["by_status"],
+            families["families"].as_array().unwrap().len(),
+            tested["stable"]
+        );
+        assert!(n_named >= 5 && tested["tests"].as_array().unwrap().len() as u64 == n_named, "{n_named}");
+        let sheet_file = chain.path("sheet.json");
+        let mut sheet = chain.run(&[&["review", "sheet"], &named[..]].concat());
+        sheet["entries"].as_array_mut().unwrap().iter_mut().for_each(|entry| entry["decision"] = json!("accepted"));
+        std::fs::write(&sheet_file, sheet.to_string()).unwrap();
+        chain.run(&[&["review", "apply", "--reviewer", "ana", &sheet_file], &named[..]].concat());
+
+        // Bundle, and the vectors without the concept that is met most, on a topic of their own.
+        let (bundle, onnx, weights) = (chain.path("bundle"), format!("{run}/sae.onnx"), format!("{run}/weights.safetensors"));
+        chain.run(&["bundle", "build", "--onnx", &onnx, "--weights", &weights, "--concepts", &concepts, "--out", &bundle]);
+        chain.configure(&kafka.brokers, &topic, true);
+        let label = labels["labels"].as_array().unwrap().iter().max_by_key(|label| label["n_active"].as_u64()).unwrap();
+        let (name, plan, to) = (label["label"].as_str().unwrap(), chain.path("plan.json"), unique("steered"));
+        chain.run(&["steer", "plan", "--bundle", &bundle, "--concept", name, "--action", "ablate", "--out", &plan]);
+        chain.run(&["steer", "run", "-c", config, "--bundle", &bundle, "--plan", &plan, "--to", &to, "--until-end"]);
+        let latents: Vec<usize> = serde_json::from_slice::<Value>(&std::fs::read(&plan).unwrap()).unwrap()["edits"][0]["latents"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|latent| usize::try_from(latent.as_u64().unwrap()).unwrap())
+            .collect();
+        let of_label = labels["labels"].as_array().unwrap().iter().filter(|other| other["label"] == name).count();
+        assert_eq!(latents.len(), of_label, "every latent of the name");
+        let sae = sae_file::open(Path::new(&run), None).unwrap();
+        let by_user = |topic: &str| -> BTreeMap<Vec<u8>, Vec<u8>> {
+            messages(kafka, topic).into_iter().map(|message| (message.key, message.payload)).collect()
+        };
+        let (before, after) = (by_user(&topic), by_user(&to));
+        assert_eq!((before.len(), after.len()), (938, 938));
+        let mut changed = 0;
+        for (user, payload) in &before {
+            let (x, found) = (vector(payload), vector(&after[user]));
+            // Each latent's part is taken away, in f64.
+            let mut expected: Vec<f64> = x.iter().map(|value| f64::from(*value)).collect();
+            for part in latents.iter().filter_map(|latent| ablated(&sae, &x, *latent)) {
+                expected.iter_mut().zip(part).zip(&x).for_each(|((sum, part), x)| *sum += part - f64::from(*x));
+            }
+            let worst = expected.iter().zip(&found).map(|(a, b)| (a - f64::from(*b)).abs()).fold(0.0, f64::max);
+            assert!(worst < 1e-5, "{model}: {worst}");
+            assert_eq!(x == found, *payload == after[user], "what is not moved keeps its bytes");
+            changed += usize::from(x != found);
+        }
+        println!("{model}: {name} ablated, {changed} of 938 vectors changed");
+        assert!(changed >= 10);
+    }
 }

@@ -17,15 +17,15 @@ use crate::scene::Scene;
 
 /// One record of a topic.
 #[derive(Clone, Debug, PartialEq)]
-struct Message {
-    key: Vec<u8>,
-    payload: Vec<u8>,
-    timestamp_ms: Option<i64>,
-    headers: BTreeMap<String, String>,
+pub(crate) struct Message {
+    pub(crate) key: Vec<u8>,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) timestamp_ms: Option<i64>,
+    pub(crate) headers: BTreeMap<String, String>,
 }
 
 /// All records of a topic, by partition in order.
-fn messages(kafka: &Kafka, topic: &str) -> Vec<Message> {
+pub(crate) fn messages(kafka: &Kafka, topic: &str) -> Vec<Message> {
     let mut read: BTreeMap<i32, Vec<Message>> = BTreeMap::new();
     scan(&kafka.settings(&[topic]), topic, Duration::from_secs(20), |message| {
         let text = |value: &Option<&[u8]>| String::from_utf8(value.unwrap_or_default().to_vec()).unwrap();
@@ -109,7 +109,7 @@ fn named_bundle(scene: &Scene) -> PathBuf {
     out
 }
 
-fn vector(payload: &[u8]) -> Vec<f32> {
+pub(crate) fn vector(payload: &[u8]) -> Vec<f32> {
     let json: Value = serde_json::from_slice(payload).unwrap();
     serde_json::from_value(json["embedding"].clone()).unwrap()
 }
@@ -129,7 +129,7 @@ fn moved(before: &[f32], after: &[f32]) -> f64 {
 }
 
 /// `x - z_j W_dec[j]`, in f64: what ablating latent `j` must give.
-fn ablated(sae: &SaeWeights, x: &[f32], latent: usize) -> Option<Vec<f64>> {
+pub(crate) fn ablated(sae: &SaeWeights, x: &[f32], latent: usize) -> Option<Vec<f64>> {
     let (_, z) = sae.encode(x).into_iter().find(|(at, _)| at.index() == latent)?;
     let row = sae.w_dec().unwrap().row(latent).to_vec();
     Some(x.iter().zip(row).map(|(x, w)| f64::from(*x) - z * f64::from(w)).collect())
