@@ -75,7 +75,6 @@ pub struct Cli {
 
 /// One variant a command; each command's arguments live in its own file.
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "made once a process, and clap does not read a box")]
 pub enum Command {
     /// See the whole chain on this machine, with nothing installed and a drift that is known
     Demo(demo::Args),
