@@ -6,45 +6,14 @@
 //! and there are enough of them that a coin does not pass.
 
 use anyhow::ensure;
-use serde::Serialize;
 
-use crate::sae::latent::LatentId;
 use crate::workshop::label::items::Items;
 use crate::workshop::label::llm::Question;
 use crate::workshop::label::llm::answers::prompt_hash;
 use crate::workshop::label::llm::template::fill;
 use crate::workshop::verify::detection::detect;
 use crate::workshop::verify::sample::Sample;
-use crate::workshop::verify::{LabelTest, Tests};
-
-/// A label in free words with the cases it is to be tested on.
-#[derive(Clone, Debug)]
-pub struct FreeLabel {
-    /// The latent.
-    pub latent: LatentId,
-    /// Its label.
-    pub label: String,
-    /// Where it comes from: `llm`, `edited`, `carried over`.
-    pub source: String,
-    /// The cases.
-    pub sample: Sample,
-}
-
-/// What was asked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct AskedSummary {
-    /// Cases asked about.
-    pub n_asked: usize,
-    /// Answers that were neither yes nor no: those cases are left out.
-    pub n_unreadable: usize,
-}
-
-impl FreeLabel {
-    fn cases(&self) -> impl Iterator<Item = u32> + '_ {
-        let Sample { positive, random, nearest } = &self.sample;
-        positive.iter().map(|(case, _)| *case).chain(random.iter().copied()).chain(nearest.iter().copied())
-    }
-}
+use crate::workshop::verify::tested::{AskedSummary, LabelTest, Tests};
 
 /// A question for each case of each label, at most `most` cases of a class.
 ///

@@ -8,64 +8,30 @@ pub mod detection;
 pub mod nearest;
 pub mod report;
 pub mod sample;
+pub mod tested;
 pub mod wilson;
 
 use std::collections::HashMap;
 
 use anyhow::{Context, ensure};
-use serde::Serialize;
 
 use crate::sae::concept::{Concept, ConceptCatalog, HeldOutTest, LabelState};
-use crate::sae::latent::LatentId;
 use crate::sae::weights::SaeWeights;
 use crate::workshop::label::cases::Cases;
 use crate::workshop::label::gather::Gathered;
 use crate::workshop::label::items::Items;
 use crate::workshop::label::presence::Presence;
 use crate::workshop::label::{held_out_cases, tags_for};
-use crate::workshop::verify::asked::{AskedSummary, FreeLabel};
-use crate::workshop::verify::detection::{Detection, detect};
+use crate::workshop::verify::detection::detect;
 use crate::workshop::verify::nearest::{match_latents, nearest_latents};
+use crate::workshop::verify::tested::FreeLabel;
+
+pub use crate::workshop::verify::tested::{LabelTest, Tests};
 
 /// Most similar latents that negatives are also drawn from.
 const NEAREST: usize = 5;
 /// Least cosine of a pair of latents of two SAEs.
 const LEAST_COSINE: f32 = 0.3;
-
-/// The test of one label.
-#[derive(Clone, Debug, Serialize)]
-pub struct LabelTest {
-    /// The latent.
-    pub latent: LatentId,
-    /// Its label.
-    pub label: String,
-    /// Source of the label.
-    pub source: String,
-    /// How the label did.
-    pub detection: Detection,
-    /// Cosine to its partner in each of the other SAEs, the least of them; absent without others.
-    pub stability: Option<f64>,
-}
-
-/// Tests of a catalogue.
-#[derive(Clone, Debug, Serialize)]
-pub struct Tests {
-    /// Held-out cases.
-    pub n_cases: usize,
-    /// Labels that are words of somebody's own: no tag says which cases carry them. A language model may.
-    #[serde(skip)]
-    pub free: Vec<FreeLabel>,
-    /// What a language model was asked of those.
-    pub asked: Option<AskedSummary>,
-    /// One a label.
-    pub tests: Vec<LabelTest>,
-    /// Of all latents alive in the cases, cosine to the partner in the other SAEs (the least), by latent.
-    #[serde(skip)]
-    pub stability: Vec<Option<f64>>,
-    /// The held-out cases.
-    #[serde(skip)]
-    pub cases: Cases,
-}
 
 /// Tests every label of the catalogue that is a tag of the items table and is not rejected; those in free words wait for
 /// a language model ([`asked`]).

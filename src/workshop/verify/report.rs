@@ -6,9 +6,8 @@ use std::io::Write;
 use serde::Serialize;
 
 use crate::sae::concept::Verification;
-use crate::workshop::verify::asked::AskedSummary;
+use crate::workshop::verify::tested::{AskedSummary, LabelTest, Tests};
 use crate::workshop::verify::wilson::Share;
-use crate::workshop::verify::{LabelTest, Tests};
 
 /// RecSAE counts a concept as confirmed from this confidence on.
 const RECSAE_CONFIRMED: f64 = 0.8;
