@@ -300,7 +300,8 @@ mod tests {
         assert!(matrix(&path).unwrap() == rows && matrix(&path).unwrap().is_standard_layout());
         let whole = std::fs::read(&path).unwrap();
         let at = whole.windows(7).position(|bytes| bytes == b"(2, 3),").unwrap();
-        let claims = [&whole[..at], b"(900000000000, 3),", &whole[at + 7 + 11..]].concat();
+        // The padding behind it is as much shorter.
+        let claims = [&whole[..at], b"(900000000000, 3),", &whole[at + 7..at + 9], &whole[at + 20..]].concat();
         std::fs::write(&path, claims).unwrap();
         assert!(format!("{:#}", matrix(&path).unwrap_err()).contains("expected a matrix of f32 or f64"));
         std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
