@@ -59,6 +59,8 @@ impl Room {
     /// Waits until there is room, and makes it where a connection waits for its client.
     pub(super) async fn make(&mut self) {
         while self.tasks.try_join_next().is_some() {}
+        // A handle keeps all that its task was made of: some KiB a connection, each probe one.
+        self.open.retain(|(task, _)| !task.is_finished());
         while self.tasks.len() >= self.most {
             self.open.retain(|(task, _)| !task.is_finished());
             let waiting = self.open.iter().filter_map(|(task, mark)| Some((mark.waits_since()?, task)));
@@ -86,6 +88,21 @@ impl Room {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_kept_of_connections_that_have_ended() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let mut room = Room::new(3);
+            for _ in 0..100 {
+                room.make().await;
+                room.open(|_| async {});
+                tokio::task::yield_now().await;
+            }
+            room.make().await;
+            assert_eq!((room.open.len(), room.tasks.len()), (0, 0));
+        });
+    }
 
     #[test]
     fn the_one_that_waits_longest_is_closed_and_none_that_answers() {
