@@ -20,8 +20,8 @@ use crate::task::Shutdown;
 
 /// How often the broker is asked: one small request.
 const EVERY: Duration = Duration::from_secs(2);
-/// Longest wait for its answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest wait for its answer. A start waits that long where the broker knows no such question, as the in-process one.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Asks for the ids of topics again and again.
 pub struct TopicWatch {
