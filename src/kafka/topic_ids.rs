@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char};
 use std::ptr::{self, NonNull};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::bindings as native;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -25,6 +25,9 @@ pub type TopicIds = BTreeMap<String, String>;
 
 /// What the broker says where it knows no id.
 const NO_ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
+
+/// Longest wait for an answer between two looks at whether it is still wanted.
+const LOOK_UP: Duration = Duration::from_millis(50);
 
 /// Asks for the ids of topics.
 pub struct TopicInquiry {
@@ -49,8 +52,8 @@ impl TopicInquiry {
     /// The ids by now.
     ///
     /// # Errors
-    /// No answer within `timeout`, or the broker refuses.
-    pub fn ask(&self, timeout: Duration) -> Result<TopicIds, KafkaError> {
+    /// No answer within `timeout` or until `is_over`, or the broker refuses.
+    pub fn ask(&self, timeout: Duration, is_over: impl Fn() -> bool) -> Result<TopicIds, KafkaError> {
         // What the client has to say meanwhile: nobody else reads it.
         while self.client.poll(Duration::ZERO).is_some() {}
         if self.names.is_empty() {
@@ -58,7 +61,7 @@ impl TopicInquiry {
         }
         let failed = |message: String| KafkaError::Request { what: format!("the ids of topics at {}", self.brokers), message };
         let request = Request::new(self.client.client().native_ptr(), &self.names, timeout);
-        request.and_then(|request| request.answer(timeout)).map_err(failed)
+        request.and_then(|request| request.answer(timeout, is_over)).map_err(failed)
     }
 }
 
@@ -90,14 +93,18 @@ impl Request {
     }
 
     /// Waits for the answer.
-    fn answer(&self, timeout: Duration) -> Result<TopicIds, String> {
+    fn answer(&self, timeout: Duration, is_over: impl Fn() -> bool) -> Result<TopicIds, String> {
+        let asked = Instant::now();
         // SAFETY: the queue is alive; the event is ours and destroyed below; everything read of it belongs to it, is
         // read before that, and copied.
         unsafe {
-            // librdkafka itself answers at the request's timeout.
-            let event = native::rd_kafka_queue_poll(self.queue.as_ptr(), milliseconds(timeout.saturating_mul(2)));
-            if event.is_null() {
-                return Err(format!("no answer within {timeout:?}"));
+            let mut event: *mut native::rd_kafka_event_t = ptr::null_mut();
+            while event.is_null() {
+                // librdkafka itself answers at the request's timeout.
+                if is_over() || asked.elapsed() > timeout.saturating_mul(2) {
+                    return Err(format!("no answer within {:?}", asked.elapsed()));
+                }
+                event = native::rd_kafka_queue_poll(self.queue.as_ptr(), milliseconds(LOOK_UP));
             }
             let error = native::rd_kafka_event_error(event);
             let ids = if error == native::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {

@@ -7,6 +7,7 @@ use crate::drift::alert::{Alert, AlertAction};
 use crate::drift::explanation::Explanation;
 use crate::drift::partition::PartitionPosition;
 use crate::drift::reference::Reference;
+use crate::kafka::topic_ids::TopicIds;
 use crate::monitor::cluster::followed::Followed;
 use crate::record::TopicPartition;
 use crate::store::StoreError;
@@ -60,6 +61,8 @@ pub enum JudgeCommand {
     Followed(Box<Followed>),
     /// The group gave this instance the duty to judge, or took it.
     Duty(bool),
+    /// Keep the ids of topics, by name.
+    KnowTopics(TopicIds),
     /// Somebody sends a test alert: recorded, then shown.
     TestAlert {
         /// Who.

@@ -11,6 +11,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use crate::drift::alert::{ActionKind, Alert, AlertAction};
+use crate::kafka::topic_ids::TopicIds;
 use crate::monitor::cluster::member::Member;
 use crate::monitor::command::JudgeCommand;
 use crate::monitor::deed::{Deed, Reply};
@@ -135,6 +136,7 @@ impl Judge {
             JudgeCommand::Step(of) => return self.keep_steps(vec![*of], shutdown),
             JudgeCommand::Followed(followed) => return self.follow(*followed, shutdown),
             JudgeCommand::Duty(is_ours) => return self.on_duty(is_ours, shutdown),
+            JudgeCommand::KnowTopics(ids) => return self.know_topics(&ids, shutdown),
             JudgeCommand::Act { alert, action, reply } => (Deed::Act { alert, action }, Reply::Alert(reply)),
             JudgeCommand::PutReference { reference, reply } => (Deed::PutReference { reference }, Reply::Done(reply)),
             JudgeCommand::ApproveReference { name, approval, reply } => (Deed::ApproveReference { name, approval }, Reply::Done(reply)),
@@ -187,6 +189,14 @@ impl Judge {
             }
         };
         Ok(outcome)
+    }
+
+    /// Keeps what the broker told of topics; one that was made anew since some of it was counted ends the run.
+    fn know_topics(&mut self, ids: &TopicIds, shutdown: &Shutdown) -> Result<(), MonitorError> {
+        match self.keep_trying(shutdown, |store| store.know_topics(ids))? {
+            Some(another) => Err(MonitorError::TopicReplaced(another)),
+            None => Ok(()),
+        }
     }
 
     /// Whether it is this instance that judges.

@@ -111,7 +111,8 @@ pub fn run(settings: &Settings, options: RunOptions, group: &TaskGroup) -> Resul
     }
     if let Some(watch) = setup.topic_watch() {
         let (shared, shutdown, to_mend) = (Arc::clone(setup.shared()), group.shutdown().clone(), to_mend.clone());
-        let watch = move || -> Result<(), TaskError> { watch.run(&shared, &shutdown).map_err(|error| to_mend.keep(error)) };
+        let commands = to_judge.clone();
+        let watch = move || -> Result<(), TaskError> { watch.run(&shared, &commands, &shutdown).map_err(|error| to_mend.keep(error)) };
         group.thread("topic-watch", watch).map_err(|error| MonitorError::Start(error.to_string()))?;
     }
     let (explainer, questions) = setup.explainer(settings, to_judge, options.until_end);

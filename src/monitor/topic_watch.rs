@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::config::settings::KafkaSettings;
 use crate::kafka::topic_ids::{TopicIds, TopicInquiry};
+use crate::monitor::command::{Commands, JudgeCommand};
 use crate::monitor::error::MonitorError;
 use crate::monitor::shared::Shared;
 use crate::record::TopicPartition;
@@ -20,7 +21,7 @@ use crate::task::Shutdown;
 
 /// How often the broker is asked: one small request.
 const EVERY: Duration = Duration::from_secs(2);
-/// Longest wait for its answer. A start waits that long where the broker knows no such question, as the in-process one.
+/// Longest wait for its answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Asks for the ids of topics again and again.
@@ -30,17 +31,20 @@ pub struct TopicWatch {
 }
 
 impl TopicWatch {
-    /// Takes the ids that these partitions' topics have by now, and holds them against those that were counted. A broker
-    /// that does not tell them (it may not let us ask, or be too old) refuses nothing: a topic is then known again by the
-    /// newest counted record alone.
+    /// Holds the ids that these partitions' topics have by now against those that were counted. Where none of them is
+    /// known there is nothing to hold against, and the start does not wait for an answer: [`TopicWatch::run`] asks
+    /// first. A broker that does not tell them (it may not let us ask, be too old, or be in-process) refuses nothing: a
+    /// topic is then known again by the newest counted record alone.
     ///
     /// # Errors
     /// A topic is another than the one that was counted; or the store refuses, or a setting.
     pub fn open(kafka: &KafkaSettings, partitions: &[TopicPartition], store: &mut Store) -> Result<Self, MonitorError> {
         let topics: BTreeSet<&str> = partitions.iter().map(|partition| &*partition.topic).collect();
+        let is_known = store.read().topic_ids()?.keys().any(|topic| topics.contains(topic.as_str()));
         let inquiry = TopicInquiry::new(kafka, topics)?;
-        let known = inquiry.ask(PATIENCE).unwrap_or_else(|error| {
-            tracing::warn!(%error, "a topic that is made anew is known by its records alone");
+        let known = if is_known { inquiry.ask(PATIENCE, || false) } else { Ok(TopicIds::new()) };
+        let known = known.unwrap_or_else(|error| {
+            tracing::warn!(%error, "whether a topic was made anew while nobody read it is seen by its records alone");
             TopicIds::new()
         });
         match store.know_topics(&known)? {
@@ -49,22 +53,34 @@ impl TopicWatch {
         }
     }
 
-    /// Asks until the shutdown.
+    /// Asks until the shutdown; ids that were not known go to the judge, who keeps them.
     ///
     /// # Errors
     /// A topic is another one by now; what is counted and not stored yet is not stored then.
-    pub fn run(&self, shared: &Shared, shutdown: &Shutdown) -> Result<(), MonitorError> {
-        while !self.known.is_empty() && !shutdown.wait_timeout(EVERY) {
-            match self.inquiry.ask(PATIENCE) {
+    pub fn run(mut self, shared: &Shared, commands: &Commands, shutdown: &Shutdown) -> Result<(), MonitorError> {
+        let mut was_answered = true;
+        while !shutdown.is_triggered() {
+            match self.inquiry.ask(PATIENCE, || shutdown.is_triggered()) {
                 Ok(found) => {
                     if let Some(another) = another(&self.known, &found) {
                         shared.counts_another_log.store(true, Ordering::SeqCst);
                         return Err(MonitorError::TopicReplaced(another));
                     }
+                    let new: TopicIds = found.into_iter().filter(|(topic, _)| !self.known.contains_key(topic)).collect();
+                    // A judge with no time for it is told of them next time.
+                    if !new.is_empty() && commands.try_send(JudgeCommand::KnowTopics(new.clone())).is_ok() {
+                        self.known.extend(new);
+                    }
+                    was_answered = true;
                 }
                 // Workers tell of a broker that is away.
-                Err(error) => tracing::debug!(%error, "whether topics were made anew is asked again"),
+                Err(error) if was_answered && !shutdown.is_triggered() => {
+                    tracing::info!(%error, "topics are asked for their ids again; one made anew is seen by its records meanwhile");
+                    was_answered = false;
+                }
+                Err(_) => {}
             }
+            let _up = shutdown.wait_timeout(EVERY);
         }
         Ok(())
     }

@@ -25,12 +25,13 @@ use crate::monitor::shared::Shared;
 use crate::monitor::tracked::Tracked;
 use crate::record::TopicPartition;
 use crate::snapshot::PartitionFacts;
-use crate::store::step::{Step, StepOutcome};
+use crate::store::step::Step;
 use crate::task::Shutdown;
 
 mod assignment;
 mod group;
 mod reading;
+mod stored;
 
 /// Longest wait for a record; also how soon a shutdown is noticed.
 const POLL: Duration = Duration::from_millis(100);
@@ -64,6 +65,8 @@ pub struct Worker {
     moved_on: Vec<TopicPartition>,
     to_commit: Vec<Position>,
     committing: Vec<Position>,
+    /// When the last commit was refused.
+    commit_refused: Option<Instant>,
     /// Partitions that wait for the judge.
     n_waiting: usize,
     /// Partitions are in other hands for so long that nobody waits for the judge.
@@ -106,6 +109,7 @@ impl Worker {
             moved_on: Vec::new(),
             to_commit: Vec::new(),
             committing: Vec::new(),
+            commit_refused: None,
             n_waiting: 0,
             is_scattered: false,
             last_tick_ms: shared.clock.now_ms(),
@@ -260,55 +264,6 @@ impl Worker {
                 }
             }
         }
-    }
-
-    fn take_acks(&mut self) -> Result<(), MonitorError> {
-        while let Ok(ack) = self.acks.try_recv() {
-            self.acknowledged(ack)?;
-        }
-        Ok(())
-    }
-
-    fn acknowledged(&mut self, mut ack: StepAck) -> Result<(), MonitorError> {
-        self.n_unacked -= 1;
-        fault::point("step-acked");
-        match ack.outcome {
-            StepOutcome::Applied | StepOutcome::Replayed => {
-                if fault::planted("mutant-no-watermark") {
-                    ack.position.watermark_ms = i64::MIN;
-                }
-                // What was lost meanwhile is not committed: it is somebody else's, or will be taken over again.
-                if self.partitions.iter().any(|tracked| *tracked.windows.partition() == ack.partition) {
-                    let metadata = resume::metadata(&self.shared.rules.counting_hash, &ack.position);
-                    self.to_commit.retain(|position| position.partition != ack.partition);
-                    self.to_commit.push(Position { partition: ack.partition, offset: ack.position.next_offset, metadata });
-                }
-                Ok(())
-            }
-            StepOutcome::Gap { stored } => Err(MonitorError::Gap { partition: ack.partition, stored, position: ack.position.next_offset }),
-        }
-    }
-
-    /// Commits what is stored; never waits. One commit is in flight at a time.
-    fn commit(&mut self) -> Result<(), MonitorError> {
-        if let Some(outcome) = self.consumer.poll_commit() {
-            fault::point("commit-done");
-            let failed = std::mem::take(&mut self.committing);
-            if let Err(error) = outcome {
-                tracing::debug!(%error, "commit refused");
-                self.shared.metrics.checkpoint_failures.inc_by(u64::from(!matches!(error, KafkaError::Commit { retriable: true, .. })));
-                if matches!(error, KafkaError::Commit { fenced: false, .. }) {
-                    let newer: Vec<TopicPartition> = self.to_commit.iter().map(|position| position.partition.clone()).collect();
-                    self.to_commit.extend(failed.into_iter().filter(|position| !newer.contains(&position.partition)));
-                }
-            }
-        }
-        if !self.to_commit.is_empty() && !self.consumer.commit_in_flight() && self.consumer.commit(&self.to_commit)? {
-            self.committing = std::mem::take(&mut self.to_commit);
-            tracing::trace!(positions = ?self.committing, "commit sent");
-            fault::point("commit-sent");
-        }
-        Ok(())
     }
 
     /// Looks at ends, idle partitions and lag.

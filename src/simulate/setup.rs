@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::bundle::onnx::write::full_graph;
 use crate::config::settings::{ModelSettings, Settings};
@@ -64,6 +65,10 @@ pub fn settings(brokers: &str, bundle: &Path, dir: &Path) -> Settings {
     settings.kafka.brokers = brokers.to_owned();
     settings.kafka.topics = vec![TOPIC.to_owned()];
     settings.kafka.group = "recsae-demo".to_owned();
+    // The in-process broker gives members that long, less a second, to answer a rebalance, and always waits it out.
+    let session = [("session.timeout.ms", "3000"), ("heartbeat.interval.ms", "500")];
+    settings.kafka.librdkafka.extend(session.map(|(key, value)| (key.to_owned(), value.to_owned())));
+    settings.kafka.drain = Duration::from_millis(2500);
     // Topics of the in-process broker are made by the demo; rejects would be a fault of its own.
     settings.kafka.dead_letter_topic = String::new();
     settings.model = vec![ModelSettings { version: None, bundle: bundle.to_owned() }];

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use rusqlite::{OptionalExtension, params};
 
 use crate::store::error::StoreResult;
+use crate::store::reader::StoreReader;
 use crate::store::writer::Store;
 
 /// A topic that is not the one that was counted.
@@ -16,6 +17,18 @@ pub struct AnotherTopic {
     pub stored: String,
     /// Id of the one that is there.
     pub found: String,
+}
+
+impl StoreReader {
+    /// The ids that topics had, by name.
+    ///
+    /// # Errors
+    /// The database refuses.
+    pub fn topic_ids(&self) -> StoreResult<BTreeMap<String, String>> {
+        let mut statement = self.connection.prepare("SELECT topic, id FROM topics")?;
+        let ids = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(ids.collect::<rusqlite::Result<_>>()?)
+    }
 }
 
 impl Store {
@@ -55,6 +68,7 @@ mod tests {
         let mut store = Store::open(&folder.path().join("recsae.db")).unwrap();
         let window = WindowSpec { length_ms: 100, origin_ms: 0, lateness_ms: 0 };
         store.begin_lineage("a", "", &window, 1).unwrap();
+        assert!(store.read().topic_ids().unwrap().is_empty());
         let ids = |ids: &[(&str, &str)]| ids.iter().map(|(topic, id)| ((*topic).to_owned(), (*id).to_owned())).collect();
         assert_eq!(store.know_topics(&ids(&[("t", "first"), ("u", "other")])).unwrap(), None);
         assert_eq!(store.know_topics(&ids(&[("t", "second")])).unwrap(), None, "nothing of it was counted");
@@ -63,6 +77,7 @@ mod tests {
         store.take_positions(&[(at, PartitionPosition::starting_at(7))].into()).unwrap();
         assert_eq!(store.know_topics(&ids(&[("t", "second")])).unwrap(), None);
         assert_eq!(store.know_topics(&ids(&[])).unwrap(), None, "a broker that gives no ids says nothing");
+        assert_eq!(store.read().topic_ids().unwrap(), ids(&[("t", "second"), ("u", "other")]));
         let another = AnotherTopic { topic: "t".into(), stored: "second".into(), found: "third".into() };
         assert_eq!(store.know_topics(&ids(&[("t", "third")])).unwrap(), Some(another.clone()));
         assert_eq!(store.know_topics(&ids(&[("t", "third")])).unwrap(), Some(another), "it is not taken for known by then");
