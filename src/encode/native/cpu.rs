@@ -21,7 +21,15 @@ pub struct Avx2(());
 /// Proof that it has AVX-512 F, BW, DQ and VNNI besides.
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Avx512(Avx2);
+pub struct Avx512 {
+    avx2: Avx2,
+    vbmi2: Option<Vbmi2>,
+}
+
+/// Proof that it has VBMI2 besides, which moves words together: all with VNNI but Cascade Lake and Cooper Lake.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Vbmi2(());
 
 #[cfg(target_arch = "x86_64")]
 impl Avx2 {
@@ -41,12 +49,18 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vnni");
-        Avx2::detect().filter(|_| found).map(Self)
+        let vbmi2 = is_x86_feature_detected!("avx512vbmi2").then_some(Vbmi2(()));
+        Avx2::detect().filter(|_| found).map(|avx2| Self { avx2, vbmi2 })
     }
 
     /// The part of the proof that AVX2's kernels ask for.
     pub(super) fn avx2(self) -> Avx2 {
-        self.0
+        self.avx2
+    }
+
+    /// The proof for the kernels that move words together.
+    pub(super) fn vbmi2(self) -> Option<Vbmi2> {
+        self.vbmi2
     }
 }
 
@@ -64,7 +78,9 @@ impl Kernel {
         #[cfg(target_arch = "x86_64")]
         {
             all.extend(Avx2::detect().map(Self::Avx2));
-            all.extend(Avx512::detect().map(Self::Avx512));
+            let avx512 = Avx512::detect();
+            all.extend(avx512.filter(|avx512| avx512.vbmi2.is_some()).map(|avx512| Self::Avx512(Avx512 { vbmi2: None, ..avx512 })));
+            all.extend(avx512.map(Self::Avx512));
         }
         all
     }
@@ -83,7 +99,9 @@ impl Kernel {
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(_) => "avx2",
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512(_) => "avx512",
+            Self::Avx512(Avx512 { vbmi2: None, .. }) => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(_) => "avx512-vbmi2",
         }
     }
 }

@@ -80,7 +80,7 @@ impl Passes {
             screen_kernel::estimates(*kernel, screen, tile, mid);
             chooser.look(parts, &tile.rows[..n_rows], &mid[..n_rows * d_sae], rows);
             for (at, y) in rows.chunks_exact(d_in).enumerate() {
-                if !chooser.append(parts, (at, y), activations) {
+                if !chooser.append(parts, at, activations) {
                     dense.resize(d_sae, 0.0);
                     product::dense(*kernel, model, y, dense);
                     model.gate(0..d_sae, dense);

@@ -6,9 +6,10 @@
 #![expect(unsafe_code, reason = "calls code for CPU features that were detected; loads and stores arrays of one register's size")]
 
 use std::arch::x86_64::{
-    __m512i, _mm_cvtsi32_si128, _mm512_add_epi16, _mm512_add_epi32, _mm512_cmpgt_epi16_mask, _mm512_dpbusd_epi32, _mm512_loadu_si512,
-    _mm512_maskz_compress_epi32, _mm512_max_epi16, _mm512_mulhrs_epi16, _mm512_packs_epi32, _mm512_set1_epi16, _mm512_set1_epi32,
-    _mm512_setr_epi32, _mm512_setzero_si512, _mm512_sra_epi32, _mm512_storeu_si512,
+    __m512i, _mm_cvtsi32_si128, _mm512_add_epi16, _mm512_add_epi32, _mm512_castsi512_si256, _mm512_cmpgt_epi16_mask, _mm512_cvtepu16_epi32,
+    _mm512_dpbusd_epi32, _mm512_extracti64x4_epi64, _mm512_loadu_si512, _mm512_maskz_compress_epi16, _mm512_maskz_compress_epi32,
+    _mm512_max_epi16, _mm512_mulhrs_epi16, _mm512_packs_epi32, _mm512_set1_epi16, _mm512_set1_epi32, _mm512_setr_epi32,
+    _mm512_setzero_si512, _mm512_sra_epi32, _mm512_storeu_si512,
 };
 
 use crate::encode::native::cpu::Avx512;
@@ -21,6 +22,9 @@ use crate::encode::native::screen_steps as steps;
 const BYTES: usize = 64;
 /// Latents of a panel whose positions fill a register.
 const HALF: usize = PANEL / 2;
+/// Positions of a panel's latents in it.
+const WITHIN_PANEL: [i16; PANEL] =
+    [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31];
 /// Rows whose bounds are bisected together: four of 128 lanes fill half the registers.
 const BISECTED: usize = 4;
 
@@ -49,13 +53,14 @@ pub(super) fn bisect(_: Avx512, maxima: &[i16], n_lanes: usize, k: usize, bounds
 }
 
 /// Positions of the latents whose estimate and margin reach `bound`, ascending, into `latents`; returns how many.
-pub(super) fn collect(_: Avx512, screen: &Screen, mid: &[i16], margin: i16, bound: i16, latents: &mut [u32]) -> usize {
-    // SAFETY: as above.
+pub(super) fn collect(proof: Avx512, screen: &Screen, mid: &[i16], margin: i16, bound: i16, latents: &mut [u32]) -> usize {
+    // SAFETY: as above; and a value of `Vbmi2` exists only where that was detected.
     unsafe {
-        if margin == 0 {
-            collect_avx512::<false>(screen, mid, 0, bound, latents)
-        } else {
-            collect_avx512::<true>(screen, mid, margin, bound, latents)
+        match (proof.vbmi2(), margin) {
+            (Some(_), 0) => collect_vbmi2::<false>(screen, mid, 0, bound, latents),
+            (Some(_), _) => collect_vbmi2::<true>(screen, mid, margin, bound, latents),
+            (None, 0) => collect_avx512::<false>(screen, mid, 0, bound, latents),
+            (None, _) => collect_avx512::<true>(screen, mid, margin, bound, latents),
         }
     }
 }
@@ -134,6 +139,32 @@ fn bisect_avx512(maxima: &[i16], n_lanes: usize, k: usize, bounds: &mut [i16]) {
     }
 }
 
+// Thirty-two positions within their panel are moved together at once; more than sixteen of a panel are hardly ever wanted.
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi2,popcnt")]
+#[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "thirty-two")]
+fn collect_vbmi2<const MARGINS: bool>(screen: &Screen, mid: &[i16], margin: i16, bound: i16, latents: &mut [u32]) -> usize {
+    let (below, margins) = (below(bound), _mm512_set1_epi16(margin));
+    let within = load(&WITHIN_PANEL);
+    let (mut panel, step) = (_mm512_setzero_si512(), _mm512_set1_epi32(PANEL as i32));
+    let mut n = 0;
+    for (mid, scales) in mid.as_chunks::<PANEL>().0.iter().zip(screen.scales.as_chunks::<PANEL>().0) {
+        let mid = load(mid);
+        let up = if MARGINS { _mm512_add_epi16(mid, _mm512_mulhrs_epi16(margins, load(scales))) } else { mid };
+        let reached = _mm512_cmpgt_epi16_mask(up, below);
+        let moved = _mm512_maskz_compress_epi16(reached, within);
+        let Some(places) = latents.get_mut(n..n + PANEL) else { return latents.len() };
+        let (low, high) = places.split_at_mut(HALF);
+        store_positions(low, _mm512_add_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(moved)), panel));
+        let found = reached.count_ones() as usize;
+        if found > HALF {
+            store_positions(high, _mm512_add_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64::<1>(moved)), panel));
+        }
+        panel = _mm512_add_epi32(panel, step);
+        n += found;
+    }
+    n
+}
+
 // Sixteen positions at once are moved together and written, whoever of them is wanted: what is written behind the last
 // that is, the next sixteen overwrite. Bit by bit a mispredicted branch a word costs more than all of this.
 #[target_feature(enable = "avx512f,avx512bw,popcnt")]
@@ -162,9 +193,15 @@ fn collect_avx512<const MARGINS: bool>(screen: &Screen, mid: &[i16], margin: i16
 #[target_feature(enable = "avx512f")]
 #[inline]
 fn take(bits: u16, positions: __m512i, places: &mut [u32]) {
+    store_positions(places, _mm512_maskz_compress_epi32(bits, positions));
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn store_positions(places: &mut [u32], positions: __m512i) {
     debug_assert_eq!(places.len(), HALF);
     // SAFETY: every caller hands over room for sixteen numbers of four bytes; the store needs no alignment.
-    unsafe { _mm512_storeu_si512(places.as_mut_ptr().cast(), _mm512_maskz_compress_epi32(bits, positions)) }
+    unsafe { _mm512_storeu_si512(places.as_mut_ptr().cast(), positions) }
 }
 
 /// What the values that reach `bound` are greater than, which is what the instruction compares with.

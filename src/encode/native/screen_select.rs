@@ -47,7 +47,7 @@ pub(super) struct Chooser {
     /// What of a row reaches the first bound, and its values.
     promising: Vec<u32>,
     promising_values: Vec<f32>,
-    /// `[rows, room]`: what reaches the second bound, and the values of a row of it.
+    /// `[rows, room]`: what reaches the second bound, and its values.
     latents: Vec<u32>,
     values: Vec<f32>,
     bounds: Vec<i16>,
@@ -81,11 +81,10 @@ impl Chooser {
     /// their selections one after the other.
     pub(super) fn look(&mut self, parts: Parts<'_>, tile: &[TileRow], mid: &[i16], ys: &[f32]) {
         let (kernel, model, screen) = parts;
-        let room = most(screen) + ROOM;
+        let room = room(screen);
         self.latents.resize(tile.len() * room, 0);
-        for values in [&mut self.values, &mut self.promising_values] {
-            values.resize(room + product::ROOM, 0.0);
-        }
+        self.values.resize(tile.len() * room, 0.0);
+        self.promising_values.resize(room, 0.0);
         self.rows.clear();
         self.rows.extend(tile.iter().map(|tile| Row { in_full: tile.unit == 0.0, ..Row::default() }));
         let k = match model.spec().selection {
@@ -120,6 +119,18 @@ impl Chooser {
             self.rows[at].n = n;
             self.rows[at].in_full = n > most(screen);
         }
+        self.compute(parts, ys);
+    }
+
+    /// Computes what is left of each row, of all rows before anything is selected of one.
+    fn compute(&mut self, (kernel, model, screen): Parts<'_>, ys: &[f32]) {
+        let places = self.latents.chunks_exact(room(screen)).zip(self.values.chunks_exact_mut(room(screen)));
+        for ((row, y), (latents, values)) in self.rows.iter().zip(ys.chunks_exact(model.padded_in())).zip(places) {
+            if !row.in_full {
+                product::some(kernel, model, &latents[..row.n], y, values);
+                model.gate(latents[..row.n].iter().map(|latent| *latent as usize), values);
+            }
+        }
     }
 
     /// Bounds the k-th largest estimate of each row from below.
@@ -139,7 +150,7 @@ impl Chooser {
     /// Computes the most promising latents of a row, those whose estimate reaches the bound: the least value of these
     /// k or more, below which nothing is selected. `None` where there are too many.
     fn promise(&mut self, (kernel, model, screen): Parts<'_>, (k, bound): (usize, i16), mid: &[i16], y: &[f32]) -> Option<f32> {
-        self.promising.resize(most(screen) + ROOM, 0);
+        self.promising.resize(room(screen), 0);
         let n = collect(kernel, screen, mid, 0, bound, &mut self.promising);
         if n < k || n > most(screen) {
             return None;
@@ -153,38 +164,31 @@ impl Chooser {
     }
 
     /// Appends the selection of row `at` of the tile; `false`, and nothing appended, where it must be computed in full.
-    pub(super) fn append(
-        &mut self,
-        (kernel, model, screen): Parts<'_>,
-        (at, y): (usize, &[f32]),
-        activations: &mut SparseActivations,
-    ) -> bool {
+    pub(super) fn append(&mut self, (kernel, model, screen): Parts<'_>, at: usize, activations: &mut SparseActivations) -> bool {
         let Row { in_full, n, .. } = self.rows[at];
         self.statistics.n_rows += 1;
         if in_full {
             self.statistics.n_in_full += 1;
             return false;
         }
-        let first = at * (most(screen) + ROOM);
-        product::some(kernel, model, &self.latents[first..first + n], y, &mut self.values);
+        let first = at * room(screen);
         self.statistics.n_computed += n as u64;
         let k = match model.spec().selection {
             Selection::TopK(k) => k.get(),
             Selection::Threshold(_) => n,
         };
-        model.gate(self.latents[first..first + n].iter().map(|latent| *latent as usize), &mut self.values);
         #[cfg(target_arch = "x86_64")]
         if let Kernel::Avx512(proof) = kernel {
             let padded = n.next_multiple_of(select_avx512::WIDTH);
-            self.values[n..padded].fill(f32::NEG_INFINITY);
-            let latents = &self.latents[first..first + padded];
-            if self.selected.select(proof, latents, &self.values[..padded], k, model.floor()) {
+            self.values[first + n..first + padded].fill(f32::NEG_INFINITY);
+            let (latents, values) = (&self.latents[first..first + padded], &self.values[first..first + padded]);
+            if self.selected.select(proof, latents, values, k, model.floor()) {
                 let (latents, values) = self.selected.parts();
                 activations.push_row(latents, values);
                 return true;
             }
         }
-        self.among.select(&self.latents[first..first + n], &self.values[..n], k, model.floor());
+        self.among.select(&self.latents[first..first + n], &self.values[first..first + n], k, model.floor());
         self.among.append_to(activations);
         true
     }
@@ -193,6 +197,11 @@ impl Chooser {
 /// Latents of a row that may be computed one by one.
 fn most(screen: &Screen) -> usize {
     (screen.d_sae / MOST_SHARE).max(FEW)
+}
+
+/// Places a row has for latents and their values.
+fn room(screen: &Screen) -> usize {
+    most(screen) + ROOM.max(product::ROOM)
 }
 
 /// What lies below it, margin and slack included, has a value below those of all latents whose estimate reaches `bound`:
