@@ -79,6 +79,14 @@ pub(super) fn authorise(state: &HttpState, headers: &HeaderMap) -> Result<(), Ap
     holds_token(state, shown)
 }
 
+/// The body of a deed that asks for nothing but who does it and why; `what` is its name in the refusal.
+pub(super) fn signed(what: &str, body: ActionBody) -> Result<(String, String), ApiError> {
+    if body.who.trim().is_empty() || body.why.trim().is_empty() || body.until.is_some() {
+        return Err(ApiError::bad_request(format!("{what} says who asks for it and why, and nothing else")));
+    }
+    Ok((body.who, body.why))
+}
+
 /// Whether what was shown is this instance's token.
 pub(super) fn holds_token(state: &HttpState, shown: Option<&str>) -> Result<(), ApiError> {
     let Some(expected) = &state.token else {

@@ -8,7 +8,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use serde_json::Value;
 
-use crate::http::action_routes::authorise;
+use crate::http::action_routes::{authorise, signed};
 use crate::http::actions::{ActionBody, BuildBody, ReferenceRequest};
 use crate::http::error::ApiError;
 use crate::http::state::HttpState;
@@ -35,12 +35,9 @@ pub(super) async fn approve(
     body: Result<Json<ActionBody>, JsonRejection>,
 ) -> Result<Json<Value>, ApiError> {
     authorise(&state, &headers)?;
-    let Json(body) = body?;
-    if body.who.trim().is_empty() || body.why.trim().is_empty() || body.until.is_some() {
-        return Err(ApiError::bad_request("an approval says who approves and why, and nothing else"));
-    }
+    let (who, why) = signed("an approval", body?.0)?;
     let at_ms = state.clock.now_ms();
-    send(&state, ReferenceRequest::Approve { name, who: body.who, why: body.why, at_ms }).await
+    send(&state, ReferenceRequest::Approve { name, who, why, at_ms }).await
 }
 
 async fn send(state: &Arc<HttpState>, request: ReferenceRequest) -> Result<Json<Value>, ApiError> {

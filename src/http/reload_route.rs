@@ -8,7 +8,7 @@ use axum::extract::rejection::JsonRejection;
 use axum::http::{HeaderMap, StatusCode};
 use serde_json::Value;
 
-use crate::http::action_routes::authorise;
+use crate::http::action_routes::{authorise, signed};
 use crate::http::actions::ActionBody;
 use crate::http::error::ApiError;
 use crate::http::state::HttpState;
@@ -20,14 +20,11 @@ pub(super) async fn reload(
     body: Result<Json<ActionBody>, JsonRejection>,
 ) -> Result<Json<Value>, ApiError> {
     authorise(&state, &headers)?;
-    let Json(body) = body?;
-    if body.who.trim().is_empty() || body.why.trim().is_empty() || body.until.is_some() {
-        return Err(ApiError::bad_request("a reload says who asks for it and why, and nothing else"));
-    }
+    let (who, why) = signed("a reload", body?.0)?;
     let Some(reload) = state.reload.clone() else {
         return Err(ApiError::new(StatusCode::CONFLICT, "no_file", "this instance was not started from a configuration file"));
     };
-    tracing::info!(who = body.who, why = body.why, "reload asked for");
+    tracing::info!(who, why, "reload asked for");
     let answer = tokio::task::spawn_blocking(move || reload()).await;
     let checked = answer.map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()))?;
     checked.map_err(|why| ApiError::new(StatusCode::CONFLICT, "reload_refused", why))?;
