@@ -147,7 +147,7 @@ def pipeline():
         panel("timeseries", "Partitions", "Assigned, and those whose position does not move although there is lag.", "short",
               query(f"sum(recsae_assigned_partitions{{{OF}}})", "assigned"), query(f"sum(recsae_consumer_stalled{{{OF}}})", "stalled"), minimum=0),
         panel("timeseries", "Rebalances", "Assignments and revocations per hour.", "short", query(f"sum(increase(recsae_rebalances_total{{{OF}}}[1h]))", "rebalances"), minimum=0),
-        panel("timeseries", "Time by stage", "Seconds of worker time per second, by stage.", "s", query(rate("recsae_stage_seconds_total", " by (stage)"), "{{stage}}"), minimum=0),
+        panel("timeseries", "CPU by stage", "CPU seconds per second by stage; all together are the CPU of the process.", "s", query(rate("recsae_stage_seconds_total", " by (stage)"), "{{stage}}"), minimum=0),
         panel("timeseries", "Checkpoint", "99th percentile of the time from a step being sent to its being stored, and failures per hour.", "s",
               query(f"histogram_quantile(0.99, sum by (le) (rate(recsae_checkpoint_seconds_bucket{{{OF}}}[$__rate_interval])))", "p99"), query(f"sum(increase(recsae_checkpoint_failures_total{{{OF}}}[1h]))", "failures"), minimum=0),
         panel("timeseries", "Unexplained variance", "FVU against the reference's variance: the first thing to rise when vectors of another layer or model arrive.", "percentunit", query(segment("recsae_input_fvu"), "{{segment}}"), minimum=0),

@@ -25,6 +25,7 @@ import time
 from pathlib import Path
 
 import broker
+import stages
 import stored
 import topics
 from process import cpu_model, run_to_end
@@ -64,20 +65,31 @@ def run_peer(address: str, topic: str, form: str, model: Path, n: int) -> tuple[
     return float(said["cpu_us_per_record"]), int(said["activations"])
 
 
-def run_recsae(recsae: Path, address: str, topic: str, form: str, bundle: Path, n: int, folder: Path,
-               settings: dict[str, str] | None = None) -> tuple[float, int]:
+def configured(address: str, topic: str, form: str, bundle: Path, folder: Path) -> tuple[Path, int, int]:
+    """Writes the configuration; it, and the ports of its metrics and its API."""
     metrics, http = broker.free_ports(2)
-    store = folder / "recsae.db"
     configuration = folder / "recsae.toml"
     surfaces = "[" + ", ".join(f'"{surface}"' for surface in topics.SURFACES) + "]"
     configuration.write_text(CONFIGURATION.format(address=address, topic=topic, group=folder.name, form=form, bundle=bundle,
-                                                  surfaces=surfaces, store=store, metrics=metrics, http=http))
+                                                  surfaces=surfaces, store=folder / "recsae.db", metrics=metrics, http=http))
+    return configuration, metrics, http
+
+
+def run_recsae(recsae: Path, address: str, topic: str, form: str, bundle: Path, n: int, folder: Path,
+               settings: dict[str, str] | None = None) -> tuple[float, int]:
+    configuration, metrics, _ = configured(address, topic, form, bundle, folder)
     cpu, _ = run_to_end(recsae, configuration, metrics, settings)
-    n_records, n_active = stored.totals(store)
+    n_records, n_active = stored.totals(folder / "recsae.db")
     if n_records != n:
         log = configuration.with_suffix(".log").read_text()
         sys.exit(f"benches/peer: expected {n} records in the store, found {n_records}:\n{log[-3000:]}")
     return cpu / n * 1e6, n_active
+
+
+def stages_of(recsae: Path, address: str, form: str, bundle: Path, folder: Path) -> str:
+    """The table's line of one more run, in which the stages are read beside."""
+    folder.mkdir()
+    return stages.line(*stages.of_run(recsae, *configured(address, form, form, bundle, folder)))
 
 
 def build_bundle(recsae: Path, data: Path, name: str, out: Path) -> None:
@@ -101,7 +113,7 @@ def main() -> None:
     jars = Path(os.environ.get("RECSAE_CACHE", Path.home() / ".cache" / "recsae-monitor")) / "kafka-4.3.1" / "jars"
     print(f"{time.strftime('%Y-%m-%d')} · {cpu_model()} · {a.records} records · median of {a.rounds}", flush=True)
     print(f"{'format':6} {'d,m,k':11} {'bytes':>5} {'peer us':>8} {'recsae us':>9} {'ratio':>6} {'wanted':>6}  activations")
-    n_missed = 0
+    n_missed, table = 0, []
     with broker.kafka(jars) as address, tempfile.TemporaryDirectory(prefix="recsae-bench-") as folder:
         broker.create_topic(address, "recsae.dead-letters", 1)
         for shape in a.shape or SHAPES:
@@ -122,6 +134,9 @@ def main() -> None:
                 peer, mine = (statistics.median(cost for cost, _ in runs) for runs in (peers, ours))
                 n_missed += peer / mine < wanted[form]
                 print(f"{form:6} {shape:11} {size:5} {peer:8.2f} {mine:9.2f} {peer / mine:6.2f} {wanted[form]:6.1f}  {ours[0][1]}", flush=True)
+                line = stages_of(recsae, address, form, Path(folder) / shape, Path(folder) / f"{form}-{shape.replace(',', '-')}-stages")
+                table.append(f"{form:6} {shape:11}{line}")
+    print("\nCPU us a record by stage, one more run each\n" + f"{'format':6} {'d,m,k':11}{stages.head()}\n" + "\n".join(table), flush=True)
     sys.exit(f"{n_missed} ratios below what is wanted" if n_missed else 0)
 
 

@@ -26,6 +26,7 @@ import latency  # noqa: E402
 import measure  # noqa: E402
 import sae  # noqa: E402
 import streams  # noqa: E402
+import waits  # noqa: E402
 from process import cpu_model  # noqa: E402
 
 
@@ -106,11 +107,11 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     arguments.add_argument("--recsae", type=Path, required=True, help="release program")
     arguments.add_argument("--rounds", type=int, default=3, help="runs of a point; the median counts")
-    arguments.add_argument("--sweep", choices=[*SWEEPS, "large", "latency"], action="append")
+    arguments.add_argument("--sweep", choices=[*SWEEPS, "large", "latency", "waits"], action="append")
     arguments.add_argument("--plot", type=Path, help="write the curves as SVG")
     a = arguments.parse_args()
     jars = Path(os.environ.get("RECSAE_CACHE", Path.home() / ".cache" / "recsae-monitor")) / "kafka-4.3.1" / "jars"
-    wanted = a.sweep or [*SWEEPS, "large", "latency"]
+    wanted = a.sweep or [*SWEEPS, "large", "latency", "waits"]
     print(f"{time.strftime('%Y-%m-%d')} · {cpu_model()} · median of {a.rounds}", flush=True)
     faults, curves = [], {}
     with broker.kafka(jars) as address, tempfile.TemporaryDirectory(prefix="recsae-scale-") as folder:
@@ -119,6 +120,9 @@ def main() -> None:
         for name in wanted:
             if name == "latency":
                 latency.report(where, replace(Point(), records=0, partitions=1))
+                continue
+            if name == "waits":
+                faults += waits.report(where, replace(LARGE, windows=48, records=4_800_000))
                 continue
             if name == "large":
                 faults += large(where, a.rounds)

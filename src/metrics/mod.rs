@@ -6,6 +6,7 @@
 
 pub use prometheus::IntCounter as Counter;
 
+pub mod cpu;
 pub mod registry;
 
 pub mod exposition;

@@ -13,13 +13,16 @@ use prometheus::{
 };
 
 use crate::drift::report::Direction;
+use crate::metrics::cpu::{self, ClientThreads};
 use crate::record::RejectReason;
 
-/// Part of the work whose time is told apart.
+/// Part of the work whose CPU time is told apart. All together are the process's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Waiting for and fetching messages.
+    /// Polling: what a worker does to be handed messages.
     Consume,
+    /// librdkafka's threads: fetching, decompressing, checking, committing.
+    Client,
     /// Payload to record.
     Decode,
     /// Embedding to sparse activations.
@@ -34,17 +37,31 @@ pub enum Stage {
     Judge,
     /// What a worker does between batches: orders of the group, steps handed over, commits, looks at ends and lag.
     Rest,
+    /// Everything else: the start, HTTP, explaining alerts, following a cluster.
+    Other,
 }
 
 impl Stage {
     /// Every stage, in the order of declaration.
-    pub const ALL: [Self; 8] = [Self::Consume, Self::Decode, Self::Encode, Self::Count, Self::Close, Self::Step, Self::Judge, Self::Rest];
+    pub const ALL: [Self; 10] = [
+        Self::Consume,
+        Self::Client,
+        Self::Decode,
+        Self::Encode,
+        Self::Count,
+        Self::Close,
+        Self::Step,
+        Self::Judge,
+        Self::Rest,
+        Self::Other,
+    ];
 
     /// Stable name: the metric's label.
     #[must_use]
     pub fn kind(self) -> &'static str {
         match self {
             Self::Consume => "consume",
+            Self::Client => "client",
             Self::Decode => "decode",
             Self::Encode => "encode",
             Self::Count => "count",
@@ -52,6 +69,7 @@ impl Stage {
             Self::Step => "step",
             Self::Judge => "judge",
             Self::Rest => "rest",
+            Self::Other => "other",
         }
     }
 }
@@ -87,8 +105,10 @@ pub struct ProcessMetrics {
     rejected: [IntCounter; RejectReason::ALL.len()],
     replayed: IntCounter,
     stage_seconds: [Counter; Stage::ALL.len()],
+    client_threads: Mutex<ClientThreads>,
     alerts: [IntCounter; 2],
     checkpoint: Histogram,
+    worker_wait: Histogram,
     /// `recsae_windows_closed_total`: partial windows closed by this instance.
     pub windows_closed: IntCounter,
     /// `recsae_windows_judged_total`.
@@ -141,10 +161,18 @@ impl ProcessMetrics {
             .const_label("version", version)
             .const_label("revision", revision);
         add.it(IntGauge::with_opts(build)?)?.set(1);
-        let stages = CounterVec::new(Opts::new("recsae_stage_seconds_total", "Time spent in each stage, over all workers."), &["stage"])?;
+        let stages = CounterVec::new(
+            Opts::new("recsae_stage_seconds_total", "CPU time spent in each stage; all together are the CPU time of the process."),
+            &["stage"],
+        )?;
         add.it(stages.clone())?;
         let checkpoint = HistogramOpts::new("recsae_checkpoint_seconds", "Time from a step being sent to its being stored.")
             .buckets(vec![0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]);
+        let wait = HistogramOpts::new(
+            "recsae_worker_wait_seconds",
+            "Time off the CPU in a worker's turn after its poll: for the judge, a lock, the store or a core.",
+        )
+        .buckets(vec![0.000_1, 0.001, 0.002_5, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0]);
         let metrics = Self {
             booking: Mutex::new(()),
             consumed: add.counter("recsae_records_consumed_total", "Records polled for the first time; equals encoded plus rejected.")?,
@@ -152,6 +180,7 @@ impl ProcessMetrics {
             rejected,
             replayed: add.counter("recsae_records_replayed_total", "Records read again to rebuild open windows; counted nowhere else.")?,
             stage_seconds: Stage::ALL.map(|stage| stages.with_label_values(&[stage.kind()])),
+            client_threads: Mutex::default(),
             alerts: add.counters(
                 "recsae_drift_alerts_total",
                 "Alerts opened, by direction.",
@@ -159,6 +188,7 @@ impl ProcessMetrics {
                 [Direction::Up, Direction::Down].map(Direction::kind),
             )?,
             checkpoint: add.it(Histogram::with_opts(checkpoint)?)?,
+            worker_wait: add.it(Histogram::with_opts(wait)?)?,
             windows_closed: add.counter("recsae_windows_closed_total", "Partial windows closed by this instance.")?,
             windows_judged: add.counter("recsae_windows_judged_total", "Windows judged by this instance.")?,
             windows_incomplete: add
@@ -208,7 +238,7 @@ impl ProcessMetrics {
         (self.consumed.get(), self.rejected.iter().map(IntCounter::get).sum())
     }
 
-    /// Adds time to a stage.
+    /// Adds CPU time to a stage.
     pub fn spent(&self, stage: Stage, time: Duration) {
         self.stage_seconds[stage as usize].inc_by(time.as_secs_f64());
     }
@@ -218,14 +248,33 @@ impl ProcessMetrics {
         self.checkpoint.observe(time.as_secs_f64());
     }
 
+    /// A worker was off the CPU that long in a turn, after its poll.
+    pub fn waited(&self, time: Duration) {
+        self.worker_wait.observe(time.as_secs_f64());
+    }
+
     /// An alert was opened.
     pub fn alerted(&self, direction: Direction) {
         self.alerts[usize::from(direction == Direction::Down)].inc();
     }
 
+    /// Takes in what threads used that are not timed stage by stage. What is being worked at, and is not in its stage
+    /// yet, may be in "other" until then: all together are a batch or a judgement more than the process's own at most.
+    fn look_at_threads(&self) {
+        let mut threads = self.client_threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let rise = |stage: Stage, to: f64| {
+            let counter = &self.stage_seconds[stage as usize];
+            counter.inc_by((to - counter.get()).max(0.0));
+        };
+        rise(Stage::Client, threads.look().as_secs_f64());
+        let known: f64 = self.stage_seconds.iter().map(Counter::get).sum::<f64>() - self.stage_seconds[Stage::Other as usize].get();
+        rise(Stage::Other, cpu::process().as_secs_f64() - known);
+    }
+
     /// Everything as Prometheus text, format 0.0.4, of one moment.
     #[must_use]
     pub fn render(&self) -> String {
+        self.look_at_threads();
         let families = {
             let _booking = self.booking.lock().unwrap_or_else(PoisonError::into_inner);
             self.registry.gather()
@@ -290,11 +339,32 @@ mod tests {
             assert_eq!(value(&text, &format!("recsae_records_rejected_total{{reason=\"{}\"}}", reason.kind())), 0.0);
             assert_eq!(RejectReason::ALL[reason as usize], reason, "positions follow the declaration");
         }
-        for stage in Stage::ALL {
-            assert_eq!(value(&text, &format!("recsae_stage_seconds_total{{stage=\"{}\"}}", stage.kind())), 0.0);
+        let of = |stage: Stage| value(&text, &format!("recsae_stage_seconds_total{{stage=\"{}\"}}", stage.kind()));
+        for stage in Stage::ALL.into_iter().filter(|stage| !matches!(stage, Stage::Client | Stage::Other)) {
+            assert_eq!(of(stage), 0.0, "{}", stage.kind());
         }
+        assert!(of(Stage::Client) >= 0.0 && of(Stage::Other) > 0.0, "what this process used so far");
         assert_eq!(value(&text, "recsae_drift_alerts_total{direction=\"down\"}"), 0.0);
         assert_eq!(value(&text, "recsae_build_info{revision=\"abc\",version=\"0.1.0\"}"), 1.0);
+    }
+
+    #[test]
+    fn all_stages_together_are_the_cpu_time_of_the_process() {
+        let metrics = ProcessMetrics::new("0", "0").unwrap();
+        let mut cpu = cpu::Stopwatch::start();
+        for turn in 0..3 {
+            let mut worked = Duration::ZERO;
+            while worked < Duration::from_millis(20) {
+                worked += cpu.lap();
+            }
+            metrics.spent(Stage::Encode, worked);
+            let before = cpu::process().as_secs_f64();
+            let text = metrics.render();
+            let all: f64 =
+                Stage::ALL.iter().map(|stage| value(&text, &format!("recsae_stage_seconds_total{{stage=\"{}\"}}", stage.kind()))).sum();
+            // Looked at in between, and exact but for the rounding of sums.
+            assert!(all >= before - 1e-6 && all <= cpu::process().as_secs_f64() + 1e-6, "turn {turn}: {all} s of {before}");
+        }
     }
 
     #[test]

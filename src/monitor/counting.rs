@@ -1,12 +1,12 @@
 //! A batch of pending rows becomes counts: encode, select, measure the fit, add to the windows.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use crate::bundle::Bundle;
 use crate::drift::window::{CountedRow, CountingSpec, Fit};
 use crate::encode::{EncodeError, Encoder};
 use crate::fault;
+use crate::metrics::cpu::Stopwatch;
 use crate::metrics::registry::{ProcessMetrics, Stage};
 use crate::monitor::intake::ModelBatch;
 use crate::monitor::tracked::Tracked;
@@ -37,13 +37,12 @@ impl Counting {
         batches: &mut [ModelBatch],
         models: &[(String, CountingSpec)],
         partitions: &mut [Tracked],
-        metrics: &ProcessMetrics,
+        (metrics, cpu): (&ProcessMetrics, &mut Stopwatch),
     ) -> Result<(), EncodeError> {
         for (model, batch) in batches.iter_mut().enumerate().filter(|(_, batch)| !batch.rows.is_empty()) {
-            let began = Instant::now();
             self.encoders[model].encode(&batch.embeddings, &mut self.activations)?;
             fault::point("encode");
-            let encoded = Instant::now();
+            metrics.spent(Stage::Encode, cpu.lap());
             metrics.encode_mismatches.inc_by(self.encoders[model].take_mismatches());
             let decoder = self.bundles[model].decoder();
             let spec = &models[model].1;
@@ -59,10 +58,9 @@ impl Counting {
                 }
             }
             fault::point("count");
-            metrics.spent(Stage::Encode, encoded - began);
-            metrics.spent(Stage::Count, encoded.elapsed());
             batch.embeddings.clear();
             batch.rows.clear();
+            metrics.spent(Stage::Count, cpu.lap());
         }
         Ok(())
     }

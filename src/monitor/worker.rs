@@ -14,6 +14,7 @@ use crate::kafka::consumer::WorkerConsumer;
 use crate::kafka::dead_letter::DeadLetters;
 use crate::kafka::error::KafkaError;
 use crate::kafka::rebalance::{Position, RebalanceEvent};
+use crate::metrics::cpu::Stopwatch;
 use crate::metrics::registry::Stage;
 use crate::monitor::command::{Commands, JudgeCommand, SentStep, StepAck};
 use crate::monitor::counting::Counting;
@@ -73,6 +74,8 @@ pub struct Worker {
     is_scattered: bool,
     shared: Arc<Shared>,
     last_step: Instant,
+    /// Where the CPU time of this thread goes, stage by stage.
+    cpu: Stopwatch,
     last_tick: Instant,
     /// The same by the clock, ms.
     last_tick_ms: i64,
@@ -115,6 +118,7 @@ impl Worker {
             last_tick_ms: shared.clock.now_ms(),
             shared,
             last_step: Instant::now(),
+            cpu: Stopwatch::start(),
             last_tick: Instant::now(),
             broker_asked: None,
             broker_is_away: false,
@@ -135,7 +139,6 @@ impl Worker {
                 continue;
             }
             let rebalances = self.read()?;
-            let rest = Instant::now();
             self.answer(rebalances)?;
             self.follow_logs()?;
             self.step(false)?;
@@ -144,7 +147,8 @@ impl Worker {
                 self.tick()?;
                 finished = self.is_finished();
             }
-            self.shared.metrics.spent(Stage::Rest, rest.elapsed());
+            self.shared.metrics.spent(Stage::Rest, self.cpu.lap());
+            self.shared.metrics.waited(self.cpu.take_off_cpu());
         }
         // Nobody waits for an end that the log itself has: a judge that lags is let to catch up.
         let drained = self.drain(if finished { CATCH_UP } else { self.shared.rules.drain });
@@ -171,6 +175,7 @@ impl Worker {
             self.tick()?;
         }
         std::thread::sleep(POLL / 5);
+        self.shared.metrics.spent(Stage::Rest, self.cpu.lap());
         Ok(())
     }
 
@@ -306,6 +311,7 @@ impl Worker {
             let facts = PartitionFacts { position: at, end, lag_seconds, stalled: tracked.is_stalled(at, end, now_ms) };
             self.shared.live.set_partition(&partition, facts);
         }
+        self.shared.metrics.spent(Stage::Rest, self.cpu.lap());
         self.close_windows();
         self.look_around(now_ms);
         Ok(())

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use crate::drift::partition::PartitionPosition;
 use crate::fault;
 use crate::kafka::producer::{Outgoing, Receipts, ReliableProducer};
+use crate::metrics::cpu::Stopwatch;
 use crate::metrics::registry::Stage;
 use crate::monitor::cluster::wire::{Published, publish_part, publish_standing};
 use crate::monitor::command::{JudgeCommand, SentStep, StepAck};
@@ -55,6 +56,7 @@ impl Publisher {
     /// The broker refuses a record, or is still away when a shutdown has waited for it.
     pub fn run(&self, steps: &Receiver<JudgeCommand>, shutdown: &Shutdown) -> Result<(), MonitorError> {
         let (mut told, mut ends_told, mut all_told) = (Standings::new(), Instant::now(), Instant::now());
+        let mut cpu = Stopwatch::start();
         loop {
             let mut batch = Vec::new();
             match steps.recv_timeout(TELL_ENDS) {
@@ -83,11 +85,11 @@ impl Publisher {
             fault::point("step-published");
             for (ack, sent, reply) in acks {
                 self.shared.metrics.checkpointed(sent.elapsed());
-                self.shared.metrics.spent(Stage::Step, sent.elapsed());
                 self.shared.positions.answered(&ack.partition);
                 // A worker that has gone needs no answer.
                 drop(reply.send(ack));
             }
+            self.shared.metrics.spent(Stage::Step, cpu.lap());
         }
     }
 

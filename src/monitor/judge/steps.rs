@@ -2,6 +2,7 @@
 
 use std::sync::mpsc::Receiver;
 
+use crate::metrics::cpu::Stopwatch;
 use crate::metrics::registry::Stage;
 use crate::monitor::command::{JudgeCommand, STEPS_WAITING, SentStep, StepAck};
 use crate::monitor::error::MonitorError;
@@ -30,11 +31,11 @@ impl Judge {
     }
 
     pub(super) fn keep_steps(&mut self, sent: Vec<SentStep>, shutdown: &Shutdown) -> Result<(), MonitorError> {
+        let mut cpu = Stopwatch::start();
         let steps: Vec<&Step> = sent.iter().map(|of| &of.step).collect();
         let outcomes = self.keep_trying(shutdown, |store| store.apply_steps(&steps))?;
         for (SentStep { step: Step { partition, position, .. }, sent, reply }, outcome) in sent.into_iter().zip(outcomes) {
             self.shared.metrics.checkpointed(sent.elapsed());
-            self.shared.metrics.spent(Stage::Step, sent.elapsed());
             if outcome == StepOutcome::Applied {
                 self.shared.positions.set(&partition, position.clone());
             }
@@ -42,6 +43,7 @@ impl Judge {
             // A worker that has gone needs no answer.
             drop(reply.send(StepAck { partition, position, outcome }));
         }
+        self.shared.metrics.spent(Stage::Step, cpu.lap());
         self.go_on(shutdown)
     }
 }

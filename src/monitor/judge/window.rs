@@ -1,12 +1,12 @@
 //! A window's judgement: its parts merged, judged model by model, stored with what follows from it.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use crate::drift::alert::utc_text;
 use crate::drift::closed::{ALL, counted_version};
 use crate::drift::report::{AlertChange, DriftReport, Verdict};
 use crate::fault;
+use crate::metrics::cpu::Stopwatch;
 use crate::metrics::registry::Stage;
 use crate::monitor::admission::Admission;
 use crate::monitor::assemble::{Assembly, MAX_SPLIT};
@@ -49,7 +49,7 @@ impl Judge {
         now_ms: i64,
         shutdown: &Shutdown,
     ) -> Result<(), MonitorError> {
-        let began = Instant::now();
+        let mut cpu = Stopwatch::start();
         fault::point("judge-begun");
         let labels: Vec<String> = self.versions.iter().map(|version| counted_version(version.label()).to_owned()).collect();
         let by_entity = self.shared.rules.models.iter().any(|(_, spec)| spec.by_entity);
@@ -86,7 +86,7 @@ impl Judge {
             version.fit_first(&mut self.store, now_ms)?;
         }
         self.tell(due, &judgement.models)?;
-        self.shared.metrics.spent(Stage::Judge, began.elapsed());
+        self.shared.metrics.spent(Stage::Judge, cpu.lap());
         Ok(())
     }
 

@@ -25,7 +25,6 @@ const TIMED_ONE_OF: u32 = 16;
 impl Worker {
     /// One batch: poll, encode, count, close.
     pub(super) fn read(&mut self) -> Result<Vec<RebalanceEvent>, MonitorError> {
-        let began = Instant::now();
         let polling = if self.shared.pace.is_holding() { POLL_WAITING } else { POLL };
         self.intake.limit_ms = if self.is_scattered { i64::MAX } else { self.shared.pace.limit_ms() };
         let mut batch = Batch {
@@ -51,12 +50,22 @@ impl Worker {
         }
         let (tally, decode_time) = (batch.tally, batch.decode_time);
         fault::point("poll");
-        self.shared.metrics.spent(Stage::Consume, began.elapsed().saturating_sub(decode_time));
+        let polled = self.cpu.lap();
+        // Waiting for records is no fault of ours.
+        let _for_records = self.cpu.take_off_cpu();
+        // Timed by samples and by the wall clock, so that one that was interrupted would be more than the whole.
+        let decode_time = decode_time.min(polled);
+        self.shared.metrics.spent(Stage::Consume, polled - decode_time);
         self.shared.metrics.spent(Stage::Decode, decode_time);
         if tally.encoded > 0 {
             self.shared.metrics.last_record.set(self.intake.last_event_time_ms() as f64 / 1e3);
         }
-        self.counting.flush(&mut self.intake.batches, &self.shared.rules.models, &mut self.partitions, &self.shared.metrics)?;
+        self.counting.flush(
+            &mut self.intake.batches,
+            &self.shared.rules.models,
+            &mut self.partitions,
+            (&self.shared.metrics, &mut self.cpu),
+        )?;
         // Booked after encoding, in one piece: consumed = encoded + rejected in every scrape.
         self.shared.metrics.book(&tally);
         self.close_windows();
@@ -69,7 +78,6 @@ impl Worker {
     }
 
     pub(super) fn close_windows(&mut self) {
-        let began = Instant::now();
         for tracked in &mut self.partitions {
             let n = tracked.close(&self.shared.rules.models, self.intake.table());
             if n > 0 {
@@ -77,7 +85,7 @@ impl Worker {
             }
             self.shared.metrics.windows_closed.inc_by(n as u64);
         }
-        self.shared.metrics.spent(Stage::Close, began.elapsed());
+        self.shared.metrics.spent(Stage::Close, self.cpu.lap());
     }
 
     /// Looks where the other partitions are: what decides how far may be counted.
