@@ -31,6 +31,7 @@ probe() {
     need chromium has chromium
     need npm has npm
     need strace has strace
+    need nftables has nft
     need openssl has openssl
     need systemd has systemd-analyze
 }

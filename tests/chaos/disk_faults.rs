@@ -1,4 +1,4 @@
-//! Row 12 and the order of the two commits: a full disk, one that cannot sync, and what the kernel saw.
+//! Row 12 and the order of the two commits: a full disk, one that cannot sync, one that turns read-only, and what the kernel saw.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -129,6 +129,86 @@ fn unsynced(stage: &Stage, site: &Site, monitor: &mut Monitor) -> Checked<String
         return Err(format!("{before:?} records read, then {after:?}; {committed} committed, and only {stored} are stored"));
     }
     Ok(format!("not ready ({why}), nothing read, {committed} committed and {stored} stored meanwhile"))
+}
+
+/// Calls that a file system gone read-only refuses on a file that is open already.
+const WRITES: &str = "pwrite64,write,ftruncate,fallocate,fdatasync,fsync,unlink";
+
+/// A file system that is read-only, to a running program, until dropped.
+///
+/// `mount -o remount,ro` is refused while a file is open for writing, as the store always is; what a kernel does after
+/// an error of the disk is to answer EROFS to whatever would write. That is what strace answers, once it is attached.
+struct ReadOnly {
+    strace: std::process::Child,
+    trace: PathBuf,
+}
+
+impl ReadOnly {
+    /// For the files of this store. `None` where a running program may not be traced.
+    fn turn(monitor: &Monitor, site: &Site, strace: &Path) -> Option<Self> {
+        let trace = site.folder.path().join("read-only");
+        let store = site.store().display().to_string();
+        let mut command = Command::new(strace);
+        command.args(["-f", "-p", &monitor.process.pid.to_string(), "-e", &format!("trace={WRITES}")]);
+        command.args(["-e", &format!("inject={WRITES}:error=EROFS"), "-o"]).arg(&trace);
+        for ending in ["", "-wal", "-shm", "-journal"] {
+            command.args(["-P", &format!("{store}{ending}")]);
+        }
+        let mut strace = command.stderr(std::process::Stdio::null()).spawn().unwrap();
+        // Long enough to be refused.
+        std::thread::sleep(Duration::from_millis(500));
+        strace.try_wait().unwrap().is_none().then_some(Self { strace, trace })
+    }
+
+    /// Writable again; how many calls were refused.
+    fn turn_back(mut self) -> usize {
+        self.let_go();
+        fs::read_to_string(&self.trace).unwrap_or_default().matches("EROFS").count()
+    }
+
+    /// SIGTERM: what is traced goes on by itself.
+    fn let_go(&mut self) {
+        drop(Command::new("kill").arg(self.strace.id().to_string()).status());
+        drop(self.strace.wait());
+    }
+}
+
+impl Drop for ReadOnly {
+    fn drop(&mut self) {
+        if matches!(self.strace.try_wait(), Ok(None)) {
+            self.let_go();
+        }
+    }
+}
+
+/// The file system turns read-only under the running program, and writable again: not ready meanwhile, nothing read,
+/// nothing acknowledged that is not stored, and it goes on by itself.
+pub(crate) fn read_only(stage: &Stage) -> Checked<String> {
+    let site = Site::new(stage, "read-only", plan(stage, 35, 8_000));
+    let Some(strace) = support::program("strace") else { return Ok("skipped: no strace".into()) };
+    let mut monitor = site.start(&[], "");
+    site.produce(0..2_000, Duration::ZERO)?;
+    let kept = |_: &Monitor| (crate::kills::stored(&site)? >= 2_000 && committed(stage, &site).ok()? > 0).then_some(());
+    monitor.wait_for(Duration::from_secs(60), "the first records are stored, and some committed", kept)?;
+    let Some(read_only) = ReadOnly::turn(&monitor, &site, &strace) else {
+        support::skip("a running program may not be traced here (needs root, or kernel.yama.ptrace_scope = 0)");
+        return Ok("skipped: no tracing of a running program".into());
+    };
+    let seen = std::thread::scope(|scope| {
+        let feed = scope.spawn(|| site.produce(2_000..6_000, Duration::from_millis(50)));
+        let seen = unsynced(stage, &site, &mut monitor);
+        feed.join().map_err(|_| "the feed panicked".to_owned())??;
+        seen
+    })?;
+    let refused = read_only.turn_back();
+    if refused == 0 {
+        return Err("no call was refused".into());
+    }
+    monitor.wait_ready(Duration::from_secs(60))?;
+    site.produce(6_000..8_000, Duration::ZERO)?;
+    monitor.wait_for(Duration::from_secs(60), "all records", consumed(8_000.0))?;
+    let verdict = settle(stage, &site, monitor)?;
+    Ok(format!("{refused} calls refused with EROFS; {seen}; ready again by itself; {}", verdict.words()))
 }
 
 /// Sum of the group's committed offsets, by the broker.

@@ -29,6 +29,7 @@ mod load_faults;
 mod long;
 mod member_faults;
 mod monitor;
+mod namespace;
 mod network_faults;
 mod process;
 mod process_faults;
@@ -73,6 +74,7 @@ const SCENARIOS: &[Scenario] = &[
     ("idle", "11: idle partitions", input_faults::idle_partition),
     ("disk-full", "12: the disk fills up", disk_faults::full),
     ("sync-fails", "12: syncs of the disk fail", disk_faults::sync_fails),
+    ("read-only", "12: the file system turns read-only, and back", disk_faults::read_only),
     ("sync-order", "1: the store is synced, by the kernel", disk_faults::sync_before_commit),
     ("commit-order", "1: no commit ahead of the store", commit_order::behind_the_store),
     ("flips", "13: 1,000 flipped bytes of the store", store_faults::flipped),
@@ -108,6 +110,7 @@ const LONG: &[Scenario] = &[
     ("long", "1: hundreds of kills", long::run),
     ("frozen-long", "3: frozen for a minute", process_faults::frozen_for_long),
     ("asleep", "3, 10: frozen alone, for longer than idle partitions are waited for", process_faults::asleep),
+    ("cut-by-relay", "5: the same where packets cannot be dropped", network_faults::cut_by_relay),
     ("cut-long", "5: the network cut for 75 s, each way", network_faults::cut_for_long),
     ("burst-long", "19: a hundred times the load for a minute", load_faults::burst_for_long),
     ("scraped", "14: fifty scrapers, slow requests, huge headers", edge_faults::scraped),

@@ -1,7 +1,7 @@
 //! A relay between the program and the broker that can be cut, both ways or one way, and mended.
 //!
-//! Namespaces and packet filters are not to be had everywhere that tests run (they need root, and a kernel that has them);
-//! a relay is. While a direction is cut its bytes are taken and held, and nobody is told, as where packets vanish; mended,
+//! Namespaces and packet filters ([`crate::namespace`]) are not to be had everywhere that tests run (they need root, and a
+//! kernel that has them); a relay is. While a direction is cut its bytes are taken and held, and nobody is told, as where packets vanish; mended,
 //! they go on, as what TCP sends again does, so requests of a peer that has long given up may arrive, too. What it does not
 //! show: a connection that cannot even be opened (here it opens, and nobody answers).
 
