@@ -40,6 +40,7 @@ mod site;
 mod stage;
 mod store_faults;
 mod storm;
+mod swap_faults;
 mod together;
 mod together_kills;
 mod verdict;
@@ -79,6 +80,7 @@ const SCENARIOS: &[Scenario] = &[
     ("commit-order", "1: no commit ahead of the store", commit_order::behind_the_store),
     ("flips", "13: 1,000 flipped bytes of the store", store_faults::flipped),
     ("refused", "13: newer, truncated, foreign store", store_faults::refused),
+    ("swapped", "16: killed right after another SAE was taken up", swap_faults::killed_after_a_swap),
     ("burst", "19: a hundred times the load", load_faults::burst),
     ("recreated", "22: topic deleted and made again", member_faults::topic_recreated),
     ("added", "22: partitions added", member_faults::partitions_added),

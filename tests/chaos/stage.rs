@@ -38,18 +38,24 @@ impl Stage {
         let plain_is_optimised = optimised.is_some();
         let plain = optimised.unwrap_or_else(|| recsae.clone());
         let stage = Self { seed, kafka, library, python, recsae, plain, plain_is_optimised, folder: tempfile::tempdir().unwrap() };
-        let drawn = Command::new(&stage.python).arg(oracle()).args(["model", &seed.to_string()]).arg(stage.model()).output().unwrap();
+        stage.draw(&stage.model(), &stage.bundle(), &[]);
+        Some(stage)
+    }
+
+    /// Draws an SAE and builds its bundle.
+    pub(crate) fn draw(&self, model: &Path, bundle: &Path, how: &[&str]) {
+        let mut script = Command::new(&self.python);
+        let drawn = script.arg(oracle()).args(["model", &self.seed.to_string()]).arg(model).args(how).output().unwrap();
         assert!(drawn.status.success(), "{}", String::from_utf8_lossy(&drawn.stderr));
-        let built = Command::new(&stage.recsae)
-            .env("ORT_DYLIB_PATH", &stage.library)
+        let built = Command::new(&self.recsae)
+            .env("ORT_DYLIB_PATH", &self.library)
             .args(["bundle", "build", "--onnx"])
-            .arg(stage.model().join("sae.onnx"))
+            .arg(model.join("sae.onnx"))
             .arg("--out")
-            .arg(stage.bundle())
+            .arg(bundle)
             .output()
             .unwrap();
         assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-        Some(stage)
     }
 
     /// Folder of the SAE's numbers.

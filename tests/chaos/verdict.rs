@@ -80,7 +80,7 @@ pub(crate) fn compare_with(stage: &Stage, site: &Site, left_out: Option<&str>) -
     if !verify.status.success() {
         return Err(format!("history verify: {}{}", String::from_utf8_lossy(&verify.stdout), String::from_utf8_lossy(&verify.stderr)));
     }
-    let verdict = ask(stage, &ledger, &export, site.store(), left_out)?;
+    let verdict = ask(stage, &stage.model(), &ledger, &export, site.store(), left_out)?;
     let found = rejected(site.store()).map_err(|error| error.to_string())?;
     if found != verdict.rejected {
         return Err(format!("rejects by reason: the oracle has {:?}, the store {found:?}", verdict.rejected));
@@ -104,14 +104,14 @@ pub(crate) fn compare_what_is_known(stage: &Stage, site: &Site) -> Checked<(Verd
     let incomplete: Vec<i64> = windows.iter().filter(|window| window.verdict == "incomplete").map(|window| window.window_start).collect();
     let before = windows.iter().map(|window| window.window_start).min().ok_or("no window was judged")?;
     let left_out = serde_json::json!({"before": before, "incomplete": incomplete}).to_string();
-    let verdict = ask(stage, &ledger, &export, site.store(), Some(&left_out))?;
+    let verdict = ask(stage, &stage.model(), &ledger, &export, site.store(), Some(&left_out))?;
     Ok((verdict, incomplete.len()))
 }
 
-/// Runs the numpy script over the ledger.
-pub(crate) fn ask(stage: &Stage, ledger: &Path, export: &Path, store: &Path, left_out: Option<&str>) -> Checked<Verdict> {
+/// Runs the numpy script over the ledger, with the SAE of that folder.
+pub(crate) fn ask(stage: &Stage, model: &Path, ledger: &Path, export: &Path, store: &Path, left_out: Option<&str>) -> Checked<Verdict> {
     let mut command = Command::new(&stage.python);
-    let out = command.arg(oracle()).arg("count").arg(stage.model()).args([ledger, export, store]).args(left_out).output().unwrap();
+    let out = command.arg(oracle()).arg("count").arg(model).args([ledger, export, store]).args(left_out).output().unwrap();
     let answer: Value = serde_json::from_slice(&out.stdout)
         .map_err(|error| format!("the oracle failed: {error}\n{}", String::from_utf8_lossy(&out.stderr)))?;
     if !out.status.success() {
@@ -153,7 +153,7 @@ pub(crate) fn log(site: &Site) -> Checked<Vec<(i32, i64, Made)>> {
 }
 
 /// Writes the log for the script. Gives the places of records that no rule about time can make countable.
-fn write_ledger(site: &Site, ledger: &Path) -> Checked<BTreeMap<(i64, i64), u8>> {
+pub(crate) fn write_ledger(site: &Site, ledger: &Path) -> Checked<BTreeMap<(i64, i64), u8>> {
     let made = log(site)?;
     fs::create_dir_all(ledger).unwrap();
     let column = |name: &str, of: &dyn Fn(&(i32, i64, Made)) -> i64| {

@@ -1,13 +1,13 @@
 """The oracle of the chaos harness: draws its SAE, and counts what the broker acknowledged, slowly.
 
-usage: chaos_oracle.py model SEED OUT_FOLDER      weights (raw f32), sae.onnx
+usage: chaos_oracle.py model SEED OUT_FOLDER [reversed]      weights (raw f32), sae.onnx; its latents in the other order
        chaos_oracle.py count MODEL_FOLDER LEDGER_FOLDER EXPORT.parquet STORE.db [LEFT_OUT]
 
 The ledger holds one number a record and array, in the order of partition and offset. Every rule is
 written down again here, record by record; nothing is shared with the program. Exit 0: every count of
 (window, segment, stream, bucket) is equal, each window was judged once, every reject has its reason.
 LEFT_OUT is JSON of where a store that was lost knows nothing: {"before": start of a window, "incomplete": [starts]}, and
-of windows that nothing has closed yet: {"until": start of the first one}.
+of windows that nothing has closed yet: {"until": start of the first one}; {"lineage": N}: judged in that one, not in the newest.
 """
 
 import json
@@ -25,7 +25,7 @@ REASONS = {1: "malformed_json", 2: "tombstone", 3: "not_finite", 4: "missing_emb
            6: "future", 7: "empty_payload"}
 
 
-def model(seed, out):
+def model(seed, out, is_reversed):
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -34,6 +34,8 @@ def model(seed, out):
     w_enc = rng.normal(size=(D_SAE, D_IN)).astype(np.float32)
     b_enc = (rng.normal(size=D_SAE) * 0.1 - 0.2).astype(np.float32)
     b_dec = (rng.normal(size=D_IN) * 0.1).astype(np.float32)
+    if is_reversed:                                    # another SAE, with the same boundaries
+        w_enc, b_enc = w_enc[::-1].copy(), b_enc[::-1].copy()
     w_dec = (w_enc / np.linalg.norm(w_enc, axis=1, keepdims=True)).astype(np.float32)
     for name, array in (("w_enc", w_enc), ("b_enc", b_enc), ("b_dec", b_dec), ("w_dec", w_dec)):
         array.tofile(out / f"{name}.f32")
@@ -134,10 +136,10 @@ def exported(path):
     return cells
 
 
-def judged(store):
-    """How often each window of the newest lineage was judged, by the audit trail."""
+def judged(store, lineage):
+    """How often each window of a lineage (None: the newest) was judged, by the audit trail."""
     connection = sqlite3.connect(f"file:{store}?mode=ro", uri=True)
-    lineage = connection.execute("SELECT max(id) FROM lineages").fetchone()[0]
+    lineage = lineage or connection.execute("SELECT max(id) FROM lineages").fetchone()[0]
     bodies = [json.loads(body) for (body,) in connection.execute("SELECT body FROM audit WHERE kind = 'judged'")]
     return Counter(body["window_start"] for body in bodies if body["lineage"] == lineage)
 
@@ -152,7 +154,7 @@ def count(weights, ledger, export, store, left_out):
     for cell in sorted(differ, key=str)[:12]:
         faults.append(f"cell {cell}: the oracle counts {cells.get(cell, 0)}, the export says {theirs.get(cell, 0)}")
     windows = {start for start, *_ in cells}
-    times = judged(store)
+    times = judged(store, left_out.get("lineage"))
     wrong = {start: times.get(start, 0) for start in windows if times.get(start, 0) != 1}
     if wrong:
         faults.append(f"{len(wrong)} windows were not judged exactly once: {dict(list(wrong.items())[:5])}")
@@ -165,7 +167,7 @@ def count(weights, ledger, export, store, left_out):
 
 if __name__ == "__main__":
     if sys.argv[1] == "model":
-        model(int(sys.argv[2]), Path(sys.argv[3]))
+        model(int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:] == ["reversed"])
     else:
         nothing = {"before": -sys.maxsize, "incomplete": []}
         left_out = json.loads(sys.argv[6]) if len(sys.argv) > 6 else nothing
