@@ -25,6 +25,7 @@ mod encode_mismatch;
 mod gaps;
 mod inhibition;
 mod kafka_server;
+mod model_added;
 mod moves;
 mod observers;
 mod page;

@@ -27,7 +27,7 @@ pub(crate) fn name_bundle(scene: &mut Scene, monitor: &Monitor, bundle: &Path) {
 }
 
 /// The first bundle with the graph of the second, under hashes that fit: only its golden rows tell.
-fn mixed_bundle(first: &Path, second: &Path, out: &Path) -> PathBuf {
+pub(crate) fn mixed_bundle(first: &Path, second: &Path, out: &Path) -> PathBuf {
     std::fs::create_dir(out).unwrap();
     for file in std::fs::read_dir(first).unwrap().map(Result::unwrap) {
         std::fs::copy(file.path(), out.join(file.file_name())).unwrap();
