@@ -5,6 +5,7 @@ workers poll and what librdkafka's threads do, which is what merely consuming th
 windows, storing steps and judging; "rest" is what a worker does between batches. What the process used and no stage has
 (HTTP, the explainer, the part of a batch that is not booked yet) is left over, and printed as what is accounted for.
 """
+import http.client
 import json
 import re
 import subprocess
@@ -30,11 +31,18 @@ def reading(pid: int, port: int) -> tuple[int, float, dict[str, float]] | None:
     before = process_cpu(pid)
     try:
         text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode()
-    except OSError:
+    except (OSError, http.client.HTTPException):
         return None
     n = re.search(r"^recsae_records_consumed_total (\S+)$", text, re.MULTILINE)
     stages = {name: float(value) for name, value in re.findall(r'^recsae_stage_seconds_total\{stage="(\w+)"\} (\S+)$', text, re.MULTILINE)}
     return int(float(n[1])), before, stages
+
+
+def status_of(api: int) -> dict | None:
+    try:
+        return json.load(urllib.request.urlopen(f"http://127.0.0.1:{api}/api/v1/status", timeout=5))
+    except (OSError, http.client.HTTPException):
+        return None
 
 
 def of_run(recsae: Path, configuration: Path, port: int, api: int) -> tuple[dict[str, float], float, int, str]:
@@ -43,15 +51,15 @@ def of_run(recsae: Path, configuration: Path, port: int, api: int) -> tuple[dict
     log_file = configuration.with_suffix(".log")
     with open(log_file, "wb") as log:
         process = subprocess.Popen([recsae, "run", "-c", configuration, "--until-end"], stdout=log, stderr=log)
-    first = last = None
+    first = last = status = None
     while process.poll() is None:
         found = reading(process.pid, port)
         if found and found[0] == 0:
             first = found
-            status = json.load(urllib.request.urlopen(f"http://127.0.0.1:{api}/api/v1/status", timeout=5))
+            status = status or status_of(api)
         last = found or last
         time.sleep(0.005 if not last or last[0] == 0 else 0.1)
-    if process.returncode or not first or not last or last[0] == 0:
+    if process.returncode or not status or not first or not last or last[0] == 0:
         sys.exit(f"benches: no stages of a run that ended with {process.returncode}:\n{log_file.read_text()[-3000:]}")
     spent = {row: sum(last[2][stage] - first[2][stage] for stage in stages) for row, stages in ROWS.items()}
     return spent, last[1] - first[1], last[0], status["config_hash"]

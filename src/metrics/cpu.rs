@@ -5,10 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
+/// A folder for each thread of this process.
+const TASKS: &str = "/proc/self/task";
 /// How the names of librdkafka's threads begin.
 const CLIENT: &str = "rdk:";
 
@@ -60,15 +63,21 @@ impl ClientThreads {
     /// Looks at them again; the time of all so far. Nothing where the system has no `/proc`.
     pub fn look(&mut self) -> Duration {
         let mut alive = BTreeMap::new();
-        for thread in std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
+        for thread in std::fs::read_dir(TASKS).into_iter().flatten().flatten() {
             if let Some(used) = client_thread(&thread.path()) {
                 alive.insert(thread.file_name(), used);
             }
         }
         for (id, used) in std::mem::take(&mut self.alive) {
-            // An id that is taken up by a new thread begins anew.
-            if alive.get(&id).is_none_or(|now| *now < used) {
-                self.ended += used;
+            match alive.get(&id) {
+                Some(now) if *now >= used => {}
+                // Its id was taken up by a new thread.
+                Some(_) => self.ended += used,
+                // There, and not to be read this time (no file handle is left): it must not count twice when it is.
+                None if Path::new(TASKS).join(&id).exists() => {
+                    alive.insert(id, used);
+                }
+                None => self.ended += used,
             }
         }
         self.alive = alive;
@@ -77,7 +86,7 @@ impl ClientThreads {
 }
 
 /// CPU time of the thread with that folder, if it is librdkafka's and still there.
-fn client_thread(folder: &std::path::Path) -> Option<Duration> {
+fn client_thread(folder: &Path) -> Option<Duration> {
     let name = std::fs::read_to_string(folder.join("comm")).ok()?;
     if !name.starts_with(CLIENT) {
         return None;

@@ -194,7 +194,11 @@ impl Judge {
     /// Keeps what the broker told of topics; one that was made anew since some of it was counted ends the run.
     fn know_topics(&mut self, ids: &TopicIds, shutdown: &Shutdown) -> Result<(), MonitorError> {
         match self.keep_trying(shutdown, |store| store.know_topics(ids))? {
-            Some(another) => Err(MonitorError::TopicReplaced(another)),
+            Some(another) => {
+                // What is counted of it is not stored, nor shown to a cluster.
+                self.shared.counts_another_log.store(true, Ordering::SeqCst);
+                Err(MonitorError::TopicReplaced(another))
+            }
             None => Ok(()),
         }
     }

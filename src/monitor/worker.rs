@@ -176,6 +176,7 @@ impl Worker {
         }
         std::thread::sleep(POLL / 5);
         self.shared.metrics.spent(Stage::Rest, self.cpu.lap());
+        self.shared.metrics.waited(self.cpu.take_off_cpu());
         Ok(())
     }
 

@@ -99,6 +99,10 @@ fn compare_both(stage: &Stage, site: &Site, other: &Path) -> Checked<String> {
     if twice > 0 || incomplete.is_empty() {
         return Err(format!("{twice} windows were judged under both SAEs, {} have no verdict", incomplete.len()));
     }
+    // The first window, that of the edge and what a kill there costs: most have a verdict.
+    if incomplete.len() * 4 > all.len() {
+        return Err(format!("{} of {} windows have no verdict", incomplete.len(), all.len()));
+    }
     let ledger = site.folder.path().join("ledger");
     write_ledger(site, &ledger)?;
     let count = |name: &str, arguments: &[&str], model: &Path, left_out: serde_json::Value| {

@@ -25,7 +25,8 @@ const TIMED_ONE_OF: u32 = 16;
 impl Worker {
     /// One batch: poll, encode, count, close.
     pub(super) fn read(&mut self) -> Result<Vec<RebalanceEvent>, MonitorError> {
-        let polling = if self.shared.pace.is_holding() { POLL_WAITING } else { POLL };
+        let holds = self.shared.pace.is_holding();
+        let polling = if holds { POLL_WAITING } else { POLL };
         self.intake.limit_ms = if self.is_scattered { i64::MAX } else { self.shared.pace.limit_ms() };
         let mut batch = Batch {
             intake: &mut self.intake,
@@ -51,8 +52,10 @@ impl Worker {
         let (tally, decode_time) = (batch.tally, batch.decode_time);
         fault::point("poll");
         let polled = self.cpu.lap();
-        // Waiting for records is no fault of ours.
-        let _for_records = self.cpu.take_off_cpu();
+        // Waiting for records is no fault of ours; for a judge who lets partitions wait it is.
+        if !holds {
+            let _for_records = self.cpu.take_off_cpu();
+        }
         // Timed by samples and by the wall clock, so that one that was interrupted would be more than the whole.
         let decode_time = decode_time.min(polled);
         self.shared.metrics.spent(Stage::Consume, polled - decode_time);

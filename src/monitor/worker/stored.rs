@@ -54,7 +54,10 @@ impl Worker {
                 self.shared.metrics.checkpoint_failures.inc_by(u64::from(!matches!(error, KafkaError::Commit { retriable: true, .. })));
                 if matches!(error, KafkaError::Commit { fenced: false, .. }) {
                     let newer: Vec<TopicPartition> = self.to_commit.iter().map(|position| position.partition.clone()).collect();
-                    self.to_commit.extend(failed.into_iter().filter(|position| !newer.contains(&position.partition)));
+                    // What went to another member meanwhile is his to commit.
+                    let is_ours =
+                        |position: &Position| self.partitions.iter().any(|tracked| *tracked.windows.partition() == position.partition);
+                    self.to_commit.extend(failed.into_iter().filter(|position| !newer.contains(&position.partition) && is_ours(position)));
                 }
             }
         }
