@@ -1,8 +1,8 @@
 """How long a worker waits for the judge, a lock, the store or a core while everything else goes on.
 
-A topic is read as fast as it goes, live, while 50,000 series are scraped every second, windows of 24 segments of 2,048 latents
-close, and checkpoints run. What counts is `recsae_worker_wait_seconds`: of every turn of a worker, the time after its poll at
-which it was off the CPU, so that a shared host's own waits are in it.
+A topic is read to its end as fast as it goes while 50,000 series are scraped every second, windows of 24 segments of 2,048 latents
+close, and checkpoints run. What counts is `recsae_worker_wait_seconds`: of every turn of a worker, the time at which it
+was off the CPU and not waiting for records, so that a shared host's own waits are in it.
 """
 import http.client
 import os

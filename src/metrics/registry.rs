@@ -37,7 +37,7 @@ pub enum Stage {
     Judge,
     /// What a worker does between batches: orders of the group, steps handed over, commits, looks at ends and lag.
     Rest,
-    /// Everything else: the start, HTTP, explaining alerts, following a cluster.
+    /// Everything else: opening the broker and the store, HTTP, explaining alerts, following a cluster.
     Other,
 }
 
@@ -175,7 +175,7 @@ impl ProcessMetrics {
             .buckets(vec![0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]);
         let wait = HistogramOpts::new(
             "recsae_worker_wait_seconds",
-            "Time off the CPU in a worker's turn after its poll: for the judge, a lock, the store or a core.",
+            "Time off the CPU in a worker's turn, but for records: for the judge, a lock, the store or a core.",
         )
         .buckets(vec![0.000_1, 0.001, 0.002_5, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0]);
         let metrics = Self {
@@ -254,7 +254,7 @@ impl ProcessMetrics {
         self.checkpoint.observe(time.as_secs_f64());
     }
 
-    /// A worker was off the CPU that long in a turn, after its poll.
+    /// A worker was off the CPU that long in a turn, waiting for records left out.
     pub fn waited(&self, time: Duration) {
         self.worker_wait.observe(time.as_secs_f64());
     }
