@@ -73,3 +73,20 @@ impl Recipe {
         self.learning_rate * rising.min(falling).min(1.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_learning_rate_rises_holds_and_falls_to_almost_nothing() {
+        let recipe = Recipe { learning_rate: 0.01, warm_up: 0.1, decay: 0.3, ..Recipe::new(64, 1024, 8, 1) };
+        // Of 100 steps the first ten rise by a tenth each, the last thirty fall by a thirtieth each.
+        for (step, share) in [(0, 0.1), (4, 0.5), (9, 1.0), (50, 1.0), (70, 1.0), (71, 29.0 / 30.0), (85, 0.5), (99, 1.0 / 30.0)] {
+            let rate = recipe.learning_rate_at(step, 100);
+            assert!((rate - 0.01 * share).abs() < 1e-8, "step {step}: {rate}");
+        }
+        let plain = Recipe { warm_up: 0.0, decay: 0.0, ..recipe };
+        assert!((0..100).all(|step| plain.learning_rate_at(step, 100) == 0.01));
+    }
+}
