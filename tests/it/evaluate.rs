@@ -86,12 +86,27 @@ fn segments_users_and_the_page_are_parts_of_one_whole() {
     );
     assert!((mean(|user| user["cosine"].as_f64().unwrap()) - whole["quality"]["cosine"].as_f64().unwrap()).abs() < 1e-12);
     let page = std::fs::read_to_string(html).unwrap();
+    // What becomes of the recommendations is plotted: the means as they stand in the JSON, and every user once.
+    for (name, key) in [("NDCG", "ndcg"), ("HR", "hit_rate")] {
+        for when in ["before", "after"] {
+            let value = whole["ranking"][format!("{key}_{when}")].as_f64().unwrap();
+            assert!(page.contains(&format!("<title>{name}@10 {when}: {value:.4}</title>")), "{name} {when}");
+        }
+    }
+    assert_eq!(users_in_bars(&page), 938);
     assert!(
-        page.matches("<svg").count() >= 4
+        page.matches("<svg").count() >= 7
             && page.contains("gender=F")
             && !page.contains("NaN")
             && !page.contains("http://") | page.contains("www.w3.org")
     );
+}
+
+/// Users in the bars of the page's plot of changes.
+fn users_in_bars(page: &str) -> u64 {
+    let plot = page.split("<svg").find(|plot| plot.contains("Users by the change of their NDCG")).unwrap();
+    let bars = plot.split("<rect").skip(1).map(|bar| bar.split("<title>").nth(1).unwrap().split("</title>").next().unwrap());
+    bars.map(|title| title.split(": ").nth(1).unwrap().parse::<f64>().unwrap()).sum::<f64>() as u64
 }
 
 #[test]

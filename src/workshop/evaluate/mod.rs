@@ -16,6 +16,7 @@ pub mod latents;
 pub mod page;
 pub mod quality;
 pub mod ranking;
+mod ranking_plots;
 
 use latents::{LatentUse, latent_use};
 use quality::{Quality, QualitySums};

@@ -3,6 +3,7 @@
 use maud::{Markup, PreEscaped, html};
 
 use crate::workshop::evaluate::quality::Quality;
+use crate::workshop::evaluate::ranking_plots::ranking_plots;
 use crate::workshop::evaluate::{Evaluation, Ranking};
 use crate::workshop::page::{digits, page, percent};
 use crate::workshop::plot::{Axes, bars};
@@ -13,7 +14,7 @@ pub fn evaluation_page(name: &str, described: &str, of: &Evaluation) -> String {
     let body = html! {
         p { (of.sae.d_in) " values, " (of.sae.d_sae) " latents, " (of.sae.selection) ". " (of.quality.rows) " rows: " (described) "." }
         (quality_table(of))
-        @if let Some(ranking) = &of.ranking { (ranking_part(ranking)) }
+        @if let Some(ranking) = &of.ranking { (ranking_part(ranking)) (ranking_plots(ranking, &of.users)) }
         h2 { "Latents" }
         p {
             (of.latents.n_dead) " of " (of.sae.d_sae) " latents (" (percent(of.latents.dead)) ") fired in none of the " (of.latents.rows) " rows; "
