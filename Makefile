@@ -9,7 +9,7 @@ export RECSAE_PYTHON ?= $(RECSAE_CACHE)/python/bin/python
 onnxruntime_version := $(shell sed -n 's/^onnxruntime==//p' deploy/setup/requirements.txt)
 export ORT_DYLIB_PATH ?= $(RECSAE_CACHE)/onnxruntime-$(onnxruntime_version)/libonnxruntime.so.$(onnxruntime_version)
 
-.PHONY: help fixtures demo test chaos chaos-long check fmt build bench bench-kept bench-scale bench-topk bench-encode bench-judge bench-cluster bench-drift bench-train train-quality setup setup-demo
+.PHONY: help fixtures demo test chaos chaos-long check fmt build bench bench-kept bench-scale bench-topk bench-encode bench-judge bench-cluster bench-drift bench-train train-quality label-worlds setup setup-demo
 
 help: ## What can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -86,6 +86,9 @@ bench-train: setup ## Training: CPU seconds of whole runs beside JAX on one thre
 train-quality: setup ## The default recipe on three models, two sizes, three seeds, beside the given SAEs (ARGS=--choose: the recipe's choice)
 	cargo build --quiet --release --locked
 	"$(RECSAE_PYTHON)" benches/train/quality.py --recsae target/release/recsae --data "$${RECSAE_DATA:-$(CURDIR)/../shared/data}" $(ARGS)
+
+label-worlds: ## Concepts of simulated worlds named right, beside shuffled tags, in one table: SEEDS=7,8,9 (else of the clock)
+	SEEDS="$(SEEDS)" cargo test --quiet --locked --test it label::concepts_of_simulated_worlds -- --nocapture
 
 fixtures: ## Checkpoints that tests import, written anew by the libraries they are of (some GB), and our exports loaded by those
 	cargo build --quiet --locked

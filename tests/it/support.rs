@@ -30,6 +30,19 @@ pub(crate) fn data() -> Option<PathBuf> {
     None
 }
 
+/// Seeds of a test that draws its worlds: those of the variable `SEEDS` (`SEEDS=7,8`), else `n` of the clock.
+///
+/// # Panics
+/// `SEEDS` holds something else.
+pub(crate) fn seeds(n: usize) -> Vec<u64> {
+    match std::env::var("SEEDS") {
+        Ok(named) if !named.is_empty() => {
+            named.split(',').map(|seed| seed.trim().parse().unwrap_or_else(|_| panic!("SEEDS={named}: expected numbers"))).collect()
+        }
+        _ => (0..n).map(|_| rand::random()).collect(),
+    }
+}
+
 /// Where `make setup` puts what it fetches.
 pub(crate) fn cache() -> PathBuf {
     std::env::var_os("RECSAE_CACHE")
