@@ -46,18 +46,24 @@ pub struct ContractReference {
 }
 
 impl ContractReference {
-    /// From the windows of a reference.
+    /// From the windows of a reference: `_all` alone.
     #[must_use]
     pub fn fit(windows: &[&ObservedWindow]) -> Self {
+        let mut all = ContractSums::default();
+        windows.iter().filter_map(|window| window.segments.get(ALL)).for_each(|observed| all.merge(&observed.contract));
+        let Some(variance) = all.variance().filter(|variance| *variance > 0.0) else { return Self::default() };
+        let levels = level(&all, variance).into_iter().map(|level| (ALL.to_owned(), level)).collect();
+        Self { variance: Some(variance), levels }
+    }
+
+    /// The segments that the same windows hold.
+    pub fn add_segments(&mut self, windows: &[&ObservedWindow]) {
+        let Some(variance) = self.variance else { return };
         let mut sums: BTreeMap<&str, ContractSums> = BTreeMap::new();
-        for (name, observed) in windows.iter().flat_map(|window| &window.segments) {
+        for (name, observed) in windows.iter().flat_map(|window| &window.segments).filter(|(name, _)| *name != ALL) {
             sums.entry(name).or_default().merge(&observed.contract);
         }
-        let Some(variance) = sums.get(ALL).and_then(ContractSums::variance).filter(|variance| *variance > 0.0) else {
-            return Self::default();
-        };
-        let levels = sums.into_iter().filter_map(|(name, sums)| Some((name.to_owned(), level(&sums, variance)?))).collect();
-        Self { variance: Some(variance), levels }
+        self.levels.extend(sums.into_iter().filter_map(|(name, sums)| Some((name.to_owned(), level(&sums, variance)?))));
     }
 
     /// The state of a segment's input in a window. `max_fvu`: the configured limit, if any.

@@ -56,12 +56,18 @@ impl ObservedWindow {
         let observe = |(name, counts): (&String, &SegmentCounts)| {
             (name.clone(), Observed::of(counts, unit, residual_from_bin, by_bucket && name == ALL))
         };
+        Self::holding(window, window.segments.iter().map(observe).collect())
+    }
+
+    /// That window with these segments.
+    #[must_use]
+    pub fn holding(window: &ClosedWindow, segments: BTreeMap<String, Observed>) -> Self {
         Self {
             start_ms: window.start_ms,
             end_ms: window.end_ms,
             model_version: window.model_version.clone(),
             incomplete: window.incomplete.clone(),
-            segments: window.segments.iter().map(observe).collect(),
+            segments,
         }
     }
 }
@@ -140,7 +146,9 @@ pub fn residual_threshold(histograms: impl Iterator<Item = Vec<u64>>) -> Option<
     Some(percentile_bin + 1)
 }
 
-fn floats(counts: &[u32]) -> Vec<f64> {
+/// Counts as floats, exact.
+#[must_use]
+pub fn floats(counts: &[u32]) -> Vec<f64> {
     counts.iter().map(|&n| f64::from(n)).collect()
 }
 

@@ -11,7 +11,7 @@ use crate::drift::closed::ALL;
 use crate::drift::contract::ContractReference;
 use crate::drift::counts::N_BUCKETS;
 use crate::drift::exposure::{PresenceCurve, stream_exposure};
-use crate::drift::fit::{fit_segments, fit_streams};
+use crate::drift::fit::{FittedStreams, fit_segments, fit_streams};
 use crate::drift::observed::{MIN_WINDOWS, Observed, ObservedWindow};
 use crate::drift::season::Season;
 use crate::drift::settings::{CountingUnit, JudgeSettings, StreamLayout};
@@ -183,14 +183,14 @@ impl Reference {
     }
 }
 
-/// Fits without the checks.
-pub(super) fn fit_kept(
+/// Fits `_all`, without the checks; segments are added by [`add_segments`].
+pub(super) fn fit_all(
     name: &str,
     fingerprint: &str,
     kept: &[&ObservedWindow],
     left_out: Vec<LeftOut>,
     settings: &JudgeSettings,
-) -> Result<Reference, ReferenceError> {
+) -> Result<(Reference, FittedStreams), ReferenceError> {
     let (first_start_ms, last_end_ms) = kept.first().zip(kept.last()).map_or((0, 0), |(first, last)| (first.start_ms, last.end_ms));
     let span_ms = last_end_ms - first_start_ms;
     let season = Season::choose(settings, span_ms);
@@ -208,8 +208,7 @@ pub(super) fn fit_kept(
         dead_record: settings.pseudo_streams && counted(|all| all.dead_record.is_some()),
     };
     let streams = fit_streams(kept, season, &layout, settings);
-    let segments = fit_segments(kept, &streams, &layout, settings);
-    Ok(Reference {
+    let reference = Reference {
         name: name.to_owned(),
         revision: 1,
         fingerprint: fingerprint.to_owned(),
@@ -225,11 +224,19 @@ pub(super) fn fit_kept(
         sigma_w: streams.sigma_w,
         self_check: SelfCheck::TooShort,
         residual_from_bin: None,
-        curve: streams.curve,
-        rates: streams.rates,
+        curve: streams.curve.clone(),
+        rates: streams.rates.clone(),
         entities: streams.entities,
-        volume: streams.volume,
-        segments,
+        volume: streams.volume.clone(),
+        segments: BTreeMap::new(),
         contract: ContractReference::fit(kept),
-    })
+    };
+    Ok((reference, streams))
+}
+
+/// Fits the segments that the same windows hold here: all of them, or some of them at a time. Of `_all` only the volume
+/// is looked at.
+pub(super) fn add_segments(reference: &mut Reference, streams: &FittedStreams, kept: &[&ObservedWindow], settings: &JudgeSettings) {
+    reference.segments.extend(fit_segments(kept, streams, &reference.layout, settings));
+    reference.contract.add_segments(kept);
 }

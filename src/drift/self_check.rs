@@ -4,9 +4,10 @@
 use std::sync::Arc;
 
 use crate::drift::closed::ALL;
+use crate::drift::fit::FittedStreams;
 use crate::drift::judge::ModelJudge;
 use crate::drift::observed::ObservedWindow;
-use crate::drift::reference::{ReferenceError, SelfCheck, fit_kept};
+use crate::drift::reference::{Reference, ReferenceError, SelfCheck, add_segments, fit_all};
 use crate::drift::report::{AlertChange, Verdict};
 use crate::drift::season::Season;
 use crate::drift::settings::JudgeSettings;
@@ -20,19 +21,51 @@ const ALLOWED: usize = 2;
 /// Streams named as worst.
 const N_WORST: usize = 5;
 
-/// Fits the first 70 % of the windows and judges the rest of `_all`.
-///
-/// # Errors
-/// More than `2 + 3 n/A` of the n judged windows alarm.
-pub(super) fn self_check(kept: &[&ObservedWindow], season: Season, settings: &JudgeSettings) -> Result<SelfCheck, ReferenceError> {
-    let (fitted, judged) = kept.split_at(kept.len() * 7 / 10);
-    let span_ms = fitted.first().zip(fitted.last()).map_or(0, |(first, last)| last.end_ms - first.start_ms);
-    if kept.len() < MIN_WINDOWS_TO_REFUSE || (season.weekend && span_ms < WEEK_MS) {
-        return Ok(SelfCheck::TooShort);
+/// How many of so many windows are fitted, the others being judged.
+pub(super) fn n_fitted(n_kept: usize) -> usize {
+    n_kept * 7 / 10
+}
+
+/// The reference that the first 70 % of the windows give, on its way.
+pub(super) struct SelfChecking {
+    first: Reference,
+    streams: FittedStreams,
+    settings: JudgeSettings,
+}
+
+impl SelfChecking {
+    /// Fits `_all`; `None` where there are too few windows to be checked.
+    ///
+    /// # Errors
+    /// As a fit's.
+    pub(super) fn begin(kept: &[&ObservedWindow], season: Season, settings: &JudgeSettings) -> Result<Option<Self>, ReferenceError> {
+        let fitted = &kept[..n_fitted(kept.len())];
+        let span_ms = fitted.first().zip(fitted.last()).map_or(0, |(first, last)| last.end_ms - first.start_ms);
+        if kept.len() < MIN_WINDOWS_TO_REFUSE || (season.weekend && span_ms < WEEK_MS) {
+            return Ok(None);
+        }
+        let settings = JudgeSettings { harmonics: Some(season.harmonics), weekend: Some(season.weekend), ..settings.clone() };
+        let (first, streams) = fit_all("self-check", "", fitted, Vec::new(), &settings)?;
+        Ok(Some(Self { first, streams, settings }))
     }
-    let same = JudgeSettings { harmonics: Some(season.harmonics), weekend: Some(season.weekend), ..settings.clone() };
-    let first = fit_kept("self-check", "", fitted, Vec::new(), &same)?;
-    let Ok(mut judge) = ModelJudge::new(Arc::new(first), same) else { return Ok(SelfCheck::TooShort) };
+
+    /// Fits some segments of the same windows: how many there are is part of what alarms.
+    pub(super) fn add_segments(&mut self, kept: &[&ObservedWindow]) {
+        add_segments(&mut self.first, &self.streams, &kept[..n_fitted(kept.len())], &self.settings);
+    }
+
+    /// Judges the rest of `_all`.
+    ///
+    /// # Errors
+    /// More than `2 + 3 n/A` of the n judged windows alarm.
+    pub(super) fn judge(self, kept: &[&ObservedWindow]) -> Result<SelfCheck, ReferenceError> {
+        let budget_windows = self.settings.budget_windows;
+        let Ok(judge) = ModelJudge::new(Arc::new(self.first), self.settings) else { return Ok(SelfCheck::TooShort) };
+        judge_rest(judge, &kept[n_fitted(kept.len())..], budget_windows)
+    }
+}
+
+fn judge_rest(mut judge: ModelJudge, judged: &[&ObservedWindow], budget_windows: f64) -> Result<SelfCheck, ReferenceError> {
     let mut alarm_windows = 0;
     let mut n_judged = 0;
     let mut evidence: std::collections::BTreeMap<StreamId, f64> = std::collections::BTreeMap::new();
@@ -49,7 +82,7 @@ pub(super) fn self_check(kept: &[&ObservedWindow], season: Season, settings: &Ju
     let mut worst: Vec<(StreamId, f64)> = evidence.into_iter().collect();
     worst.sort_by(|a, b| b.1.total_cmp(&a.1));
     worst.truncate(N_WORST);
-    let allowed = ALLOWED + extra_alarms(n_judged, settings.budget_windows);
+    let allowed = ALLOWED + extra_alarms(n_judged, budget_windows);
     if alarm_windows > allowed {
         let worst = worst.iter().map(|(stream, over)| format!("{stream} {over:+.1} nats")).collect::<Vec<_>>().join(", ");
         return Err(ReferenceError::SelfCheck { allowed, found: alarm_windows, judged: n_judged, worst });

@@ -11,7 +11,6 @@ use crate::drift::closed::{AGAINST, ClosedWindow};
 use crate::drift::judge::ModelJudge;
 use crate::drift::reference::Reference;
 use crate::drift::reference::SelfCheck;
-use crate::drift::reference_fit::ReferenceWindows;
 use crate::drift::report::{AlertChange, DriftReport, Verdict};
 use crate::drift::rolling::Rolling;
 use crate::drift::settings::JudgeSettings;
@@ -249,16 +248,18 @@ impl Version {
         let Some(wanted) = self.first_windows.filter(|n| n_judged >= *n) else { return Ok(false) };
         let name = self.first_name(store.lineage());
         // Read again rather than kept: with many segments and latents two weeks of windows are some hundred MB.
-        let (mut newest, mut n_older) = (ReferenceWindows::new(self.settings.unit), n_judged - wanted);
         let query = WindowQuery { model_version: Some(self.label.clone()), ..WindowQuery::default() };
-        store.read().for_each_window(&query, |window| {
-            if n_older == 0 {
-                newest.push(&window);
-            }
-            n_older = n_older.saturating_sub(1);
-            Ok::<(), StoreError>(())
-        })?;
-        let fitted = newest.fit(&name, self.bundle.fingerprint(), &self.settings);
+        let newest = |each: &mut dyn FnMut(&ClosedWindow)| {
+            let mut n_older = n_judged - wanted;
+            store.read().for_each_window(&query, |window| {
+                if n_older == 0 {
+                    each(&window);
+                }
+                n_older = n_older.saturating_sub(1);
+                Ok::<(), StoreError>(())
+            })
+        };
+        let fitted = Reference::fit_read(&name, self.bundle.fingerprint(), &self.settings, newest)?;
         let reference = match fitted {
             Ok(reference) => reference,
             Err(error) => {
