@@ -112,8 +112,12 @@ pub(crate) fn sync_fails(stage: &Stage) -> Checked<String> {
 
 /// What it does while no sync succeeds.
 fn unsynced(stage: &Stage, site: &Site, monitor: &mut Monitor) -> Checked<String> {
-    let refused = |m: &Monitor| (!m.is_ready() && m.scrape()?.get("recsae_checkpoint_failures_total") > 0.0).then_some(());
-    monitor.wait_for(Duration::from_secs(60), "it says that it is not ready", refused)?;
+    let refused = |m: &Monitor| {
+        let scrape = m.scrape().filter(|_| !m.is_ready())?;
+        let (failures, part) = (scrape.get("recsae_checkpoint_failures_total"), scrape.get("recsae_not_ready{part=\"store\"}"));
+        (failures > 0.0 && part == 1.0).then_some(())
+    };
+    monitor.wait_for(Duration::from_secs(60), "it says that it is not ready, and that it is the store", refused)?;
     let why = monitor.status().map(|status| status["not_ready"].to_string()).unwrap_or_default();
     let read = |m: &Monitor| m.scrape().map(|scrape| scrape.get("recsae_records_consumed_total"));
     // What was polled when the store refused is still counted.

@@ -134,6 +134,11 @@ fn main() -> ExitCode {
         println!("FAULTS={unknown}: no such scenario; `make chaos FAULTS=list` lists them");
         return ExitCode::from(2);
     }
+    let at_one_relay: Vec<&str> = names.iter().copied().filter(|name| name.starts_with("cut")).collect();
+    if at_one_relay.len() > 1 {
+        println!("FAULTS={}: they stand at one port of the broker; choose one at a time", at_one_relay.join(","));
+        return ExitCode::from(2);
+    }
     let uncovered = uncovered();
     if !uncovered.is_empty() {
         println!("rows of the table of faults that nothing plays: {uncovered:?}");

@@ -25,13 +25,21 @@ pub(crate) struct Namespace {
 }
 
 impl Namespace {
+    /// Why there is none on this machine, if so.
+    pub(crate) fn not_to_be_had() -> Option<String> {
+        if support::program("nft").is_none() {
+            return Some("no nft (make setup)".into());
+        }
+        let allowed = Command::new("unshare").args(["--net", "true"]).stderr(Stdio::null()).status();
+        (!allowed.is_ok_and(|status| status.success())).then(|| "unshare --net was refused (needs root)".into())
+    }
+
     /// In it, the port of `from` on its loopback leads over the cable to `to` here.
     ///
     /// # Errors
-    /// What stands in the way: no root, no `nft`.
+    /// What went wrong where there should be one.
     pub(crate) fn open(from: &str, to: &str) -> Checked<Self> {
         let port: u16 = from.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).ok_or("no port")?;
-        support::program("nft").ok_or("no nft (make setup)")?;
         let mut holder = Command::new("unshare")
             .args(["--net", "sh", "-c", "echo open; exec cat"])
             .stdin(Stdio::piped())
@@ -46,7 +54,7 @@ impl Namespace {
         let addresses = [0, 1].map(|end| format!("198.{}.{}.{}", 18 + (at >> 16), at >> 8 & 255, (at & 255) + end));
         let mut this = Self { holder, port, addresses, doors: Vec::new() };
         if line.trim() != "open" {
-            return Err("unshare --net was refused (needs root)".into());
+            return Err("unshare --net did not start".into());
         }
         this.lay_cable()?;
         this.doors.push(Relay::start(&format!("{}:{port}", this.addresses[0]), to));

@@ -27,12 +27,13 @@ enum Wire {
 }
 
 impl Wire {
-    /// The best there is, and why it is no better.
-    fn lay(stage: &Stage) -> (Self, String) {
-        match Namespace::open(&stage.kafka.relay, &stage.kafka.relayed) {
-            Ok(namespace) => (Self::Packets(namespace), "packets dropped".into()),
-            Err(why) => (Self::relayed(stage), format!("bytes held by a relay, as there is no namespace: {why}")),
+    /// The best that this machine grants, and why it is no better.
+    fn lay(stage: &Stage) -> Checked<(Self, String)> {
+        if let Some(why) = Namespace::not_to_be_had() {
+            return Ok((Self::relayed(stage), format!("bytes held by a relay, as there is no namespace: {why}")));
         }
+        let namespace = Namespace::open(&stage.kafka.relay, &stage.kafka.relayed)?;
+        Ok((Self::Packets(namespace), "packets dropped".into()))
     }
 
     fn relayed(stage: &Stage) -> Self {
@@ -75,7 +76,7 @@ impl Wire {
 
 /// Both ways, and one way, whichever the seed says.
 pub(crate) fn cut(stage: &Stage) -> Checked<String> {
-    cuts(stage, &short(stage), SESSION + Duration::from_millis(1_500), Wire::lay(stage))
+    cuts(stage, &short(stage), SESSION + Duration::from_millis(1_500), Wire::lay(stage)?)
 }
 
 /// The same by the relay, also where packets can be dropped: what was sent meanwhile arrives when the cut is mended.
@@ -86,7 +87,7 @@ pub(crate) fn cut_by_relay(stage: &Stage) -> Checked<String> {
 
 /// Each way for longer than any request of librdkafka waits.
 pub(crate) fn cut_for_long(stage: &Stage) -> Checked<String> {
-    cuts(stage, &[Way::Out, Way::In, Way::Both], Duration::from_secs(75), Wire::lay(stage))
+    cuts(stage, &[Way::Out, Way::In, Way::Both], Duration::from_secs(75), Wire::lay(stage)?)
 }
 
 fn short(stage: &Stage) -> [Way; 2] {
@@ -105,7 +106,7 @@ fn cuts(stage: &Stage, ways: &[Way], length: Duration, (mut wire, what): (Wire, 
     let (mut sent, mut slowest, mut seen) = (SHARE, Duration::ZERO, Vec::new());
     for way in ways {
         monitor.wait_for(Duration::from_secs(60), "all that was sent is stored", stored(&site, sent))?;
-        let rebalances = n_rebalances(&monitor);
+        let rebalances = n_rebalances(&monitor)?;
         wire.cut(*way)?;
         let began = Instant::now();
         site.produce(sent..sent + SHARE / 2, Duration::from_millis(20))?;
@@ -117,7 +118,7 @@ fn cuts(stage: &Stage, ways: &[Way], length: Duration, (mut wire, what): (Wire, 
         monitor.wait_for(RECOVERED, &format!("all is stored after a cut of {way:?}"), stored(&site, sent))?;
         slowest = slowest.max(mended.elapsed());
         // It lost its partitions, and has them again: the cut was longer than its session.
-        let lost = n_rebalances(&monitor) - rebalances;
+        let lost = n_rebalances(&monitor)? - rebalances;
         if (out > 0, back > 0) != (*way != Way::In, *way != Way::Out) || lost < 1.0 {
             return Err(format!("{way:?}: {out} stopped on the way out, {back} on the way back, {lost} rebalances: it was not cut"));
         }
@@ -132,6 +133,6 @@ fn stored(site: &Site, sent: u64) -> impl Fn(&Monitor) -> Option<()> {
     move |_| (crate::kills::stored(site)? >= i64::try_from(sent).unwrap()).then_some(())
 }
 
-fn n_rebalances(monitor: &Monitor) -> f64 {
-    monitor.scrape().map_or(0.0, |scrape| scrape.sum("recsae_rebalances_total"))
+fn n_rebalances(monitor: &Monitor) -> Checked<f64> {
+    Ok(monitor.scrape().ok_or("no scrape")?.sum("recsae_rebalances_total"))
 }
