@@ -14,6 +14,7 @@ use crate::drift::observed::ObservedWindow;
 use crate::drift::reference::ReferenceError;
 use crate::drift::stream::StreamId;
 use crate::workshop::backtest::{BacktestReport, Family, Mode, backtest, plot, plot_settings, read_families};
+use crate::workshop::encoding::{each_in_order, n_threads};
 use crate::workshop::windows_columns::WindowsFileError;
 use crate::workshop::windows_file::{MAX_LATENTS, read_windows};
 
@@ -161,7 +162,7 @@ fn judge(args: &Args) -> anyhow::Result<Vec<(Tried, BacktestReport)>> {
     };
     let one = |values: &[String], default: &str| if values.is_empty() { vec![default.to_owned()] } else { values.to_vec() };
     let effects = if args.min_effect.is_empty() { vec![settings.drift.min_effect] } else { args.min_effect.clone() };
-    let mut found = Vec::new();
+    let mut wanted = Vec::new();
     for budget in one(&args.budget, &settings.drift.false_alarm_budget) {
         for &min_effect in &effects {
             settings.drift.false_alarm_budget.clone_from(&budget);
@@ -170,10 +171,22 @@ fn judge(args: &Args) -> anyhow::Result<Vec<(Tried, BacktestReport)>> {
                 return Err(UsageError(fault.to_string()).into());
             }
             let judging = settings.judge_settings(n_latents, latents.clone()).map_err(|fault| UsageError(fault.to_string()))?;
-            let starts = |windows: &[ObservedWindow]| n_reference(&windows.iter().map(|w| w.start_ms).collect::<Vec<_>>());
-            found.push((Tried { budget: budget.clone(), min_effect }, backtest(&file.models, &judging, args.mode, starts, name)?));
+            wanted.push((Tried { budget: budget.clone(), min_effect }, judging));
         }
     }
+    let starts = |windows: &[ObservedWindow]| n_reference(&windows.iter().map(|w| w.start_ms).collect::<Vec<_>>());
+    let judge = |(): &mut (), at: usize| backtest(&file.models, &wanted[at].1, args.mode, starts, name);
+    let mut found = Vec::new();
+    each_in_order(
+        wanted.len(),
+        n_threads(),
+        || Ok(()),
+        judge,
+        |at, report| {
+            found.push((wanted[at].0.clone(), report));
+            Ok(())
+        },
+    )?;
     Ok(found)
 }
 

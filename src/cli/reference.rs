@@ -249,7 +249,7 @@ fn count_recorded(
     (entity, timestamp): (Option<&str>, Option<&str>),
 ) -> anyhow::Result<Vec<ClosedWindow>> {
     let dataset = Dataset::open(&dataset.request()?)?;
-    let mut encoder = models.encoders(settings)?.swap_remove(at);
+    let encoder = || Ok(models.encoders(settings)?.swap_remove(at));
     let fault = |fault: config::Fault| UsageError(fault.to_string());
     let counting = RecordedCounting {
         model_version: &models.labels[at],
@@ -266,7 +266,7 @@ fn count_recorded(
         max_segments: settings.segments.max,
     };
     let bar = indicatif::ProgressBar::new(dataset.n_rows() as u64);
-    let windows = recorded_windows(&dataset, &counting, encoder.as_mut(), |rows| bar.inc(rows as u64))?;
+    let windows = recorded_windows(&dataset, &counting, encoder, |rows| bar.inc(rows as u64))?;
     bar.finish_and_clear();
     Ok(windows)
 }

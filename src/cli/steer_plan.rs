@@ -9,11 +9,12 @@ use clap::ValueEnum;
 use crate::bundle::Bundle;
 use crate::cli::dataset_args::DatasetArgs;
 use crate::cli::{Outcome, UsageError};
+use crate::encode::Encoder;
 use crate::sae::activation::SparseActivations;
 use crate::sae::embedding::EmbeddingBatch;
 use crate::sae::latent::LatentId;
 use crate::workshop::dataset::Dataset;
-use crate::workshop::sparse::SparseEncoder;
+use crate::workshop::encoding::encoder;
 use crate::workshop::steer::plan::{Action, Edit, Plan, Unit, written_out};
 use crate::workshop::steer::strength::Strength;
 use crate::workshop::steer::{latents_by_name, strengths};
@@ -121,6 +122,6 @@ fn measured(bundle: &Bundle, data: &DatasetArgs) -> anyhow::Result<Vec<Strength>
     let mut batch = EmbeddingBatch::new(weights.spec().d_in);
     dataset.fill(0..dataset.n_rows(), &mut batch)?;
     let mut activations = SparseActivations::default();
-    SparseEncoder::new(weights).encode(&batch, &mut activations);
+    encoder(weights).encode(&batch, &mut activations)?;
     Ok(strengths(&activations, weights.spec().d_sae.get()))
 }

@@ -10,6 +10,8 @@ use crate::bundle::Bundle;
 use crate::cli::{Outcome, UsageError};
 use crate::config::settings::{KafkaSettings, ModelSettings, RecordSettings, Settings};
 use crate::decode::Decoder;
+use crate::encode::Encoder;
+use crate::encode::native::NativeEncoder;
 use crate::kafka::admin;
 use crate::kafka::producer::{Outgoing, Receipts, ReliableProducer};
 use crate::kafka::topics::TopicMatcher;
@@ -17,8 +19,8 @@ use crate::record::{RawMessage, Record};
 use crate::sae::activation::SparseActivations;
 use crate::sae::embedding::EmbeddingBatch;
 use crate::task::{Shutdown, TaskGroup, trigger_on_signal};
+use crate::workshop::encoding::encoder;
 use crate::workshop::follow::{Positions, Sink, follow};
-use crate::workshop::sparse::SparseEncoder;
 use crate::workshop::steer::apply::Steerer;
 use crate::workshop::steer::payload::with_vector;
 use crate::workshop::steer::plan::{Plan, Unit};
@@ -94,7 +96,7 @@ struct Shadow {
     decoder: Decoder,
     record: Record,
     batch: EmbeddingBatch,
-    encoder: SparseEncoder,
+    encoder: NativeEncoder,
     activations: SparseActivations,
     steerer: Steerer,
     producer: ReliableProducer,
@@ -156,7 +158,7 @@ impl Shadow {
             decoder: Decoder::new(&settings.record, &[], &[0; 16])?,
             record: Record::default(),
             batch: EmbeddingBatch::new(weights.spec().d_in),
-            encoder: SparseEncoder::new(weights),
+            encoder: encoder(weights),
             activations: SparseActivations::default(),
             steerer,
             producer: ReliableProducer::new(kafka)?,
@@ -189,7 +191,7 @@ impl Sink for Shadow {
             self.of_other_models += 1;
             return Ok(());
         }
-        self.encoder.encode(&self.batch, &mut self.activations);
+        self.encoder.encode(&self.batch, &mut self.activations)?;
         let (latents, values) = self.activations.row(0);
         let steered = &mut self.record.embedding;
         let moved = self.steerer.apply(steered, latents, values);

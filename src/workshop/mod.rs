@@ -2,6 +2,7 @@
 
 pub mod backtest;
 pub mod dataset;
+pub mod encoding;
 pub mod evaluate;
 pub mod export;
 pub mod families;
@@ -18,7 +19,6 @@ pub mod rejudge;
 pub mod report;
 pub mod review;
 pub mod sae_file;
-pub mod sparse;
 pub mod steer;
 pub mod train;
 pub mod verify;

@@ -3,6 +3,7 @@
 //! For a reference before the first record is served live, or of a time that Kafka does not hold any more.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use anyhow::Context;
 
@@ -16,9 +17,7 @@ use crate::encode::Encoder;
 use crate::sae::activation::SparseActivations;
 use crate::sae::embedding::EmbeddingBatch;
 use crate::workshop::dataset::{Column, Dataset};
-
-/// Rows encoded at a time.
-const BATCH: usize = 512;
+use crate::workshop::encoding::{in_order, n_threads};
 
 /// How recorded rows become windows.
 pub struct RecordedCounting<'a> {
@@ -40,7 +39,7 @@ pub struct RecordedCounting<'a> {
     pub max_segments: usize,
 }
 
-/// Counts all rows; windows in order of time. The first and the last may hold less than a whole window's records:
+/// Counts all rows, each thread's with an encoder of its own; windows in order of time. The first and the last may hold less than a whole window's records:
 /// exclude them where the record begins or ends within one.
 ///
 /// # Errors
@@ -48,7 +47,7 @@ pub struct RecordedCounting<'a> {
 pub fn recorded_windows(
     dataset: &Dataset,
     counting: &RecordedCounting<'_>,
-    encoder: &mut dyn Encoder,
+    encoder: impl Fn() -> anyhow::Result<Box<dyn Encoder>> + Sync,
     mut progress: impl FnMut(usize),
 ) -> anyhow::Result<Vec<ClosedWindow>> {
     let spec = counting.spec;
@@ -68,33 +67,49 @@ pub fn recorded_windows(
     order.sort_by_key(|&row| (starts[row], row));
     // Entities are only told apart, within this run: no salt is needed, and none is kept.
     let hasher = EntityHasher::new(&[0; 16]);
-    let (mut batch, mut activations, mut scratch) = (EmbeddingBatch::new(spec.d_in), SparseActivations::default(), Vec::new());
     let mut open: BTreeMap<i64, OpenCounts> = BTreeMap::new();
-    for rows in order.chunks(BATCH) {
-        batch.clear();
+    let encode = |(encoder, scratch): &mut (Box<dyn Encoder>, Vec<f32>), batch: Range<usize>| {
+        let (mut encoded, rows) = (Encoded::new(spec), &order[batch]);
         for &row in rows {
-            batch.push(dataset.embedding(row)).with_context(|| format!("row {} of the embeddings", dataset.source_row(row)))?;
+            let source = || dataset.source_row(row);
+            encoded.embeddings.push(dataset.embedding(row)).with_context(|| format!("row {} of the embeddings", source()))?;
+            let name = entity
+                .as_ref()
+                .map(|column| column.key(row).with_context(|| format!("row {}: column {:?} names no entity", source(), counting.entity)));
+            encoded.entities.push(name.transpose()?.map(|name| hasher.hash(name.as_bytes())));
+            encoded.fields.push(values(row));
         }
-        encoder.encode(&batch, &mut activations)?;
-        for (i, &row) in rows.iter().enumerate() {
-            let embedding = batch.row(i);
-            let (latents, activation) = activations.row(i);
-            let fit = counting.bundle.decoder().map(|decoder| narrowed(decoder.row_error(embedding, latents, activation, &mut scratch)));
-            let name = entity.as_ref().map(|column| {
-                column.key(row).with_context(|| format!("row {}: column {:?} names no entity", dataset.source_row(row), counting.entity))
-            });
-            let counted = CountedRow {
-                entity: name.transpose()?.map(|name| hasher.hash(name.as_bytes())),
-                segments: table.mask(&values(row), starts[row]),
-                embedding,
-                latents,
-                values: activation,
-                fit,
-            };
-            open.entry(starts[row]).or_insert_with(|| OpenCounts::new(spec)).add(spec, &counted);
+        encoder.encode(&encoded.embeddings, &mut encoded.activations)?;
+        for at in 0..rows.len() {
+            let (latents, active) = encoded.activations.row(at);
+            let error = counting.bundle.decoder().map(|decoder| decoder.row_error(encoded.embeddings.row(at), latents, active, scratch));
+            encoded.fits.push(error.map(narrowed));
         }
-        progress(rows.len());
-    }
+        Ok(encoded)
+    };
+    in_order(
+        order.len(),
+        n_threads(),
+        || Ok((encoder()?, Vec::new())),
+        encode,
+        |batch, encoded| {
+            let n_rows = batch.len();
+            for (at, &row) in order[batch].iter().enumerate() {
+                let (latents, values) = encoded.activations.row(at);
+                let counted = CountedRow {
+                    entity: encoded.entities[at],
+                    segments: table.mask(&encoded.fields[at], starts[row]),
+                    embedding: encoded.embeddings.row(at),
+                    latents,
+                    values,
+                    fit: encoded.fits[at],
+                };
+                open.entry(starts[row]).or_insert_with(|| OpenCounts::new(spec)).add(spec, &counted);
+            }
+            progress(n_rows);
+            Ok(())
+        },
+    )?;
     let close = |(start_ms, counts): (i64, OpenCounts)| ClosedWindow {
         start_ms,
         end_ms: counting.window.end_of(start_ms),
@@ -105,6 +120,27 @@ pub fn recorded_windows(
         offsets: Vec::new(),
     };
     Ok(open.into_iter().map(close).collect())
+}
+
+/// Rows on their way to being counted.
+struct Encoded {
+    embeddings: EmbeddingBatch,
+    activations: SparseActivations,
+    entities: Vec<Option<u64>>,
+    fields: Vec<Vec<String>>,
+    fits: Vec<Option<Fit>>,
+}
+
+impl Encoded {
+    fn new(spec: &CountingSpec) -> Self {
+        Self {
+            embeddings: EmbeddingBatch::new(spec.d_in),
+            activations: SparseActivations::default(),
+            entities: Vec::new(),
+            fields: Vec::new(),
+            fits: Vec::new(),
+        }
+    }
 }
 
 fn window_starts(dataset: &Dataset, counting: &RecordedCounting<'_>) -> anyhow::Result<Vec<i64>> {

@@ -12,15 +12,16 @@ use rand::distr::weighted::WeightedIndex;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
+use recsae::encode::Encoder;
 use recsae::sae::activation::SparseActivations;
 use recsae::sae::embedding::EmbeddingBatch;
 use recsae::sae::weights::{SaeSpec, SaeWeights, Selection};
+use recsae::workshop::encoding::encoder;
 use recsae::workshop::label::cases::Cases;
 use recsae::workshop::label::characteristic::ItemCounts;
 use recsae::workshop::label::hypergeometric::Overlap;
 use recsae::workshop::label::naming::{Rule, name_latents};
 use recsae::workshop::label::tags::TagTable;
-use recsae::workshop::sparse::SparseEncoder;
 use serde_json::{Value, json};
 
 use crate::support;
@@ -112,7 +113,7 @@ fn world(seed: u64) -> World {
     let spec = SaeSpec { d_in: size(D_IN), d_sae: size(CONCEPTS), selection: Selection::TopK(size(4)), centring: true };
     let bias = Array1::from_elem(CONCEPTS, -0.5);
     let sae = SaeWeights::new(spec, directions.clone(), bias, Some(directions.clone()), Array1::zeros(D_IN)).unwrap();
-    let mut encoder = SparseEncoder::new(&sae);
+    let mut encoder = encoder(&sae);
     let mut world = World {
         cases: Cases::new(CONCEPTS),
         tags: TagTable::collect(ITEMS as usize, &sources),
@@ -137,7 +138,7 @@ fn world(seed: u64) -> World {
         }
         batch.clear();
         batch.push(&embedding).unwrap();
-        encoder.encode(&batch, &mut activations);
+        encoder.encode(&batch, &mut activations).unwrap();
         let (latents, values) = activations.row(0);
         concepts.iter().for_each(|concept| world.shown[*concept] += 1);
         latents.iter().filter(|latent| concepts.contains(&latent.index())).for_each(|latent| world.right[latent.index()] += 1);

@@ -17,13 +17,14 @@ use recsae::drift::observed::{Observed, ObservedWindow};
 use recsae::drift::reference::Reference;
 use recsae::drift::report::AlertChange;
 use recsae::drift::settings::JudgeSettings;
+use recsae::encode::Encoder;
 use recsae::sae::activation::SparseActivations;
 use recsae::sae::embedding::EmbeddingBatch;
 use recsae::sae::weights::Selection;
 use recsae::store::StoreReader;
 use recsae::workshop::dataset::{Dataset, DatasetRequest};
+use recsae::workshop::encoding::encoder;
 use recsae::workshop::sae_file;
-use recsae::workshop::sparse::SparseEncoder;
 
 use crate::support;
 
@@ -54,14 +55,14 @@ fn events(data: &Path) -> Events {
     };
     let dataset = Dataset::open(&request).unwrap();
     let sae = sae_file::open(&file(&format!("{SAE}.safetensors")), NonZeroUsize::new(32).map(Selection::TopK)).unwrap();
-    let mut encoder = SparseEncoder::new(&sae);
+    let mut encoder = encoder(&sae);
     let (mut batch, mut activations) = (EmbeddingBatch::new(sae.spec().d_in), SparseActivations::default());
     let mut latents = Vec::with_capacity(dataset.n_rows());
     for from in (0..dataset.n_rows()).step_by(1024) {
         let rows = from..(from + 1024).min(dataset.n_rows());
         batch.clear();
         rows.clone().for_each(|row| batch.push(dataset.embedding(row)).unwrap());
-        encoder.encode(&batch, &mut activations);
+        encoder.encode(&batch, &mut activations).unwrap();
         latents.extend((0..rows.len()).map(|i| activations.row(i).0.iter().map(|latent| latent.0).collect::<Vec<_>>()));
     }
     let column = |name: &str| {

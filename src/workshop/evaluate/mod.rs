@@ -1,16 +1,19 @@
 //! `recsae evaluate`: what an SAE keeps of a recommender's vectors, and of its recommendations.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use anyhow::{Context, ensure};
 use serde::Serialize;
 
+use crate::encode::Encoder;
+use crate::encode::native::NativeEncoder;
 use crate::sae::activation::SparseActivations;
 use crate::sae::embedding::EmbeddingBatch;
-use crate::sae::reconstruction::Decoder;
+use crate::sae::reconstruction::{Decoder, RowError};
 use crate::sae::weights::SaeWeights;
 use crate::workshop::dataset::Dataset;
-use crate::workshop::sparse::SparseEncoder;
+use crate::workshop::encoding::{encoder, in_order, n_threads};
 
 pub mod latents;
 pub mod page;
@@ -22,8 +25,6 @@ use latents::{LatentUse, latent_use};
 use quality::{Quality, QualitySums};
 use ranking::{Case, Catalogue, ndcg, overlap, rank, top_k};
 
-/// Rows encoded together.
-const BATCH: usize = 2048;
 /// Bins of the histograms of cosine and L0.
 const BINS: usize = 40;
 
@@ -128,28 +129,34 @@ pub fn evaluate(sae: &SaeWeights, dataset: &Dataset, request: &EvaluateRequest, 
     let mut by_user: BTreeMap<String, UserValues> = BTreeMap::new();
     let mut n_fired = vec![0u64; sae.spec().d_sae.get()];
     let (mut cosines, mut l0) = (vec![0u64; BINS], BTreeMap::new());
-    let mut encoder = SparseEncoder::new(sae);
-    let (mut batch, mut activations) = (EmbeddingBatch::new(d_in), SparseActivations::default());
-    let (mut x_hat, mut scores) = (Vec::new(), Vec::new());
-    for start in (0..dataset.n_rows()).step_by(BATCH) {
-        let end = (start + BATCH).min(dataset.n_rows());
-        dataset.fill(start..end, &mut batch)?;
-        encoder.encode(&batch, &mut activations);
-        for row in start..end {
-            let x = dataset.embedding(row);
-            let (latents, values) = activations.row(row - start);
+    let begin = || Ok((encoder(sae), EmbeddingBatch::new(d_in), Vec::new()));
+    let look = |(encoder, batch, scores): &mut (NativeEncoder, EmbeddingBatch, Vec<f32>), rows: Range<usize>| {
+        let mut looked = Looked::default();
+        dataset.fill(rows.clone(), batch)?;
+        encoder.encode(batch, &mut looked.activations)?;
+        for row in rows.clone() {
+            let (x, mut x_hat) = (dataset.embedding(row), Vec::new());
+            let (latents, values) = looked.activations.row(row - rows.start);
             let error = decoder.row_error(x, latents, values, &mut x_hat);
-            latents.iter().for_each(|latent| n_fired[latent.index()] += 1);
-            cosines[bin(error.cosine)] += 1;
-            *l0.entry(latents.len()).or_insert(0) += 1;
             let ranked = request.ranking.as_ref().map(|(catalogue, cases)| {
                 let mut score = |vector: &[f32]| {
-                    catalogue.scores(vector, &cases[row].earlier, &mut scores);
-                    (rank(&scores, cases[row].target), top_k(&scores, request.top))
+                    catalogue.scores(vector, &cases[row].earlier, scores);
+                    (rank(scores, cases[row].target), top_k(scores, request.top))
                 };
                 let ((before, list_before), (after, list_after)) = (score(x), score(&x_hat));
                 Ranked { before, after, overlap: overlap(&list_before, &list_after) }
             });
+            looked.rows.push((error, x_hat, ranked));
+        }
+        Ok(looked)
+    };
+    in_order(dataset.n_rows(), n_threads(), begin, look, |rows, looked| {
+        let end = rows.end;
+        for (at, (row, (error, x_hat, ranked))) in rows.zip(looked.rows).enumerate() {
+            let (x, latents) = (dataset.embedding(row), looked.activations.row(at).0);
+            latents.iter().for_each(|latent| n_fired[latent.index()] += 1);
+            cosines[bin(error.cosine)] += 1;
+            *l0.entry(latents.len()).or_insert(0) += 1;
             let add = |sums: &mut Sums| {
                 sums.quality.add(x, &x_hat, &error, latents.len());
                 sums.ranking.add(ranked, request.top);
@@ -167,7 +174,8 @@ pub fn evaluate(sae: &SaeWeights, dataset: &Dataset, request: &EvaluateRequest, 
             }
         }
         progress(end);
-    }
+        Ok(())
+    })?;
     for user in by_user.values_mut() {
         user.squared_error /= user.rows as f64;
         user.cosine /= user.rows as f64;
@@ -184,6 +192,14 @@ pub fn evaluate(sae: &SaeWeights, dataset: &Dataset, request: &EvaluateRequest, 
         l0_histogram: l0,
         users: by_user,
     })
+}
+
+/// What was seen of a batch.
+#[derive(Debug, Default)]
+struct Looked {
+    activations: SparseActivations,
+    /// Error, reconstruction, recommendations of each row.
+    rows: Vec<(RowError, Vec<f32>, Option<Ranked>)>,
 }
 
 #[derive(Clone, Debug, Default)]

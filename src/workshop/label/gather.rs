@@ -1,21 +1,22 @@
 //! Recorded rows to cases: every vector encoded, its evidence looked up among the items.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
 
+use crate::encode::Encoder;
+use crate::encode::native::NativeEncoder;
 use crate::sae::activation::SparseActivations;
 use crate::sae::embedding::EmbeddingBatch;
 use crate::sae::weights::SaeWeights;
 use crate::workshop::dataset::table::key_of;
 use crate::workshop::dataset::{Column, Dataset};
+use crate::workshop::encoding::{encoder, in_order, n_threads};
 use crate::workshop::label::cases::Cases;
 use crate::workshop::label::items::Items;
-use crate::workshop::sparse::SparseEncoder;
 
-/// Rows of a product. More saves little time and costs d_sae floats each.
-const BATCH: usize = 512;
 /// Columns of the served items, where none is named; the first that exists.
 const SERVED_COLUMNS: [&str; 3] = ["items", "recommended", "served"];
 
@@ -75,9 +76,6 @@ pub fn gather(
         Some(name) => Some(dataset.column(name)?),
         None => dataset.usual_entity().map(|(_, column)| column),
     };
-    let mut encoder = SparseEncoder::new(sae);
-    let mut batch = EmbeddingBatch::new(spec.d_in);
-    let mut activations = SparseActivations::default();
     let mut gathered = Gathered {
         cases: Cases::new(spec.d_sae.get()),
         entities: Vec::new(),
@@ -86,29 +84,40 @@ pub fn gather(
         active_rows: vec![0; spec.d_sae.get()],
     };
     let mut numbers: HashMap<String, u64> = HashMap::new();
-    for start in (0..dataset.n_rows()).step_by(BATCH) {
-        let rows = start..(start + BATCH).min(dataset.n_rows());
-        dataset.fill(rows.clone(), &mut batch)?;
-        encoder.encode(&batch, &mut activations);
-        for row in rows {
-            let (latents, values) = activations.row(row - start);
-            latents.iter().for_each(|latent| gathered.active_rows[latent.index()] += 1);
-            let keys = evidence.keys(dataset, row)?;
-            let known: Vec<u32> = keys.iter().filter_map(|key| items.number(key)).collect();
-            gathered.n_unknown_items += keys.len() - known.len();
-            let name = match &entity {
-                Some(column) => column.key(row).with_context(|| format!("row {}: no entity", dataset.source_row(row)))?,
-                None => dataset.source_row(row).to_string(),
-            };
-            let next = gathered.entities.len() as u64;
-            let number = *numbers.entry(name).or_insert_with_key(|name| {
-                gathered.entities.push(name.clone());
-                next
-            });
-            gathered.cases.push(number, known, latents, values);
-        }
-        progress((start + BATCH).min(dataset.n_rows()));
-    }
+    let encode = |(encoder, batch): &mut (NativeEncoder, EmbeddingBatch), rows: Range<usize>| {
+        let mut activations = SparseActivations::default();
+        dataset.fill(rows, batch)?;
+        encoder.encode(batch, &mut activations)?;
+        Ok(activations)
+    };
+    in_order(
+        dataset.n_rows(),
+        n_threads(),
+        || Ok((encoder(sae), EmbeddingBatch::new(spec.d_in))),
+        encode,
+        |rows, activations| {
+            let end = rows.end;
+            for (at, row) in rows.enumerate() {
+                let (latents, values) = activations.row(at);
+                latents.iter().for_each(|latent| gathered.active_rows[latent.index()] += 1);
+                let keys = evidence.keys(dataset, row)?;
+                let known: Vec<u32> = keys.iter().filter_map(|key| items.number(key)).collect();
+                gathered.n_unknown_items += keys.len() - known.len();
+                let name = match &entity {
+                    Some(column) => column.key(row).with_context(|| format!("row {}: no entity", dataset.source_row(row)))?,
+                    None => dataset.source_row(row).to_string(),
+                };
+                let next = gathered.entities.len() as u64;
+                let number = *numbers.entry(name).or_insert_with_key(|name| {
+                    gathered.entities.push(name.clone());
+                    next
+                });
+                gathered.cases.push(number, known, latents, values);
+            }
+            progress(end);
+            Ok(())
+        },
+    )?;
     ensure!(!gathered.cases.is_empty(), "no row has an item of the items table: are the ids of the rows the ids of the table (--item-id)?");
     Ok(gathered)
 }

@@ -6,14 +6,15 @@ use anyhow::ensure;
 use ndarray::Array2;
 use serde::Serialize;
 
+use crate::encode::Encoder;
 use crate::sae::activation::SparseActivations;
 use crate::sae::concept::{ConceptCatalog, LabelState};
 use crate::sae::embedding::EmbeddingBatch;
 use crate::sae::latent::LatentId;
 use crate::sae::weights::SaeWeights;
 use crate::workshop::dataset::Dataset;
+use crate::workshop::encoding::encoder;
 use crate::workshop::evaluate::ranking::Case;
-use crate::workshop::sparse::SparseEncoder;
 
 pub mod apply;
 pub mod bootstrap;
@@ -70,7 +71,7 @@ pub fn scene(
     let mut batch = EmbeddingBatch::new(d_in);
     dataset.fill(0..dataset.n_rows(), &mut batch)?;
     let mut activations = SparseActivations::default();
-    SparseEncoder::new(sae).encode(&batch, &mut activations);
+    encoder(sae).encode(&batch, &mut activations)?;
     let vectors = batch.view().to_owned();
     let before = recommend(vectors.view(), items, padding, &cases, top);
     Ok(Scene { vectors, activations, cases, before })

@@ -1,18 +1,17 @@
 //! From the state of a run to the SAE a user gets: the scaling taken back, a threshold found.
 
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 
 use anyhow::Context;
 use ndarray::{Array1, Array2};
 
 use crate::encode::Encoder;
-use crate::encode::native::{Kernel, NativeEncoder, NativeModel};
 use crate::sae::activation::SparseActivations;
 use crate::sae::embedding::EmbeddingBatch;
 use crate::sae::reconstruction::Decoder;
 use crate::sae::weights::{SaeSpec, SaeWeights, Selection};
 use crate::workshop::dataset::Dataset;
+use crate::workshop::encoding::encoder;
 use crate::workshop::evaluate::quality::{Quality, QualitySums};
 use crate::workshop::train::recipe::Recipe;
 use crate::workshop::train::state::TrainingState;
@@ -86,11 +85,6 @@ pub fn threshold(sae: &SaeWeights, k: usize, dataset: &Dataset, rows: &[usize]) 
     }
     let (_, threshold, _) = values.select_nth_unstable_by(wanted, |a, b| b.total_cmp(a));
     Ok(*threshold)
-}
-
-/// The engine's encoder: the passes over all rows at the end of a run would else cost a tenth of it.
-fn encoder(sae: &SaeWeights) -> NativeEncoder {
-    NativeEncoder::new(Arc::new(NativeModel::new(sae)), Kernel::best())
 }
 
 /// The same SAE with another selection.
