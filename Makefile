@@ -9,7 +9,7 @@ export RECSAE_PYTHON ?= $(RECSAE_CACHE)/python/bin/python
 onnxruntime_version := $(shell sed -n 's/^onnxruntime==//p' deploy/setup/requirements.txt)
 export ORT_DYLIB_PATH ?= $(RECSAE_CACHE)/onnxruntime-$(onnxruntime_version)/libonnxruntime.so.$(onnxruntime_version)
 
-.PHONY: help fixtures demo test chaos chaos-long check fmt build bench bench-kept bench-scale bench-topk bench-encode bench-judge bench-cluster bench-drift bench-train train-quality label-worlds setup setup-demo
+.PHONY: help fixtures demo test chaos chaos-long check fmt build bench bench-kept bench-scale bench-topk bench-encode bench-judge bench-cluster bench-drift bench-offline bench-train train-quality label-worlds setup setup-demo
 
 help: ## What can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -78,6 +78,10 @@ bench-cluster: ## What 1,000 partitions, 100 segments and 16,384 latents would c
 bench-drift: setup ## Drift found and false alarms in simulated worlds, ours beside the bar (SEEDS=1,2 to repeat)
 	cargo build --quiet --release --locked
 	"$(RECSAE_PYTHON)" benches/drift.py --recsae target/release/recsae --tools ../shared/tools --seeds "$(SEEDS)" $(ARGS)
+
+bench-offline: setup ## A million recorded embeddings: seconds and CPU of whole commands that encode and count them
+	cargo build --quiet --release --locked
+	"$(RECSAE_PYTHON)" benches/offline.py --recsae target/release/recsae $(ARGS)
 
 bench-train: setup ## Training: CPU seconds of whole runs beside JAX on one thread, same rows and recipe (ARGS="--seeds 1")
 	cargo build --quiet --release --locked
