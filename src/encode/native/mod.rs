@@ -30,7 +30,10 @@ mod screen_avx512;
 mod screen_form;
 mod screen_kernel;
 mod screen_latent;
+mod screen_passes;
 mod screen_row;
+#[cfg(target_arch = "x86_64")]
+mod screen_row_avx512;
 mod screen_select;
 mod screen_steps;
 #[cfg(target_arch = "x86_64")]

@@ -13,6 +13,7 @@ use std::arch::x86_64::{
 use crate::encode::native::cpu::Avx2;
 use crate::encode::native::model::NativeModel;
 use crate::encode::native::screen::{BLOCK_PAIRS, PAIR_ROWS as ROWS, PANEL, Screen};
+use crate::encode::native::screen_passes::Plain;
 use crate::encode::native::screen_row::Tile;
 use crate::encode::native::screen_steps::{self as steps, high_product};
 
@@ -63,7 +64,7 @@ pub(super) fn collect(_: Avx2, screen: &Screen, mid: &[i16], margin: i16, bound:
 // The code is in the callee, which is inlined and so compiled for the features named here.
 #[target_feature(enable = "avx2")]
 fn round_avx2(model: &NativeModel, screen: &Screen, xs: &[f32], ys: &mut [f32], tile: &mut Tile) {
-    tile.set_all(model, screen, xs, ys);
+    tile.set_all(Plain, model, screen, xs, ys);
 }
 
 #[target_feature(enable = "avx2")]

@@ -6,8 +6,8 @@
 #![expect(unsafe_code, reason = "calls code for CPU features that were detected; loads and stores arrays of one register's size")]
 
 use std::arch::x86_64::{
-    __m512i, _mm_cvtsi32_si128, _mm512_add_epi16, _mm512_add_epi32, _mm512_castsi512_si256, _mm512_cmpgt_epi16_mask, _mm512_cvtepu16_epi32,
-    _mm512_dpbusd_epi32, _mm512_extracti64x4_epi64, _mm512_loadu_si512, _mm512_maskz_compress_epi16, _mm512_maskz_compress_epi32,
+    __m512i, _mm_cvtsi32_si128, _mm512_add_epi16, _mm512_add_epi32, _mm512_castsi512_si128, _mm512_cmpgt_epi16_mask, _mm512_cvtepu8_epi32,
+    _mm512_dpbusd_epi32, _mm512_extracti32x4_epi32, _mm512_loadu_si512, _mm512_maskz_compress_epi8, _mm512_maskz_compress_epi32,
     _mm512_max_epi16, _mm512_mulhrs_epi16, _mm512_packs_epi32, _mm512_set1_epi16, _mm512_set1_epi32, _mm512_setr_epi32,
     _mm512_setzero_si512, _mm512_sra_epi32, _mm512_storeu_si512,
 };
@@ -22,16 +22,24 @@ use crate::encode::native::screen_steps as steps;
 const BYTES: usize = 64;
 /// Latents of a panel whose positions fill a register.
 const HALF: usize = PANEL / 2;
-/// Positions of a panel's latents in it.
-const WITHIN_PANEL: [i16; PANEL] =
-    [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31];
+/// Latents of two panels.
+const TWO: usize = 2 * PANEL;
+/// Their positions.
+const WITHIN_TWO: [i8; TWO] = {
+    let (mut positions, mut position) = ([0; TWO], 0);
+    while (position as usize) < TWO {
+        positions[position as usize] = position;
+        position += 1;
+    }
+    positions
+};
 /// Rows whose bounds are bisected together: four of 128 lanes fill half the registers.
 const BISECTED: usize = 4;
 
 /// Centres and rounds a tile's rows.
-pub(super) fn round(_: Avx512, (model, screen): (&NativeModel, &Screen), xs: &[f32], ys: &mut [f32], tile: &mut Tile) {
+pub(super) fn round(proof: Avx512, (model, screen): (&NativeModel, &Screen), xs: &[f32], ys: &mut [f32], tile: &mut Tile) {
     // SAFETY: a value of `Avx512` exists only where the features were detected.
-    unsafe { round_avx512(model, screen, xs, ys, tile) }
+    unsafe { round_avx512(proof, model, screen, xs, ys, tile) }
 }
 
 /// `mid_j` of all latents for the rows of a tile.
@@ -67,8 +75,8 @@ pub(super) fn collect(proof: Avx512, screen: &Screen, mid: &[i16], margin: i16, 
 
 // The code is in the callee, which is inlined and so compiled for the features named here.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq")]
-fn round_avx512(model: &NativeModel, screen: &Screen, xs: &[f32], ys: &mut [f32], tile: &mut Tile) {
-    tile.set_all(model, screen, xs, ys);
+fn round_avx512(passes: Avx512, model: &NativeModel, screen: &Screen, xs: &[f32], ys: &mut [f32], tile: &mut Tile) {
+    tile.set_all(passes, model, screen, xs, ys);
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
@@ -139,27 +147,36 @@ fn bisect_avx512(maxima: &[i16], n_lanes: usize, k: usize, bounds: &mut [i16]) {
     }
 }
 
-// Thirty-two positions within their panel are moved together at once; more than sixteen of a panel are hardly ever wanted.
+// Sixty-four positions within two panels are moved together at once; more than sixteen of them are hardly ever wanted.
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi2,popcnt")]
-#[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "thirty-two")]
+#[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "sixty-four")]
 fn collect_vbmi2<const MARGINS: bool>(screen: &Screen, mid: &[i16], margin: i16, bound: i16, latents: &mut [u32]) -> usize {
     let (below, margins) = (below(bound), _mm512_set1_epi16(margin));
-    let within = load(&WITHIN_PANEL);
-    let (mut panel, step) = (_mm512_setzero_si512(), _mm512_set1_epi32(PANEL as i32));
-    let mut n = 0;
-    for (mid, scales) in mid.as_chunks::<PANEL>().0.iter().zip(screen.scales.as_chunks::<PANEL>().0) {
+    let reached = |mid: &[i16; PANEL], scales: &[i16; PANEL]| {
         let mid = load(mid);
         let up = if MARGINS { _mm512_add_epi16(mid, _mm512_mulhrs_epi16(margins, load(scales))) } else { mid };
-        let reached = _mm512_cmpgt_epi16_mask(up, below);
-        let moved = _mm512_maskz_compress_epi16(reached, within);
-        let Some(places) = latents.get_mut(n..n + PANEL) else { return latents.len() };
-        let (low, high) = places.split_at_mut(HALF);
-        store_positions(low, _mm512_add_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(moved)), panel));
-        let found = reached.count_ones() as usize;
-        if found > HALF {
-            store_positions(high, _mm512_add_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64::<1>(moved)), panel));
+        u64::from(_mm512_cmpgt_epi16_mask(up, below))
+    };
+    let within = load_i8(&WITHIN_TWO);
+    let (mut first, step) = (_mm512_setzero_si512(), _mm512_set1_epi32(TWO as i32));
+    let mut n = 0;
+    let (mids, scales) = (mid.as_chunks::<PANEL>().0.chunks(2), screen.scales.as_chunks::<PANEL>().0.chunks(2));
+    for (mids, scales) in mids.zip(scales) {
+        let mut mask = reached(&mids[0], &scales[0]);
+        if let ([_, mid], [_, scale]) = (mids, scales) {
+            mask |= reached(mid, scale) << PANEL;
         }
-        panel = _mm512_add_epi32(panel, step);
+        let moved = _mm512_maskz_compress_epi8(mask, within);
+        let Some(places) = latents.get_mut(n..n + TWO) else { return latents.len() };
+        let found = mask.count_ones() as usize;
+        let (places, _) = places.as_chunks_mut::<HALF>();
+        store_positions(&mut places[0], _mm512_add_epi32(_mm512_cvtepu8_epi32(_mm512_castsi512_si128(moved)), first));
+        if found > HALF {
+            store_positions(&mut places[1], _mm512_add_epi32(_mm512_cvtepu8_epi32(_mm512_extracti32x4_epi32::<1>(moved)), first));
+            store_positions(&mut places[2], _mm512_add_epi32(_mm512_cvtepu8_epi32(_mm512_extracti32x4_epi32::<2>(moved)), first));
+            store_positions(&mut places[3], _mm512_add_epi32(_mm512_cvtepu8_epi32(_mm512_extracti32x4_epi32::<3>(moved)), first));
+        }
+        first = _mm512_add_epi32(first, step);
         n += found;
     }
     n

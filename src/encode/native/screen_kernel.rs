@@ -7,6 +7,7 @@ use crate::encode::native::screen::{BLOCK_PAIRS, Form, PAIR_ROWS, PANEL, QUAD_RO
 use crate::encode::native::screen_avx2;
 #[cfg(target_arch = "x86_64")]
 use crate::encode::native::screen_avx512;
+use crate::encode::native::screen_passes::Plain;
 use crate::encode::native::screen_row::Tile;
 use crate::encode::native::screen_steps::{self as steps, high_product};
 
@@ -17,7 +18,7 @@ pub(super) type Parts<'a> = (Kernel, &'a NativeModel, &'a Screen);
 /// for what the CPU has.
 pub(super) fn round((kernel, model, screen): Parts<'_>, xs: &[f32], ys: &mut [f32], tile: &mut Tile) {
     match kernel {
-        Kernel::Portable => tile.set_all(model, screen, xs, ys),
+        Kernel::Portable => tile.set_all(Plain, model, screen, xs, ys),
         #[cfg(target_arch = "x86_64")]
         Kernel::Avx2(proof) => screen_avx2::round(proof, (model, screen), xs, ys, tile),
         #[cfg(target_arch = "x86_64")]

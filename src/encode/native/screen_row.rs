@@ -2,6 +2,7 @@
 
 use crate::encode::native::model::NativeModel;
 use crate::encode::native::screen::{BLOCK_PAIRS, Form, MOST_ROWS, OFFSET, PAIR_ROWS, QUAD_ROWS, Screen};
+use crate::encode::native::screen_passes::{LANES, ROUNDER, RowPasses, Size, Sums, UP, size, sum};
 
 /// Largest rounded value of a row in pairs.
 const MOST: f32 = 63.0;
@@ -15,16 +16,6 @@ const MOST_UNITS: f64 = 32_700.0;
 const AIM: f64 = 29_000.0;
 /// Rows with a largest value outside this range are computed in full: squares of f32 would leave its range.
 const SANE: std::ops::RangeInclusive<f32> = 1e-15..=1e15;
-/// Adding and subtracting it rounds an f32 of less than 2^22 to a whole number, ties to even.
-const ROUNDER: f32 = 12_582_912.0;
-/// More than all roundings of f32 in a sum of squares of a row.
-const UP: f64 = 1.000_1;
-/// Sums kept apart, so that the compiler can use vector registers.
-const LANES: usize = 8;
-/// The same for quads; rows are padded to a multiple of it.
-const WIDE_LANES: usize = 16;
-/// Dimensions whose sums of squares are taken in f32 before they go on in f64.
-const EXACT: usize = 512;
 /// Most bits a row's sums are shifted right by: beyond, biases leave nothing of its products.
 const MOST_SHIFT: u32 = 20;
 
@@ -54,43 +45,34 @@ pub(super) struct TileRow {
     pub(super) shift: u32,
 }
 
-/// What a first look at a row says.
-struct Size {
-    most: f32,
-    /// `||y||^2`, no less.
-    square: f64,
-    /// The largest of the blocks'.
-    block_square: f64,
-}
-
 impl Tile {
     /// Centres rows `xs [n, d_in]`, leaves them padded in `ys [n, padded_in]`, and puts them rounded in their places.
     #[inline(always)]
-    pub(super) fn set_all(&mut self, model: &NativeModel, screen: &Screen, xs: &[f32], ys: &mut [f32]) {
+    pub(super) fn set_all(&mut self, passes: impl RowPasses, model: &NativeModel, screen: &Screen, xs: &[f32], ys: &mut [f32]) {
         model.centre(xs, ys);
         // A loop and no closure: a closure is compiled on its own, for no CPU in particular.
         for (row, y) in ys.chunks_exact(model.padded_in()).enumerate() {
-            self.set(screen, row, y);
+            self.set(passes, screen, row, y);
         }
     }
 
     /// Puts a centred, padded row in its place. Afterwards its `unit` is 0 where it must be computed in full.
     #[inline(always)]
-    fn set(&mut self, screen: &Screen, row: usize, y: &[f32]) {
+    fn set(&mut self, passes: impl RowPasses, screen: &Screen, row: usize, y: &[f32]) {
         match screen.form {
             Form::Pairs => self.pairs.resize(screen.n_groups * PAIR_ROWS, 0),
             Form::Quads => self.quads.resize(screen.n_groups * QUAD_ROWS, 0),
         }
         let size = match screen.form {
             Form::Pairs => size::<{ 2 * BLOCK_PAIRS }>(y),
-            Form::Quads => size::<EXACT>(y),
+            Form::Quads => passes.size(y),
         };
         self.rows[row] = if !SANE.contains(&size.most) || !size.square.is_finite() {
             TileRow::default()
         } else {
             match screen.form {
                 Form::Pairs => self.set_pairs(screen, row, y, &size),
-                Form::Quads => self.set_quads(screen, row, y, &size),
+                Form::Quads => self.set_quads(passes, screen, row, y, &size),
             }
             .unwrap_or_default()
         };
@@ -133,34 +115,12 @@ impl Tile {
     }
 
     #[inline(always)]
-    fn set_quads(&mut self, screen: &Screen, row: usize, y: &[f32], size: &Size) -> Option<TileRow> {
+    fn set_quads(&mut self, passes: impl RowPasses, screen: &Screen, row: usize, y: &[f32], size: &Size) -> Option<TileRow> {
         let norm = size.square.sqrt();
         let step = size.most * (1.0 / MOST_IN_QUADS);
         let wide_inverse = 1.0 / f64::from(step);
         let inverse = to_f32(wide_inverse);
-        let (mut error_square, mut p_square, mut total) = (0f64, 0f64, 0f32);
-        let words = self.quads.as_chunks_mut::<{ WIDE_LANES / 4 * QUAD_ROWS }>().0;
-        for (values, words) in y.chunks(EXACT).zip(words.chunks_mut(EXACT / WIDE_LANES)) {
-            let (mut errors, mut squares, mut sums) = ([0f32; WIDE_LANES], [0f32; WIDE_LANES], [0f32; WIDE_LANES]);
-            for (values, words) in values.as_chunks::<WIDE_LANES>().0.iter().zip(words) {
-                let mut bytes = [0u8; WIDE_LANES];
-                for lane in 0..WIDE_LANES {
-                    let rounder = values[lane] * inverse + ROUNDER;
-                    let p = rounder - ROUNDER;
-                    let error = values[lane] - step * p;
-                    errors[lane] += error * error;
-                    squares[lane] += p * p;
-                    sums[lane] += p;
-                    bytes[lane] = (rounder.to_bits() & 0xff) as u8;
-                }
-                for (word, four) in words.iter_mut().skip(row).step_by(QUAD_ROWS).zip(bytes.as_chunks::<4>().0) {
-                    *word = i32::from_le_bytes(*four);
-                }
-            }
-            error_square += f64::from(sum(fold(errors))) * UP;
-            p_square += f64::from(sum(fold(squares))) * UP;
-            total += sum(fold(sums));
-        }
+        let Sums { error_square, p_square, total } = passes.quads(y, step, inverse, row, &mut self.quads);
         let p_norm = p_square.sqrt();
         // As few bits are shifted out as let sums, margin and bias fit.
         let step = f64::from(step);
@@ -209,45 +169,6 @@ impl Rounded {
         let fits = p_norm * screen.norm * halving + margin + bias_units <= MOST_UNITS;
         fits.then(|| TileRow { margin: to_i16(margin), bias_factor: to_i16(bias_units.round()), unit, ..TileRow::default() })
     }
-}
-
-#[inline(always)]
-fn size<const BLOCK: usize>(y: &[f32]) -> Size {
-    let mut size = Size { most: 0.0, square: 0.0, block_square: 0.0 };
-    let mut maxima = [0f32; WIDE_LANES];
-    for block in y.chunks(BLOCK) {
-        let mut squares = [0f32; WIDE_LANES];
-        for values in block.as_chunks::<WIDE_LANES>().0 {
-            for lane in 0..WIDE_LANES {
-                let magnitude = values[lane].abs();
-                maxima[lane] = if magnitude > maxima[lane] { magnitude } else { maxima[lane] };
-                squares[lane] += values[lane] * values[lane];
-            }
-        }
-        let in_block = f64::from(sum(fold(squares))) * UP;
-        size.square += in_block;
-        size.block_square = size.block_square.max(in_block);
-    }
-    for step in [8, 4, 2, 1] {
-        for lane in 0..step {
-            maxima[lane] = if maxima[lane + step] > maxima[lane] { maxima[lane + step] } else { maxima[lane] };
-        }
-    }
-    Size { most: maxima[0], ..size }
-}
-
-#[inline(always)]
-fn fold(lanes: [f32; WIDE_LANES]) -> [f32; LANES] {
-    let mut folded = [0f32; LANES];
-    for lane in 0..LANES {
-        folded[lane] = lanes[lane] + lanes[lane + LANES];
-    }
-    folded
-}
-
-#[inline(always)]
-fn sum(lanes: [f32; LANES]) -> f32 {
-    ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]))
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "a step between 1e-17 and 1e17, rounded to f32")]
