@@ -21,6 +21,12 @@ def totals(store: Path) -> tuple[int, int]:
     return n_records, n_active
 
 
+def reference_windows(store: Path) -> int:
+    """Windows of the largest reference; 0 without one."""
+    connection = sqlite3.connect(f"file:{store}?mode=ro", uri=True)
+    return connection.execute("SELECT coalesce(max(windows), 0) FROM reference_models").fetchone()[0]
+
+
 class Reader:
     """MessagePack, as far as a store uses it."""
 

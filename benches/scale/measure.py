@@ -63,13 +63,16 @@ def configure(point, where: Place, topic: str, folder: Path) -> tuple[Path, int]
 
 def run(point, where: Place) -> tuple[float, float]:
     """(CPU us a record, peak MiB) of a run over the whole topic."""
-    topic = where.topic(point.stream())
+    stream = point.stream()
+    topic, wanted = where.topic(stream), stream.n_records
     with tempfile.TemporaryDirectory(dir=where.folder) as own:
         folder = Path(own)
         path, metrics = configure(point, where, topic, folder)
         cpu, peak = run_to_end(where.recsae, path, metrics)
         n_records = stored.totals(folder / "recsae.db")[0]
-        if n_records != point.records:
-            log = path.with_suffix(".log").read_text()
-            sys.exit(f"benches/scale: {topic}: {n_records} of {point.records} records stored:\n{log[-3000:]}")
-    return cpu / point.records * 1e6, peak / 1024
+        log = path.with_suffix(".log").read_text()
+        if n_records != wanted:
+            sys.exit(f"benches/scale: {topic}: {n_records} of {wanted} records stored:\n{log[-3000:]}")
+        if stream.before and (fitted := stored.reference_windows(folder / "recsae.db")) < stream.before:
+            sys.exit(f"benches/scale: {topic}: a reference of {fitted} windows where {stream.before} came:\n{log[-3000:]}")
+    return cpu / wanted * 1e6, peak / 1024

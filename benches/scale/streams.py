@@ -10,6 +10,8 @@ DIMENSION = 64
 VECTORS = 20_000
 START_MS = 1_790_000_000_000 // 3_600_000 * 3_600_000
 HOUR_MS = 3_600_000
+# Records of a window before the others: what a reference is fitted to.
+OF_A_WINDOW_BEFORE = 2_400
 
 
 @dataclass(frozen=True)
@@ -21,10 +23,22 @@ class Stream:
     partitions: int
     records: int
     windows: int
+    # Small windows that come first.
+    before: int = 0
 
     @property
     def topic(self) -> str:
-        return f"s{self.segments}-e{self.entities}-p{self.partitions}-n{self.records}-w{self.windows}"
+        return f"s{self.segments}-e{self.entities}-p{self.partitions}-n{self.records}-w{self.windows}-b{self.before}"
+
+    @property
+    def n_records(self) -> int:
+        return self.before * OF_A_WINDOW_BEFORE + self.records
+
+    def timestamp(self, i: int) -> int:
+        n_before = self.before * OF_A_WINDOW_BEFORE
+        if i < n_before:
+            return START_MS + i * HOUR_MS // OF_A_WINDOW_BEFORE
+        return START_MS + self.before * HOUR_MS + (i - n_before) * self.windows * HOUR_MS // self.records
 
 
 def vectors() -> list[bytes]:
@@ -43,16 +57,15 @@ def produce(address: str, stream: Stream) -> None:
     payloads, out = vectors(), producer(address)
     keys = [f"u{entity}".encode() for entity in range(stream.entities)]
     headers = [[("segment", f"v{segment}".encode())] for segment in range(stream.segments)]
-    span = stream.windows * HOUR_MS
     # Drawn, so that every segment has records of every kind of entity.
-    segment_of = np.random.default_rng(12).integers(stream.segments, size=stream.records)
+    segment_of = np.random.default_rng(12).integers(stream.segments, size=stream.n_records)
     assert len(set(segment_of.tolist())) == stream.segments
-    for i in range(stream.records):
+    for i in range(stream.n_records):
         entity = i * 7919 % stream.entities
         while True:
             try:
                 out.produce(stream.topic, payloads[i % VECTORS], keys[entity], headers=headers[segment_of[i]],
-                            timestamp=START_MS + i * span // stream.records)
+                            timestamp=stream.timestamp(i))
                 break
             except BufferError:
                 out.poll(0.1)

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use recsae::kafka::admin;
+use recsae::store::StoreReader;
 
 use crate::monitor::{Checked, Monitor};
 use crate::process_faults::consumed;
@@ -119,6 +120,11 @@ pub(crate) fn topic_recreated(stage: &Stage) -> Checked<String> {
     let mut monitor = site.start(&[], "");
     monitor.wait_for(Duration::from_secs(60), "all records", consumed(4_000.0))?;
     monitor.end(Duration::from_secs(20))?;
+    // A run of some seconds knows the topic by its id.
+    let ids = StoreReader::open(site.store()).and_then(|reader| reader.topic_ids()).map_err(|error| error.to_string())?;
+    if !ids.contains_key(&site.topic) {
+        return Err(format!("the first run kept the ids of {ids:?} alone"));
+    }
     admin_script(stage, &site, "a.delete_topics([topic])[topic].result(30)")?;
     let began = Instant::now();
     // Deletion is done a little after it is acknowledged.
@@ -132,7 +138,7 @@ pub(crate) fn topic_recreated(stage: &Stage) -> Checked<String> {
     let monitor = site.start(&[], "");
     let status = monitor.wait(Duration::from_secs(60))?;
     let said = crate::process::tail(&site.printed());
-    if status == 0 || !said.contains("made anew") {
+    if status == 0 || !said.contains("made anew") || !said.contains("has the id") {
         return Err(format!("expected a refusal that names the cause, found exit {status}: {said}"));
     }
     Ok(format!("refused with exit {status}, naming the cause"))

@@ -17,10 +17,13 @@ done
 # For that host: what runs while building is not instrumented.
 RUSTC_BOOTSTRAP=1 RUSTFLAGS=$flags cargo build --quiet --release --locked --manifest-path tests/fuzz/Cargo.toml --target "$host"
 
+broken=()
 for target in "$@"; do
     found=$CARGO_TARGET_DIR/found/$target
     mkdir -p "$found"
-    # The inputs' names are those of their bytes, so that a break is found again by its name.
+    # The inputs' names are those of their bytes, so that a break is found again by its name. One that breaks keeps no other
+    # from its turn.
     "$CARGO_TARGET_DIR/$host/release/$target" "$found" "tests/fuzz/corpus/$target" -max_total_time="$seconds" -max_len=65536 \
-        -timeout=25 -rss_limit_mb=2048 -artifact_prefix="$CARGO_TARGET_DIR/$target-" -print_final_stats=1
+        -timeout=25 -rss_limit_mb=2048 -artifact_prefix="$CARGO_TARGET_DIR/$target-" -print_final_stats=1 || broken+=("$target")
 done
+[ ${#broken[@]} -eq 0 ] || { echo "broken: ${broken[*]}; the inputs are in $CARGO_TARGET_DIR"; exit 1; }

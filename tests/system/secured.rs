@@ -52,16 +52,25 @@ fn records_and_dead_letters_pass_over_scram_and_tls_and_the_password_stays_secre
     let Some(mut scene) = Scene::new(kafka, "") else { return };
     log_in_over_scram(&mut scene, kafka);
     scene.produce(0..4, Duration::ZERO);
+    std::fs::write(scene.folder().join("token"), "a-token-of-the-test").unwrap();
+    scene.settings.http.token_file = Some(scene.folder().join("token"));
     let monitor = scene.start(&[]);
     let end = monitor.wait_for(scene.sent());
     let poison = scene.poison.load(Ordering::SeqCst);
     assert_eq!((end.consumed, end.n_rejected()), (scene.sent(), poison));
-    let api = monitor.api("status").unwrap().to_string();
+    let mut shown: Vec<String> =
+        ["status", "concepts", "windows", "alerts", "openapi.json"].iter().map(|path| monitor.api(path).unwrap().to_string()).collect();
+    shown.extend(["", "concepts", "reference"].iter().map(|path| monitor.page(path).unwrap()));
+    shown.push(monitor.metrics_text().unwrap());
     let log = monitor.end();
     assert!(log.contains("worker drained"), "{log}");
     let (first, next) = kafka.ends(&scene.settings.kafka.dead_letter_topic, 1)[0];
     assert_eq!(u64::try_from(next - first).unwrap(), poison, "each poison once in the dead letters");
-    assert!(!log.contains(kafka_server::PASSWORD) && !api.contains(kafka_server::PASSWORD), "no secret in logs and API");
+    shown.push(log);
+    for secret in [kafka_server::PASSWORD, "a-token-of-the-test"] {
+        let told = shown.iter().find(|text| text.contains(secret));
+        assert!(told.is_none(), "a secret in log, API, page or metrics: {told:?}");
+    }
 }
 
 /// A worker that panics in the middle of records: what it prints then is all it knows.
