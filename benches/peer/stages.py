@@ -38,11 +38,11 @@ def reading(pid: int, port: int) -> tuple[int, float, dict[str, float]] | None:
     return int(float(n[1])), before, stages
 
 
-def status_of(api: int) -> dict | None:
+def hash_of(api: int) -> str:
     try:
-        return json.load(urllib.request.urlopen(f"http://127.0.0.1:{api}/api/v1/status", timeout=5))
+        return json.load(urllib.request.urlopen(f"http://127.0.0.1:{api}/api/v1/status", timeout=5))["config_hash"]
     except (OSError, http.client.HTTPException):
-        return None
+        return ""
 
 
 def of_run(recsae: Path, configuration: Path, port: int, api: int) -> tuple[dict[str, float], float, int, str]:
@@ -51,18 +51,20 @@ def of_run(recsae: Path, configuration: Path, port: int, api: int) -> tuple[dict
     log_file = configuration.with_suffix(".log")
     with open(log_file, "wb") as log:
         process = subprocess.Popen([recsae, "run", "-c", configuration, "--until-end"], stdout=log, stderr=log)
-    first = last = status = None
+    first = last = None
+    configuration_hash = ""
     while process.poll() is None:
         found = reading(process.pid, port)
         if found and found[0] == 0:
             first = found
-            status = status or status_of(api)
+        # Empty until the configuration is in effect.
+        configuration_hash = configuration_hash or hash_of(api)
         last = found or last
         time.sleep(0.005 if not last or last[0] == 0 else 0.1)
-    if process.returncode or not status or not first or not last or last[0] == 0:
+    if process.returncode or not configuration_hash or not first or not last or last[0] == 0:
         sys.exit(f"benches: no stages of a run that ended with {process.returncode}:\n{log_file.read_text()[-3000:]}")
     spent = {row: sum(last[2][stage] - first[2][stage] for stage in stages) for row, stages in ROWS.items()}
-    return spent, last[1] - first[1], last[0], status["config_hash"]
+    return spent, last[1] - first[1], last[0], configuration_hash
 
 
 def line(spent: dict[str, float], whole: float, n: int, configuration: str) -> str:
