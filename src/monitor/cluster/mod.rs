@@ -41,8 +41,9 @@
 //!   instances, or fewer segments;
 //! - the windows topic, of which every key is another window's: 2 GB a day here. It may be given `retention.ms` beside
 //!   compaction; an instance that was away for longer than that needs a backup of another's store;
-//! - a first reference: all its windows are held while it is fitted, 336 hours of 1.6 million streams at two f64 each, 9 GB.
-//!   Here `[drift] reference` has to ask for fewer windows.
+//! - a first reference: its segments are gathered some at a time, two f64 a latent and window of each, which is one at a time
+//!   here (88 MB of 336 hours), and the windows are read again for each of the 100, while nothing is judged. Where that takes
+//!   too long `[drift] reference` has to ask for fewer windows.
 //!
 //! Rejected: entries that carry the judged state instead of orders. They would let settings differ and need no parts of old
 //! windows; they cost some MB a window at 24 segments x 2048 latents, and a fault of the judge would be copied unseen, where
