@@ -1,16 +1,11 @@
 """The yardstick of `make bench-train`: the same recipe as `recsae train`, in JAX on one CPU thread.
 
 Everything a careful user of JAX would do: one compiled scan over an epoch, donated buffers, the auxiliary loss
-only while latents are dead, and of four ways to select and decode the fastest on this machine (tried on one epoch
+only while latents are dead, and of three ways to select and decode the fastest on this machine (tried on one epoch
 each, on copies). Compilation and import are not counted.
-
-usage: jax_baseline.py ROWS.npy OUT.safetensors --k K --latents M --seed S [--epochs 30]; prints one line of JSON.
 """
 
-import argparse
-import json
 import os
-import resource
 
 os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -18,22 +13,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors.numpy import save_file
 
-BATCH, WARM_UP, DECAY, AUX_WEIGHT, BETA2, DEAD_AFTER, EPSILON = 256, 0.02, 0.3, 1 / 32, 0.9, 10_000, 1e-8
-
-
-def cpu_seconds():
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
-
-
-def geometric_median(rows):
-    centre = rows.mean(0)
-    for _ in range(40):
-        weight = 1 / np.maximum(np.linalg.norm(rows - centre, axis=1), 1e-9)
-        centre = (rows * weight[:, None]).sum(0) / weight.sum()
-    return centre
+from baseline import AUX_WEIGHT, BATCH, BETA2, DEAD_AFTER, DECAY, EPSILON, WARM_UP, Task, cpu_seconds
 
 
 def largest(values, k, by_bisection):
@@ -117,37 +98,18 @@ def make_step(k, m, k_aux, variance, learning_rate, n_steps, dense, by_bisection
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("rows")
-    parser.add_argument("out")
-    parser.add_argument("--k", type=int, required=True)
-    parser.add_argument("--latents", type=int, required=True)
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--learning-rate", type=float, required=True)
-    args = parser.parse_args()
-    rows = np.load(args.rows).astype(np.float64)
-    d = rows.shape[1]
-    scale = np.sqrt(d / ((rows - rows.mean(0)) ** 2).sum(1).mean())
-    rows = rows * scale
-    variance = ((rows - rows.mean(0)) ** 2).sum(1).mean()
-    rng = np.random.default_rng(args.seed)
-    w = rng.standard_normal((args.latents, d))
-    w = (w / np.linalg.norm(w, axis=1, keepdims=True)).astype(np.float32)
-    per_epoch = len(rows) // BATCH
-    n_steps = per_epoch * args.epochs
-    centre = geometric_median(rows)
+    task = Task()
 
     def fresh():
-        p = {"w_enc": jnp.array(w), "b_enc": jnp.zeros(args.latents), "w_dec": jnp.array(w), "b_dec": jnp.array(centre, jnp.float32)}
+        p = {"w_enc": jnp.array(task.w), "b_enc": jnp.zeros(task.m), "w_dec": jnp.array(task.w), "b_dec": jnp.array(task.centre)}
         second = {name: jnp.zeros_like(value) for name, value in p.items()}
-        return p, second, jnp.zeros(args.latents, jnp.int32), jnp.int32(0)
+        return p, second, jnp.zeros(task.m, jnp.int32), jnp.int32(0)
 
-    data = jnp.array(rows, jnp.float32)
-    order = lambda: jnp.array(rng.permutation(len(rows))[: per_epoch * BATCH].reshape(per_epoch, BATCH), jnp.int32)
+    data = jnp.array(task.rows)
+    order = lambda: jnp.array(task.order())
     ways = {}
     for name, dense, by_bisection in [("top_k, sparse", False, False), ("top_k, dense", True, False), ("bisection, dense", True, True)]:
-        step = make_step(args.k, args.latents, max(d // 2, 1), variance, args.learning_rate, n_steps, dense, by_bisection)
+        step = make_step(task.k, task.m, task.k_aux, task.variance, task.learning_rate, task.n_steps, dense, by_bisection)
 
         def epoch(state, data, order, step=step):
             return jax.lax.scan(lambda state, at: step(state, data[at]), state, order)[0]
@@ -159,16 +121,12 @@ def main():
     name = min(ways, key=lambda name: ways[name][0])
     compiled, state = ways[name][1], fresh()
     began = cpu_seconds()
-    for _ in range(args.epochs):
+    for _ in range(task.epochs):
         state = compiled(state, data, order())
     jax.block_until_ready(state)
     seconds = cpu_seconds() - began
-    p = {name: np.asarray(value) for name, value in state[0].items()}
-    tensors = {"encoder.weight": p["w_enc"], "encoder.bias": (p["b_enc"] / scale).astype(np.float32),
-               "W_dec": p["w_dec"], "b_dec": (p["b_dec"] / scale).astype(np.float32)}
-    save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, args.out, metadata={"k": str(args.k)})
-    tried = {way: round(cost, 2) for way, (cost, _) in ways.items()}
-    print(json.dumps({"cpu_seconds": seconds, "vectors": n_steps * BATCH, "way": name, "one_epoch": tried, "jax": jax.__version__}))
+    tried = {way: cost for way, (cost, _) in ways.items()}
+    task.done({name: np.asarray(value) for name, value in state[0].items()}, seconds, name, tried, jax.__version__)
 
 
 if __name__ == "__main__":

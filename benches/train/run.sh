@@ -10,4 +10,7 @@ if ! cmp -s requirements.txt "$venv/installed.txt"; then
     "$venv/bin/pip" install --quiet --disable-pip-version-check --only-binary :all: -r requirements.txt
     cp requirements.txt "$venv/installed.txt"
 fi
+# PyTorch is some GB: taken where `make fixtures` has put it (or TORCH_PYTHON names one).
+torch=${TORCH_PYTHON:-${RECSAE_CACHE:-$HOME/.cache/recsae-monitor}/checkpoint-libraries/bin/python}
+if "$torch" -c 'import torch' 2>/dev/null; then set -- --torch "$torch" "$@"; else echo "# no PyTorch here (make fixtures installs it): JAX alone"; fi
 exec "$RECSAE_PYTHON" run.py --recsae "$recsae" --jax "$venv/bin/python" "$@"
