@@ -1,14 +1,15 @@
 //! `recsae history`: the record of what was counted, judged and done.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use indicatif::ProgressBar;
-
+use crate::cli::progress::Progress;
 use crate::cli::{Outcome, UsageError};
 use crate::config;
 use crate::config::settings::Settings;
 use crate::drift::closed::AGAINST;
+use crate::sae::latent::LatentId;
 use crate::store::audit::Verification;
 use crate::store::reader::WindowQuery;
 use crate::store::{StoreError, StoreReader};
@@ -170,20 +171,20 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
 
 fn export(settings: &Settings, query: &WindowQuery, out: &Path, json: bool) -> anyhow::Result<Outcome> {
     let reader = StoreReader::open(&settings.store.path).map_err(usage)?;
-    let mut writer = WindowsWriter::create(out, settings.counting.unit, residual_from_bin(&reader, query)?)?;
-    let (mut n_windows, progress) = (0_u64, ProgressBar::new_spinner().with_message("windows"));
+    let writer = WindowsWriter::create(out, settings.counting.unit, residual_from_bin(&reader, query)?)?;
+    let mut writer = writer.with_families(families(&reader, query)?);
+    let (mut n_windows, progress) = (0_u64, Progress::counting("windows"));
     reader.for_each_window(query, |window| -> anyhow::Result<()> {
         if window.model_version.contains(AGAINST) {
             return Ok(()); // The same counts as the version's own.
         }
         writer.write(&window)?;
         n_windows += 1;
-        progress.set_position(n_windows);
-        progress.tick();
+        progress.add(1);
         Ok(())
     })?;
     writer.finish()?;
-    progress.finish_and_clear();
+    progress.finish();
     let mut stdout = std::io::stdout().lock();
     if json {
         writeln!(stdout, "{}", serde_json::json!({"windows": n_windows, "out": out}))?;
@@ -203,6 +204,17 @@ fn residual_from_bin(reader: &StoreReader, query: &WindowQuery) -> anyhow::Resul
     })?;
     let Some(name) = newest else { return Ok(None) };
     Ok(reader.fitted(&name)?.and_then(|(_, reference)| reference.residual_from_bin))
+}
+
+/// The families of the newest reference of each model version that windows of the query were judged against.
+fn families(reader: &StoreReader, query: &WindowQuery) -> anyhow::Result<BTreeMap<String, Vec<Vec<LatentId>>>> {
+    let mut newest = BTreeMap::new();
+    reader.for_each_report(query, |report| -> Result<(), StoreError> {
+        newest.extend(report.reference.map(|name| (report.model_version, name)));
+        Ok(())
+    })?;
+    let of = |(model, name): (String, String)| Ok(reader.fitted(&name)?.map(|(_, reference)| (model, reference.layout.families)));
+    newest.into_iter().filter_map(|judged| of(judged).transpose()).collect()
 }
 
 fn verify(settings: &Settings, head: Option<&str>, json: bool) -> anyhow::Result<Outcome> {

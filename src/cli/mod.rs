@@ -34,6 +34,7 @@ pub mod llm_args;
 pub mod named_sae_args;
 mod plain;
 pub mod produce;
+pub mod progress;
 pub mod record;
 pub mod reference;
 mod reload;

@@ -1,5 +1,6 @@
 //! Writes counted windows as a windows file: what `history export` gives to DuckDB, pandas and `backtest`.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use crate::drift::closed::{ALL, ClosedWindow};
 use crate::drift::counts::{BUCKET_EDGES, SegmentCounts};
 use crate::drift::observed::Observed;
 use crate::drift::settings::CountingUnit;
+use crate::sae::latent::LatentId;
 use crate::workshop::windows_columns::WindowsFileError;
 
 /// Rows gathered before they are handed to Parquet.
@@ -28,6 +30,7 @@ pub struct WindowsWriter {
     schema: SchemaRef,
     unit: CountingUnit,
     residual_from_bin: Option<usize>,
+    families: BTreeMap<String, Vec<Vec<LatentId>>>,
     rows: Rows,
 }
 
@@ -52,7 +55,14 @@ impl WindowsWriter {
         let file = File::create(path).map_err(open)?;
         let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
         let writer = ArrowWriter::try_new(file, Arc::clone(&schema), Some(properties)).map_err(|source| write_error(path, source))?;
-        Ok(Self { path: path.to_owned(), writer, schema, unit, residual_from_bin, rows: Rows::default() })
+        Ok(Self { path: path.to_owned(), writer, schema, unit, residual_from_bin, families: BTreeMap::new(), rows: Rows::default() })
+    }
+
+    /// The same with the families that were judged, by model version: an absent row is a zero, and a family that was
+    /// shown is none.
+    #[must_use]
+    pub fn with_families(self, families: BTreeMap<String, Vec<Vec<LatentId>>>) -> Self {
+        Self { families, ..self }
     }
 
     /// Adds a window. Zeros are left out, but for the totals and pseudo-streams, whose presence says
@@ -87,6 +97,12 @@ impl WindowsWriter {
             }
         } else {
             self.rows.latents(&observed.latents, None);
+        }
+        for (family, members) in self.families.get(&self.rows.place.model).into_iter().flatten().enumerate() {
+            let shown: f64 = members.iter().filter_map(|member| observed.latents.get(member.index())).sum();
+            if shown > 0.0 {
+                self.rows.push(&format!("family:{family}"), None, shown);
+            }
         }
         for (edge, &n) in BUCKET_EDGES.iter().zip(&observed.entities).filter(|(_, n)| **n > 0.0) {
             self.rows.push("entities", Some(*edge), n);

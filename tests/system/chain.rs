@@ -1,11 +1,12 @@
 //! RecSAE whole, on MovieLens-100k and Apache Kafka: what the topic holds is recorded, an SAE trained on it,
 //! its latents named and tested, and the monitor then tells a real drift by a name that stood the test.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ndarray::Array2;
+use recsae::workshop::dataset::table::Table;
 use recsae::workshop::dataset::{Dataset, DatasetRequest};
 use recsae::workshop::sae_file;
 use serde_json::{Value, json};
@@ -112,6 +113,7 @@ fn from_the_topic_to_an_alert_that_names_a_verified_concept() {
     println!("latents that the other seed has too: {}", tested["stable"]);
     assert!(tested["tests"].as_array().unwrap().iter().all(|test| test["stability"].is_f64()), "each label says how stable its latent is");
     assert!(labels["n_named"].as_u64() >= Some(100) && tested["by_status"]["verified"].as_u64() >= Some(20));
+    let families = chain.run(&[&["concepts", "families"], &named[..]].concat())["families"].clone();
 
     // Bundle, reference, monitor.
     let (bundle, onnx, weights) = (chain.path("bundle"), format!("{run}/sae.onnx"), format!("{run}/weights.safetensors"));
@@ -140,7 +142,8 @@ fn from_the_topic_to_an_alert_that_names_a_verified_concept() {
         );
     }
     let catalogue: Value = serde_json::from_slice(&std::fs::read(&concepts).unwrap()).unwrap();
-    let verified: Vec<&Value> = alerts.iter().filter(|alert| alert["verification"] == "verified").collect();
+    let of_latent = |alert: &&Value| alert["stream"].as_str().unwrap().starts_with("latent:");
+    let verified: Vec<&Value> = alerts.iter().filter(of_latent).filter(|alert| alert["verification"] == "verified").collect();
     assert!(!verified.is_empty(), "no alert has a verified name");
     for alert in &verified {
         let latent = alert["stream"].as_str().unwrap().trim_start_matches("latent:");
@@ -149,6 +152,40 @@ fn from_the_topic_to_an_alert_that_names_a_verified_concept() {
     }
     let risen = |alert: &&&Value| alert["direction"] == "up" && alert["concept"].as_str().unwrap().contains("1997");
     assert!(verified.iter().any(|alert| risen(&alert)), "the films of 1997 rose");
+    let counts = chain.path("counts.parquet");
+    chain.run(&["history", "export", "-c", config, "--out", &counts]);
+    families_are_followed(families.as_array().unwrap(), alerts, &Table::read(Path::new(&counts)).unwrap());
+}
+
+/// The families went with the bundle: each is judged and exported as the sum of its members, and called by their labels.
+fn families_are_followed(families: &[Value], alerts: &[Value], counts: &Table) {
+    let column = |name: &str| counts.column(name).unwrap();
+    let mut users: BTreeMap<(String, String), f64> = BTreeMap::new();
+    for (row, _) in column("segment").iter().enumerate().filter(|(_, segment)| *segment == "_all") {
+        let at = (column("window_start")[row].to_string(), column("stream")[row].as_str().unwrap().to_owned());
+        // Latents have a row for each length of session.
+        *users.entry(at).or_default() += column("value")[row].as_f64().unwrap();
+    }
+    let windows: BTreeSet<&String> = users.keys().map(|(window, _)| window).collect();
+    let shown = |window: &str, stream: String| users.get(&(window.to_owned(), stream)).copied().unwrap_or(0.0);
+    let mut n_shown = 0;
+    for family in families {
+        for window in &windows {
+            let members = family["latents"].as_array().unwrap().iter().map(|latent| shown(window, format!("latent:{latent}")));
+            // An entity that shows two members counts twice, so that a family moves as its members do.
+            let (sum, counted) = (members.sum::<f64>(), shown(window, format!("family:{}", family["id"])));
+            assert_eq!(counted, sum, "{family} in {window}");
+            n_shown += usize::from(counted > 0.0);
+        }
+    }
+    println!("{} families in {} windows, {n_shown} times shown", families.len(), windows.len());
+    assert!(families.len() >= 5 && windows.len() >= 20 && n_shown > families.len());
+    for alert in alerts {
+        if let Some(id) = alert["stream"].as_str().unwrap().strip_prefix("family:") {
+            let family = families.iter().find(|family| family["id"].to_string() == id).unwrap();
+            assert_eq!(alert["concept"], family["name"]);
+        }
+    }
 }
 
 #[test]
