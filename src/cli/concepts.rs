@@ -2,11 +2,11 @@
 
 use std::io::Write;
 
-use indicatif::{ProgressBar, ProgressDrawTarget};
 use serde_json::json;
 
 use crate::cli::case_args::CaseArgs;
 use crate::cli::named_sae_args::NamedSaeArgs;
+use crate::cli::progress::Progress;
 use crate::cli::{Outcome, UsageError};
 use crate::workshop::families::grouping::{Grouping, group};
 use crate::workshop::families::naming::with_families;
@@ -97,9 +97,9 @@ fn run_search(args: &SearchArgs) -> anyhow::Result<Outcome> {
 fn run_families(args: &FamiliesArgs) -> anyhow::Result<Outcome> {
     let sae = args.sae.open_or_new().map_err(usage)?;
     let (items, dataset) = args.cases.read().map_err(usage)?;
-    let bar = ProgressBar::with_draw_target(Some(dataset.n_rows() as u64), ProgressDrawTarget::stderr());
-    let gathered = gather(&sae.weights, &dataset, &items, &args.cases.request(), &|done| bar.set_position(done as u64)).map_err(usage)?;
-    bar.finish_and_clear();
+    let progress = Progress::of(dataset.n_rows(), "rows");
+    let gathered = gather(&sae.weights, &dataset, &items, &args.cases.request(), &|done| progress.at(done)).map_err(usage)?;
+    progress.finish();
     let Some(w_dec) = sae.weights.w_dec() else { return Err(UsageError("the SAE has no decoder".into()).into()) };
     let grouping = Grouping { least: args.least, max_members: args.max_members, ..Grouping::default() };
     let groups = group(w_dec, &gathered.cases, &grouping);

@@ -128,7 +128,7 @@ fn name(dataset: &Dataset, items: &Items, folder: &Path, concepts: &Path) -> any
     let request = GatherRequest { evidence: EvidenceKind::Served, column: None, entity: None };
     let gathered = gather(&sae.weights, dataset, items, &request, &|_| ())?;
     let hold_out = HoldOut { entities: 0.3, items: 0.3, seed: 0 };
-    let labelling = label(&gathered, items, &hold_out, &Rule::default(), 0);
+    let labelling = label(&gathered, items, &hold_out, &Rule::default(), 0, &|_| ());
     let mut catalogue = with_proposals(&sae.catalogue, &labelling, items, gathered.n_rows, &gathered.active_rows);
     catalogue.hold_out = Some(hold_out);
     let tests = verify(&catalogue, &sae.weights, &[], &gathered, items, 0)?;

@@ -5,9 +5,9 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use indicatif::{ProgressBar, ProgressDrawTarget};
 
 use crate::cli::dataset_args::DatasetArgs;
+use crate::cli::progress::Progress;
 use crate::cli::{Outcome, UsageError};
 use crate::sae::weights::Selection;
 use crate::workshop::dataset::{self, Dataset};
@@ -104,9 +104,9 @@ fn evaluated(args: &Args) -> anyhow::Result<Evaluation> {
         _ => None,
     };
     let request = EvaluateRequest { segments: args.segment.clone(), entity: args.entity.clone(), ranking, top: args.top.get() };
-    let bar = ProgressBar::with_draw_target(Some(dataset.n_rows() as u64), ProgressDrawTarget::stderr());
-    let evaluation = evaluate(&sae, &dataset, &request, &|done| bar.set_position(done as u64));
-    bar.finish_and_clear();
+    let progress = Progress::of(dataset.n_rows(), "rows");
+    let evaluation = evaluate(&sae, &dataset, &request, &|done| progress.at(done));
+    progress.finish();
     evaluation
 }
 

@@ -4,11 +4,11 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
-use indicatif::{ProgressBar, ProgressDrawTarget};
 
 use crate::cli::case_args::CaseArgs;
 use crate::cli::llm_args::LlmArgs;
 use crate::cli::named_sae_args::NamedSaeArgs;
+use crate::cli::progress::Progress;
 use crate::cli::{Outcome, UsageError};
 use crate::sae::hold_out::HoldOut;
 use crate::workshop::label::llm::template::EXPLAIN;
@@ -109,11 +109,13 @@ fn labelled(args: &Args) -> anyhow::Result<(LabelReport, Option<PathBuf>)> {
         "this SAE is no bundle: say where its catalogue is to be with --concepts FILE.json, or --dry-run"
     );
     let (items, dataset) = args.cases.read()?;
-    let bar = ProgressBar::with_draw_target(Some(dataset.n_rows() as u64), ProgressDrawTarget::stderr());
-    let gathered = label::gather::gather(&sae.weights, &dataset, &items, &args.cases.request(), &|done| bar.set_position(done as u64));
-    bar.finish_and_clear();
+    let progress = Progress::of(dataset.n_rows(), "rows");
+    let gathered = label::gather::gather(&sae.weights, &dataset, &items, &args.cases.request(), &|done| progress.at(done));
+    progress.finish();
     let gathered = gathered?;
-    let labelling = label::label(&gathered, &items, &hold_out, &rule, args.shuffles);
+    let progress = Progress::of(args.shuffles, "deals of the tags");
+    let labelling = label::label(&gathered, &items, &hold_out, &rule, args.shuffles, &|done| progress.at(done));
+    progress.finish();
     let mut report = report(args, &sae, &labelling, &gathered, &items, hold_out, rule);
     let mut catalogue = with_proposals(&sae.catalogue, &labelling, &items, gathered.n_rows, &gathered.active_rows);
     catalogue.hold_out = Some(hold_out);

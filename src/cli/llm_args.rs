@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use indicatif::{ProgressBar, ProgressDrawTarget};
 
+use crate::cli::progress::Progress;
 use crate::clock::{Clock, SystemClock};
 use crate::workshop::label::llm::answers::Answers;
 use crate::workshop::label::llm::client::{Client, Endpoint};
@@ -98,9 +98,9 @@ impl LlmArgs {
             timeout: Duration::from_secs(self.llm_timeout),
             pause: Duration::from_millis(self.llm_pause),
         };
-        let bar = ProgressBar::with_draw_target(Some(questions.len() as u64), ProgressDrawTarget::stderr());
-        let asked = ask_all(questions, &mut Client::new(endpoint), model, &mut answers, &|| SystemClock.now_ms(), &|| bar.inc(1));
-        bar.finish_and_clear();
+        let progress = Progress::of(questions.len(), "questions");
+        let asked = ask_all(questions, &mut Client::new(endpoint), model, &mut answers, &|| SystemClock.now_ms(), &|| progress.add(1));
+        progress.finish();
         asked
     }
 }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use clap::ValueEnum;
-use indicatif::{ProgressBar, ProgressDrawTarget};
 
+use crate::cli::progress::Progress;
 use crate::cli::{Outcome, UsageError};
 use crate::config::settings::KafkaSettings;
 use crate::kafka::admin;
@@ -24,8 +24,6 @@ use encode::{Encoded, encode};
 
 /// Longest wait for the broker, at the start and for the last acknowledgement.
 const BROKER: Duration = Duration::from_secs(60);
-/// How often a line tells how far it is where there is no terminal.
-const SAY_EVERY: Duration = Duration::from_secs(5);
 
 /// Arguments of `recsae produce`.
 #[derive(Debug, clap::Args)]
@@ -229,22 +227,13 @@ fn produce(
     let entities = fields.iter().find(|(name, _)| *name == "entity").map(|(_, column)| *column);
     let producer = ReliableProducer::new(settings)?;
     let receipts = Arc::new(Receipts::default());
-    let bar = ProgressBar::with_draw_target(Some(order.len() as u64), ProgressDrawTarget::stderr());
-    let (started, mut said) = (Instant::now(), Instant::now());
-    let mut say = |number: usize| {
-        bar.set_position(number as u64);
-        // Without a terminal there is no bar: a line now and then.
-        if bar.is_hidden() && said.elapsed() >= SAY_EVERY {
-            said = Instant::now();
-            drop(writeln!(std::io::stderr(), "recsae: {number} of {} records", order.len()));
-        }
-    };
+    let (progress, started) = (Progress::of(order.len(), "records"), Instant::now());
     let mut record = Encoded::default();
     for (number, (time, row)) in order.iter().enumerate() {
         let first = order.first().map_or(0, |(first, _)| *first);
         if let Some(due) = due(args, number, time - first) {
             while started.elapsed() < due {
-                say(number);
+                progress.at(number);
                 producer.poll(due.saturating_sub(started.elapsed()).min(Duration::from_millis(100)));
             }
         }
@@ -258,11 +247,11 @@ fn produce(
         if number % 1024 == 0 {
             producer.poll(Duration::ZERO);
             receipts.outcome()?;
-            say(number);
+            progress.at(number);
         }
     }
     producer.settle(&receipts, Instant::now() + BROKER)?;
-    bar.finish_and_clear();
+    progress.finish();
     Ok(receipts.acked())
 }
 

@@ -8,6 +8,7 @@ use clap::builder::NonEmptyStringValueParser;
 use crate::cli::dataset_args::DatasetArgs;
 use crate::cli::in_cluster::refuse_by_hand;
 use crate::cli::plain::plain;
+use crate::cli::progress::Progress;
 use crate::cli::{Outcome, UsageError, asked_wrong};
 use crate::clock::{Clock, SystemClock};
 use crate::config;
@@ -265,9 +266,9 @@ fn count_recorded(
         segments: segment_fields(settings),
         max_segments: settings.segments.max,
     };
-    let bar = indicatif::ProgressBar::new(dataset.n_rows() as u64);
-    let windows = recorded_windows(&dataset, &counting, encoder, |rows| bar.inc(rows as u64))?;
-    bar.finish_and_clear();
+    let progress = Progress::of(dataset.n_rows(), "rows");
+    let windows = recorded_windows(&dataset, &counting, encoder, |rows| progress.add(rows))?;
+    progress.finish();
     Ok(windows)
 }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, ensure};
 
 use crate::cli::dataset_args::DatasetArgs;
+use crate::cli::progress::Progress;
 use crate::cli::{Outcome, UsageError, steer_plan, steer_run, steer_table};
 use crate::sae::latent::LatentId;
 use crate::workshop::dataset::table::Table;
@@ -184,9 +185,9 @@ fn evaluated(args: &EvaluateArgs) -> anyhow::Result<SteerReport> {
         most_latents: args.latents,
         keep_ndcg: args.keep_ndcg,
     };
-    let bar = indicatif::ProgressBar::new(tags.items.len() as u64);
-    let report = evaluate(&request, &|done| bar.set_position(done as u64));
-    bar.finish_and_clear();
+    let progress = Progress::of(tags.items.len(), "tags");
+    let report = evaluate(&request, &|done| progress.at(done));
+    progress.finish();
     report
 }
 

@@ -12,15 +12,13 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::cli::dataset_args::DatasetArgs;
+use crate::cli::progress::Lines;
 use crate::cli::{Outcome, UsageError};
 use crate::workshop::dataset::Dataset;
 use crate::workshop::train::curve::CurvePoint;
 use crate::workshop::train::prepare::{HeldOut, Rows, split};
 use crate::workshop::train::recipe::Recipe;
 use crate::workshop::train::run::{self, Common, RUN_FILE, RunReport};
-
-/// Time between two lines where there is no terminal.
-const SAY_EVERY: Duration = Duration::from_secs(5);
 
 /// Arguments of `recsae train`.
 #[derive(Debug, clap::Args)]
@@ -218,7 +216,7 @@ fn folder(args: &Args, recipe: &Recipe) -> PathBuf {
 struct Say {
     bar: ProgressBar,
     name: String,
-    said: Mutex<Instant>,
+    lines: Lines,
 }
 
 impl Say {
@@ -227,14 +225,12 @@ impl Say {
             ProgressStyle::with_template("{prefix} {bar:30} {percent}% {eta} {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
         let name = format!("k {} of {} seed {}", recipe.k, recipe.d_sae, recipe.seed);
         let bar = bars.add(ProgressBar::new(1).with_style(style).with_prefix(name.clone()));
-        Self { bar, name, said: Mutex::new(Instant::now()) }
+        Self { bar, name, lines: Lines::since(Instant::now()) }
     }
 
     fn point(&self, step: u64, of: u64, point: Option<&CurvePoint>) {
         let message = point.map_or_else(String::new, |point| format!("FVU {:.4}, dead {}", point.train_fvu, point.dead));
-        let mut said = self.said.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if self.bar.is_hidden() && said.elapsed() >= SAY_EVERY {
-            *said = Instant::now();
+        if self.bar.is_hidden() && self.lines.is_due(Instant::now()) {
             eprintln!("{}: step {step} of {of}, {message}", self.name);
         }
         self.bar.set_length(of);

@@ -4,11 +4,11 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use indicatif::{ProgressBar, ProgressDrawTarget};
 
 use crate::cli::case_args::CaseArgs;
 use crate::cli::llm_args::LlmArgs;
 use crate::cli::named_sae_args::NamedSaeArgs;
+use crate::cli::progress::Progress;
 use crate::cli::{Outcome, UsageError};
 use crate::workshop::label::gather::gather;
 use crate::workshop::label::llm::template::PREDICT;
@@ -79,9 +79,9 @@ fn verified(args: &Args) -> anyhow::Result<(VerifyReport, Option<PathBuf>)> {
     let others =
         args.other_sae.iter().map(|path| sae_file::open_or(path, sae.weights.spec().selection)).collect::<anyhow::Result<Vec<_>>>()?;
     let (items, dataset) = args.cases.read()?;
-    let bar = ProgressBar::with_draw_target(Some(dataset.n_rows() as u64), ProgressDrawTarget::stderr());
-    let gathered = gather(&sae.weights, &dataset, &items, &args.cases.request(), &|done| bar.set_position(done as u64));
-    bar.finish_and_clear();
+    let progress = Progress::of(dataset.n_rows(), "rows");
+    let gathered = gather(&sae.weights, &dataset, &items, &args.cases.request(), &|done| progress.at(done));
+    progress.finish();
     let mut tests = verify(&sae.catalogue, &sae.weights, &others, &gathered?, &items, args.seed)?;
     if let Some(model) = args.llm.model() {
         let questions = asked::questions(&mut tests, &items, &args.llm.template(PREDICT)?, model, args.llm_cases)?;

@@ -148,6 +148,57 @@ fn several_saes_go_on_after_a_kill_and_the_finished_ones_stay() {
     assert!(again.status.code() == Some(2) && String::from_utf8_lossy(&again.stderr).contains("holds a finished run"));
 }
 
+#[test]
+fn a_long_run_shows_how_far_it_is_on_a_terminal_and_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    vectors(Path::new(&path("v.npy")), 3000);
+    let fixed = ["train", "--k", "2", "--d-sae", "48", "--seed", "7,8", "--json", "--embeddings", &path("v.npy"), "--threads", "1"]
+        .map(str::to_owned);
+
+    // A log: nothing of a run that is done at once, and lines of one that takes its time.
+    let run = |out: &str, epochs: &str| {
+        let own = ["--epochs", epochs, "--out", &path(out)].map(str::to_owned);
+        let output = Command::new(env!("CARGO_BIN_EXE_recsae")).args(&fixed).args(own).output().unwrap();
+        let runs: Value = serde_json::from_str(&done(&output)).unwrap();
+        let seconds: Vec<f64> = runs.as_array().unwrap().iter().map(|run| run["run"]["seconds"].as_f64().unwrap()).collect();
+        (String::from_utf8(output.stderr).unwrap(), seconds)
+    };
+    let (said, seconds) = run("short", "1");
+    assert!(said.is_empty() || seconds.iter().any(|seconds| *seconds > 2.0), "{said}");
+    // As many passes as take some four seconds each on this machine.
+    let (_, seconds) = run("paced", "20");
+    let epochs = (20.0 * 4.0 / seconds[0].min(seconds[1])).ceil();
+    let (said, seconds) = run("long", &epochs.to_string());
+    println!("{said}{seconds:?} seconds");
+    for (seed, seconds) in ["7", "8"].into_iter().zip(seconds) {
+        let lines: Vec<&str> = said.lines().filter(|line| line.starts_with(&format!("k 2 of 48 seed {seed}: step "))).collect();
+        let n_steps = format!(" of {}, FVU 0.", 11.0 * epochs);
+        assert!(lines.iter().all(|line| line.contains(&n_steps) && line.contains(", dead ")), "{n_steps}: {lines:?}");
+        // A line after two seconds, and every five; a point of the curve is a hundredth of the run.
+        let most = 1 + ((seconds - 1.0).max(0.0) / 5.0) as usize;
+        assert!(lines.len() <= most && (seconds < 2.5 || !lines.is_empty()), "{} lines in {seconds} s", lines.len());
+    }
+
+    // A terminal: a bar with what is left.
+    let Some(script) = support::program("script") else { return };
+    let own = ["--epochs", "4", "--out", &path("shown")].map(str::to_owned);
+    let words: Vec<String> = std::iter::once(env!("CARGO_BIN_EXE_recsae").to_owned()).chain(fixed.clone()).chain(own).collect();
+    let shown = Command::new(script)
+        .args(["--quiet", "--return", "--command", &words.join(" "), "/dev/null"])
+        .env("TERM", "xterm")
+        .stdin(std::process::Stdio::null())
+        .output()
+        .unwrap();
+    let shown = done(&shown);
+    // Of the other the terminal may have seen nothing: it is drawn on a few times a second, and these runs take less.
+    assert!(
+        shown.contains("k 2 of 48 seed 7 ") && shown.contains("% ") && shown.contains("FVU 0.") && shown.contains("\u{2588}"),
+        "{shown:?}"
+    );
+    assert!(!shown.contains(": step "), "a bar, and no lines");
+}
+
 /// `n` users with `each` rows, a table of whose they are, and the vectors.
 fn of_users(folder: &Path, n: i32, each: usize) -> (String, String) {
     let (npy, fields) = (folder.join("users.npy"), folder.join("fields.parquet"));

@@ -42,9 +42,16 @@ pub struct Labelling {
 }
 
 /// Names the latents from the cases of users and items that are not held out, and again `n_shuffles`
-/// times with the tags dealt anew (seeds 0, 1, ...).
+/// times with the tags dealt anew (seeds 0, 1, ...). `progress` is told the deals done.
 #[must_use]
-pub fn label(gathered: &Gathered, items: &Items, hold_out: &HoldOut, rule: &Rule, n_shuffles: usize) -> Labelling {
+pub fn label(
+    gathered: &Gathered,
+    items: &Items,
+    hold_out: &HoldOut,
+    rule: &Rule,
+    n_shuffles: usize,
+    progress: &dyn Fn(usize),
+) -> Labelling {
     let cases = construction_cases(gathered, items, hold_out);
     let tags = tags_for(gathered, items, hold_out);
     let counts = ItemCounts::new(&cases, items.len());
@@ -52,7 +59,9 @@ pub fn label(gathered: &Gathered, items: &Items, hold_out: &HoldOut, rule: &Rule
     let seen = counts.seen();
     let chance = |seed: usize| {
         let dealt = tags.shuffled(&seen, seed as u64);
-        name_with_items(&cases, &dealt, rule, &counts, characteristic.clone()).named().count()
+        let named = name_with_items(&cases, &dealt, rule, &counts, characteristic.clone()).named().count();
+        progress(seed + 1);
+        named
     };
     let shuffled = (0..n_shuffles).map(chance).collect();
     let naming = name_with_items(&cases, &tags, rule, &counts, characteristic);
