@@ -231,3 +231,73 @@ impl Sink for Recording {
         Ok(false)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::record::{Header, TopicPartition};
+    use crate::workshop::dataset::{Dataset, DatasetRequest};
+
+    /// What a recording of one message holds, column by column, and its vector.
+    fn recorded(settings: &RecordSettings, payload: &[u8], key: Option<&[u8]>, headers: &[Header<'_>]) -> (Vec<f32>, Value) {
+        let folder = tempfile::tempdir().unwrap();
+        let limits = Limits { entities: 1.0, rows: 10, bytes: u64::MAX };
+        let mut recording = Recording::open(folder.path(), settings, &["surface".into(), "country".into()], limits).unwrap();
+        let partition = TopicPartition { topic: "served".into(), partition: 3 };
+        let message =
+            RawMessage { partition: &partition, offset: 17, timestamp_ms: Some(1_790_000_000_999), key, payload: Some(payload), headers };
+        recording.take(&message).unwrap();
+        assert!(recording.settle(&Positions::from([(partition.clone(), 18)]), true).unwrap());
+        assert_eq!((recording.done().records, recording.done().rejected), (1, 0));
+        let rows = Dataset::open(&DatasetRequest { embeddings: folder.path().to_owned(), ..DatasetRequest::default() }).unwrap();
+        let column = |name: &str| (name.to_owned(), rows.column(name).unwrap().value(0).clone());
+        let names = ["entity", "timestamp", "model_version", "items", "surface", "country"];
+        let places = ["recsae.topic", "recsae.partition", "recsae.offset", "recsae.timestamp"];
+        (rows.embedding(0).to_vec(), names.into_iter().chain(places).map(column).collect::<serde_json::Map<_, _>>().into())
+    }
+
+    #[test]
+    fn every_field_of_a_record_is_a_column_wherever_it_lies() {
+        let expected = |entity: &str| {
+            json!({
+                "entity": entity, "timestamp": 1_790_000_000_123_i64, "model_version": "v12", "items": ["i1", "i2"],
+                "surface": "home", "country": null,
+                "recsae.topic": "served", "recsae.partition": 3, "recsae.offset": 17, "recsae.timestamp": 1_790_000_000_999_i64,
+            })
+        };
+        let flat = json!({
+            "embedding": [0.1, -0.3], "entity": "u42", "timestamp": 1_790_000_000_123_i64, "model_version": "v12", "surface": "home",
+            "items": ["i1", "i2"], "more": {"which": "nobody asked for"},
+        });
+        let plain = RecordSettings::default();
+        assert_eq!(recorded(&plain, flat.to_string().as_bytes(), Some(b"k"), &[]), (vec![0.1, -0.3], expected("u42")));
+
+        // Nested, a number as entity, a version in a header.
+        let places = RecordSettings {
+            embedding: "of.vector".into(),
+            entity: "who.id".into(),
+            timestamp: "at".into(),
+            model_version: "header:version".into(),
+            items: "of.shown".into(),
+            ..RecordSettings::default()
+        };
+        let nested = json!({
+            "of": {"vector": [0.1, -0.3], "shown": ["i1", "i2"]}, "who": {"id": 42}, "at": 1_790_000_000_123_i64, "surface": "home",
+        });
+        let headers: [Header<'_>; 1] = [("version", Some(b"v12"))];
+        assert_eq!(recorded(&places, nested.to_string().as_bytes(), Some(b"k"), &headers), (vec![0.1, -0.3], expected("42")));
+
+        // A raw vector with everything else in headers; the key stands for an entity that is not there.
+        let raw = RecordSettings { format: RecordFormat::Raw, ..RecordSettings::default() };
+        let payload = [0.1f32, -0.3].map(f32::to_le_bytes).concat();
+        let headers: [Header<'_>; 4] = [
+            ("timestamp", Some(b"1790000000123")),
+            ("model_version", Some(b"v12")),
+            ("items", Some(b"i1, i2")),
+            ("surface", Some(b"home")),
+        ];
+        assert_eq!(recorded(&raw, &payload, Some(b"u42"), &headers), (vec![0.1, -0.3], expected("u42")));
+    }
+}

@@ -181,10 +181,31 @@ fn concepts_of_simulated_worlds_are_named_right_and_chance_names_none() {
         assert!(right * 10 >= detectable * 9, "seed {seed}: {right} of {detectable} named right");
         deals_with_names += shuffled.iter().filter(|named| **named > 0).count();
     }
-    // Where every name is false, Benjamini-Hochberg bounds the share of deals with any name by q = 1 %: of 30
-    // deals more than 4 have one in 12 of a million runs. Real data, below, must give none at its fixed seeds.
+    // Where every name is false, Benjamini-Hochberg bounds the share of deals with any name by q = 1 %. Real data,
+    // below, must give none at its fixed seeds.
     let n_deals = 10 * seeds.len();
-    assert!(deals_with_names <= 4 * n_deals.div_ceil(30), "{deals_with_names} of {n_deals} deals named something");
+    let most = most_by_chance(n_deals, Rule::default().q);
+    println!("{deals_with_names} of {n_deals} deals of the tags named something; more than {most} is no chance");
+    assert!(deals_with_names <= most, "{deals_with_names} of {n_deals} deals named something");
+}
+
+/// The least number that so many trials of chance `q` exceed in fewer than 20 of a million runs.
+fn most_by_chance(n: usize, q: f64) -> usize {
+    let (mut chance, mut above) = ((1.0 - q).powi(i32::try_from(n).unwrap()), 1.0);
+    for most in 0..n {
+        above -= chance;
+        if above < 20e-6 {
+            return most;
+        }
+        chance *= (n - most) as f64 / (most + 1) as f64 * q / (1.0 - q);
+    }
+    n
+}
+
+#[test]
+fn the_bound_on_chance_is_the_binomials() {
+    // By scipy: binom.isf(20e-6, n, .01) is 3, 4, 5, 7 and 14.
+    assert_eq!([10, 30, 40, 100, 400].map(|n| most_by_chance(n, 0.01)), [3, 4, 5, 7, 14]);
 }
 
 fn real(arguments: &[(&str, &Path)], more: &[&str]) -> Value {
@@ -235,11 +256,13 @@ fn real_saes_of_three_kinds_of_model_are_named_by_several_sources() {
         let report = real(&[("--sae", &sae), ("--embeddings", &users), ("--fields", &recs), ("--items", &items)], &["--by", "user_id"]);
         assert!(named(&report) > 0, "{model}");
     }
-    // The items' own vectors as evidence.
-    let (sae, vectors) = (file("sasrec.sae_k8_s16.safetensors"), file("sasrec.item_embeddings.npy"));
-    let report = real(
-        &[("--sae", &sae), ("--embeddings", &vectors), ("--items", &items)],
-        &["--evidence", "vectors", "--hold-out-entities", "0", "--hold-out-items", "0"],
-    );
-    named(&report);
+    // The items' own vectors as evidence: each item is a case of its own tags.
+    for (model, size, least) in [("sasrec", "k32_s32", 4), ("bprmf", "k8_s16", 20), ("lightgcn", "k8_s16", 10)] {
+        let (sae, vectors) = (file(&format!("{model}.sae_{size}.safetensors")), file(&format!("{model}.item_embeddings.npy")));
+        let report = real(
+            &[("--sae", &sae), ("--embeddings", &vectors), ("--items", &items)],
+            &["--evidence", "vectors", "--hold-out-entities", "0", "--hold-out-items", "0"],
+        );
+        assert_eq!((&report["n_cases"], named(&report) >= least), (&json!(1008), true), "{model}");
+    }
 }

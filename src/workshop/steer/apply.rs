@@ -108,27 +108,32 @@ mod tests {
         ]
     }
 
+    fn unit() -> impl Strategy<Value = (Unit, f64)> {
+        prop_oneof![Just((Unit::Absolute, 1.0)), Just((Unit::P99, 0.5)), Just((Unit::Sd, 0.25))]
+    }
+
     proptest! {
         #[test]
         #[expect(clippy::cast_possible_truncation, reason = "what an engine would give")]
         fn the_delta_equals_the_difference_of_two_whole_decodes(
-            numbers in prop::collection::vec(-1.0f32..1.0, 60), x in prop::collection::vec(-2.0f32..2.0, 6), action in action(),
+            numbers in prop::collection::vec(-1.0f32..1.0, 60), x in prop::collection::vec(-2.0f32..2.0, 6), action in action(), (unit, one) in unit(),
         ) {
             let sae = sae(&numbers);
             let active = sae.encode(&x);
             let latents: Vec<LatentId> = active.iter().map(|(l, _)| *l).collect();
             let values: Vec<f32> = active.iter().map(|(_, v)| *v as f32).collect();
-            let plan = plan(action, &[1, 4, 7], None);
+            let mut plan = plan(action, &[1, 4, 7], None);
+            plan.edits[0].unit = unit;
             let mut steered = x.clone();
-            Steerer::new(&sae, &plan, &|_| Strength { n: 1, p99: 0.5, sd: 0.0 }).unwrap().apply(&mut steered, &latents, &values);
+            Steerer::new(&sae, &plan, &|_| Strength { n: 1, p99: 0.5, sd: 0.25 }).unwrap().apply(&mut steered, &latents, &values);
             let mut edited: BTreeMap<LatentId, f64> = active.iter().copied().collect();
             for latent in [1, 4, 7].map(LatentId) {
                 let z = edited.get(&latent).copied().unwrap_or(0.0);
                 edited.insert(latent, match action {
                     Action::Ablate => 0.0,
                     Action::Scale(f) => z * f64::from(f),
-                    Action::Clamp(a) => f64::from(a) * 0.5,
-                    Action::Add(a) => (z + f64::from(a) * 0.5).max(0.0),
+                    Action::Clamp(a) => f64::from(a) * one,
+                    Action::Add(a) => (z + f64::from(a) * one).max(0.0),
                 });
             }
             let (before, after) = (sae.decode(&active).unwrap(), sae.decode(&edited.into_iter().collect::<Vec<_>>()).unwrap());

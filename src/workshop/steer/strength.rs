@@ -27,3 +27,18 @@ impl Strength {
         Self { n, p99: values[at], sd: variance.sqrt() as f32 }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strengths_are_the_percentile_and_the_deviation_by_hand() {
+        // 1 to 101: the 99th percentile is the hundredth of 101 values, the variance (101^2 - 1) / 12.
+        let of = Strength::of((1..=101u8).rev().map(f32::from).collect());
+        assert_eq!((of.n, of.p99), (101, 100.0));
+        assert!((f64::from(of.sd) - ((101.0f64 * 101.0 - 1.0) / 12.0).sqrt()).abs() < 1e-5, "{of:?}");
+        assert_eq!(Strength::of(vec![0.25]), Strength { n: 1, p99: 0.25, sd: 0.0 });
+        assert_eq!(Strength::of(Vec::new()), Strength::default());
+    }
+}

@@ -192,4 +192,41 @@ mod tests {
         assert!(!is_held_out("entity", "u1", 0.0));
         assert_eq!(is_held_out("entity", "u42", 0.5), is_held_out("entity", "u42", 0.5));
     }
+
+    #[test]
+    fn no_held_out_user_or_item_is_trained_on_and_each_row_has_one_part() {
+        let folder = tempfile::tempdir().unwrap();
+        let (npy, fields) = (folder.path().join("v.npy"), folder.path().join("f.parquet"));
+        // 6,000 rows of 300 users and lists that begin with one of 400 items.
+        let n = 6_000u32;
+        let users: Vec<String> = (0..n).map(|row| format!("u{}", row * 7919 % 300)).collect();
+        let lists: Vec<String> = (0..n).map(|row| format!("i{}", row * 104_729 % 401 % 400)).collect();
+        ndarray_npy::write_npy(&npy, &ndarray::Array2::<f32>::zeros((n as usize, 2))).unwrap();
+        let mut items = arrow_array::builder::ListBuilder::new(arrow_array::builder::StringBuilder::new());
+        for first in &lists {
+            // What stands behind the first is another row's first.
+            [first.as_str(), "i0", "i1"].into_iter().for_each(|item| items.values().append_value(item));
+            items.append(true);
+        }
+        let columns: [(&str, arrow_array::ArrayRef); 2] =
+            [("user", std::sync::Arc::new(arrow_array::StringArray::from(users.clone()))), ("items", std::sync::Arc::new(items.finish()))];
+        let batch = arrow_array::RecordBatch::try_from_iter(columns).unwrap();
+        let mut writer = parquet::arrow::ArrowWriter::try_new(std::fs::File::create(&fields).unwrap(), batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+        let request = crate::workshop::dataset::DatasetRequest { embeddings: npy, fields: Some(fields), ..Default::default() };
+        let dataset = Dataset::open(&request).unwrap();
+        let of = |share: f64| split(&dataset, &HeldOut { share, entity: Some("user".into()), item: Some("items".into()) }).unwrap();
+        let parts = of(0.2);
+        let keys = |rows: &[usize], of: &[String]| rows.iter().map(|row| of[*row].clone()).collect::<std::collections::BTreeSet<_>>();
+        let mut all = [parts.train.clone(), parts.by_entity.clone(), parts.by_item.clone()].concat();
+        all.sort_unstable();
+        assert_eq!(all, (0..n as usize).collect::<Vec<_>>());
+        assert!(keys(&parts.by_entity, &users).is_disjoint(&keys(&[parts.train.clone(), parts.by_item.clone()].concat(), &users)));
+        assert!(keys(&parts.by_item, &lists).is_disjoint(&keys(&parts.train, &lists)));
+        // Six standard deviations of a share of 300 users, and of 400 items among the other rows.
+        let (by_entity, by_item) = (keys(&parts.by_entity, &users).len() as f64, keys(&parts.by_item, &lists).len() as f64);
+        assert!((by_entity / 300.0 - 0.2).abs() < 0.14 && (by_item / 400.0 - 0.2).abs() < 0.12, "{by_entity} users, {by_item} items");
+        assert_eq!(of(0.0), Split { train: (0..n as usize).collect(), ..Split::default() }, "nothing held out: all is trained on");
+    }
 }
