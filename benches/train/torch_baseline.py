@@ -1,6 +1,6 @@
 """The same in PyTorch on one CPU thread, where it is installed: the recipe of `recsae train` with gradients by hand.
 
-What a careful user of PyTorch would do: no autograd, updates in place, the auxiliary loss only while latents are dead,
+What a careful user of PyTorch would do: no autograd, the auxiliary loss only while latents are dead,
 and of four ways the fastest on this machine (tried on one epoch each): the k latents gathered or all of them in a dense
 product, run as they are or through `torch.compile`. Compilation and import are not counted. A way that does not compile
 here is left out.
@@ -63,11 +63,13 @@ def auxiliary(p, centred, pre, error, dead, g, k_aux, factor, dense):
 
 
 def update(p, second, g, rate, correction):
-    g[2] = g[2] - (g[2] * p[2]).sum(1, keepdim=True) * p[2]
-    for weights, v, gradient in zip(p, second, g):
-        v.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
-        weights.sub_(rate * gradient / ((v / correction).sqrt() + EPSILON))
-    p[2].div_(p[2].norm(dim=1, keepdim=True))
+    """Weights and memory after a step: new tensors, since torch.compile fails on these updates in place."""
+    w_enc, b_enc, w_dec, b_dec = g
+    g = (w_enc, b_enc, w_dec - (w_dec * p[2]).sum(1, keepdim=True) * p[2], b_dec)
+    second = [BETA2 * v + (1 - BETA2) * gradient * gradient for v, gradient in zip(second, g)]
+    moved = [w - rate * gradient / ((v / correction).sqrt() + EPSILON) for w, v, gradient in zip(p, second, g)]
+    moved[2] = moved[2] / moved[2].norm(dim=1, keepdim=True)
+    return moved, second
 
 
 class Run:
@@ -97,7 +99,7 @@ class Run:
             g = self.auxiliary(self.p, centred, pre, error, dead, g, task.k_aux, torch.tensor(factor), self.dense)
         self.fired_at[fired] = seen + BATCH
         rate = task.learning_rate * min((t + 1) / (WARM_UP * task.n_steps), (task.n_steps - t) / (DECAY * task.n_steps), 1.0)
-        self.update(self.p, self.second, list(g), torch.tensor(rate), torch.tensor(1 - BETA2 ** (t + 1)))
+        self.p, self.second = self.update(self.p, self.second, list(g), torch.tensor(rate), torch.tensor(1 - BETA2 ** (t + 1)))
         self.t += 1
 
     def epoch(self):
