@@ -182,7 +182,8 @@ fn families_are_followed(families: &[Value], alerts: &[Value], counts: &Table) {
     assert!(families.len() >= 5 && windows.len() >= 20 && n_shown > families.len());
     for alert in alerts {
         if let Some(id) = alert["stream"].as_str().unwrap().strip_prefix("family:") {
-            let family = families.iter().find(|family| family["id"].to_string() == id).unwrap();
+            let id: u64 = id.parse().unwrap();
+            let family = families.iter().find(|family| family["id"] == id).unwrap();
             assert_eq!(alert["concept"], family["name"]);
         }
     }
