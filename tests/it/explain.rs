@@ -24,7 +24,7 @@ use recsae::record::RawMessage;
 use recsae::sae::latent::LatentId;
 use recsae::simulate::served::Served;
 use recsae::simulate::setup::{TOPIC, settings, write_files};
-use recsae::simulate::world::World;
+use recsae::simulate::world::{WINDOW_MS, World};
 use recsae::store::StoreReader;
 use recsae::task::{Shutdown, TaskGroup};
 use serde_json::Value;
@@ -142,7 +142,18 @@ fn a_shift_of_the_crowd_is_explained_by_its_records_and_again_alike_after_a_rest
     assert!(entities.share_top_1.unwrap() < 0.2, "{entities:?}");
     let rate = |shown: u64, records: u64| shown as f64 / records as f64;
     let ratio = rate(records.after.shown, records.after.records) / rate(records.before.shown, records.before.records);
-    assert!((ratio / shift.ratio).ln().abs() < 0.7, "records read: {ratio}, planted {}", shift.ratio);
+    // The change may be dated a window or two off: what the records on either side of that date are to show.
+    let planted_ms = world.window_start_ms(shift.from_window);
+    let mean_factor = |from: i64, to: i64| {
+        let factors: Vec<f64> = (from..to)
+            .step_by(usize::try_from(WINDOW_MS).unwrap())
+            .map(|start| if start < planted_ms { 1.0 } else { shift.ratio })
+            .collect();
+        factors.iter().sum::<f64>() / factors.len() as f64
+    };
+    let (before, after) = (&records.before, &records.after);
+    let expected = mean_factor(after.from, after.to) / mean_factor(before.from, before.to);
+    assert!((ratio / expected).ln().abs() < 0.7, "records read: {ratio}, planted {}, so {expected} about that date", shift.ratio);
     // What is counted by reading again is what was counted live, window by window.
     let reader = StoreReader::open(&settings.store.path).unwrap();
     let (mut n_records, mut n_shown) = (0, 0);

@@ -282,6 +282,7 @@ fn steering_of_three_kinds_of_model_does_what_numpy_finds() {
         };
         let chosen: Vec<&Value> = report["tags"].as_array().unwrap().iter().filter(|tag| tag["chosen"].is_object()).collect();
         assert_eq!((report["tags"].as_array().unwrap().len(), numpy.as_object().unwrap().len()), (19, chosen.len()));
+        let mut n_among = 0;
         for tag in &chosen {
             let (name, ours) = (format!("{} {}", model.name, tag["tag"]), &tag["chosen"]);
             let theirs = &numpy[tag["tag"].as_str().unwrap()];
@@ -300,11 +301,13 @@ fn steering_of_three_kinds_of_model_does_what_numpy_finds() {
             for (ours, theirs) in [(&ours["share"]["low"], low), (&ours["share"]["high"], high)] {
                 assert!((number(ours) - theirs).abs() <= 0.15 * (high - low) + 1e-3, "{name}: {ours} {theirs}");
             }
-            // A direction drawn here lies among twelve drawn there, or not far beyond.
+            // A direction drawn here lies among twelve drawn there, in 11 of 13 cases if they are drawn alike.
             let (least, most) = (number(&theirs["random"][0]), number(&theirs["random"][1]));
-            let (random, room) = (number(&ours["random_direction"]["mean"]), most - least);
-            assert!((least - room..=most + room).contains(&random), "{name}: {random}, numpy {least} to {most}");
+            n_among += usize::from((least..=most).contains(&number(&ours["random_direction"]["mean"])));
         }
+        println!("{}: a random direction moves {n_among} of {} tags as far as one of numpy's", model.name, chosen.len());
+        // One direction serves all tags, so that they go astray together.
+        assert!(3 * n_among >= chosen.len(), "{}: {n_among} of {}", model.name, chosen.len());
         let moved = chosen.iter().filter(|tag| tag["moved"] == true).count();
         let popularity = &report["popularity"];
         println!("{}: {} of 19 genres have a dose, {moved} moved beyond both controls; shares as numpy has them", model.name, chosen.len());
