@@ -30,8 +30,8 @@ suite() {
     "$@" 2>&1 | tee -a "$log" || failed_suites=$((failed_suites + 1))
 }
 suite "tests that need the repository and ONNX Runtime" cargo test --quiet --locked --no-fail-fast -- --show-output --test-threads 4
-# Five at a time whatever the cores: they mostly wait for sessions, brokers and scrapes.
-suite "tests that need servers" cargo test --quiet --locked --no-fail-fast --test system -- --show-output --test-threads 5
+# Four at a time whatever the cores: they mostly wait for sessions, brokers and scrapes.
+suite "tests that need servers" cargo test --quiet --locked --no-fail-fast --test system -- --show-output --test-threads 4
 suite "faults, against an oracle" cargo test --quiet --locked --test chaos
 
 # What every test printed is searched for the passwords and tokens that they use.

@@ -249,13 +249,14 @@ pub(crate) fn sync_before_commit(stage: &Stage) -> Checked<String> {
         std::thread::sleep(Duration::from_millis(100));
     };
     // Each commit is of positions whose steps were synced, each by a sync of its own: at every commit that leaves, at
-    // least as many syncs have returned since fetching began. (Not in turn: two workers' syncs may come before both commits.)
-    let (mut fetching, mut syncs, mut commits) = (false, 0, 0);
+    // least as many syncs have returned since partitions were asked for. (Not in turn: two workers' syncs may come before
+    // both commits. And not since the first fetch: where a partition begins is stored, and committed, before that.)
+    let (mut assigning, mut syncs, mut commits) = (false, 0, 0);
     for line in trace.lines() {
         // `-y` prints the file behind a descriptor, in hexadecimal under `-xx`: "-wal" ends it.
         let is_sync = (line.contains("fdatasync") || line.contains("fsync")) && line.ends_with("= 0");
-        syncs += u32::from(is_sync && fetching);
-        fetching |= is_request(line, "01");
+        syncs += u32::from(is_sync && assigning);
+        assigning |= is_request(line, "0e");
         if is_request(line, "08") {
             commits += 1;
             if commits > syncs {
@@ -269,7 +270,7 @@ pub(crate) fn sync_before_commit(stage: &Stage) -> Checked<String> {
     Ok(format!("{commits} offset commits sent, no fewer syncs of the store returned before ({syncs} syncs)"))
 }
 
-/// A Kafka request begins with its length (4 bytes) and its kind: 1 fetches, 8 commits offsets.
+/// A Kafka request begins with its length (4 bytes) and its kind: 8 commits offsets, 14 (SyncGroup) asks for partitions.
 fn is_request(line: &str, kind: &str) -> bool {
     let Some(bytes) = line.split('"').nth(1) else { return false };
     let bytes: Vec<&str> = bytes.split("\\x").skip(1).collect();

@@ -105,7 +105,7 @@ const ELSEWHERE: &[(u32, &str, &str)] = &[
 ];
 
 /// Scenarios at a time: they mostly wait for sessions, restarts and ends of idle times.
-const LANES: usize = 4;
+const LANES: usize = 3;
 
 /// Only by name: long, or of little worth at every run.
 const LONG: &[Scenario] = &[
