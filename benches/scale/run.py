@@ -118,7 +118,7 @@ def main() -> None:
     arguments.add_argument("--plot", type=Path, help="write the curves as SVG")
     a = arguments.parse_args()
     jars = Path(os.environ.get("RECSAE_CACHE", Path.home() / ".cache" / "recsae-monitor")) / "kafka-4.3.1" / "jars"
-    wanted = a.sweep or [*SWEEPS, "large", "latency"]
+    wanted = a.sweep or [*SWEEPS, "large", "waits", "latency"]
     print(f"{time.strftime('%Y-%m-%d')} · {cpu_model()} · median of {a.rounds}", flush=True)
     faults, curves = [], {}
     with broker.kafka(jars) as address, tempfile.TemporaryDirectory(prefix="recsae-scale-") as folder:
