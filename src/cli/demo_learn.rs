@@ -1,7 +1,6 @@
 //! What somebody does before `recsae run`: record the topic, train an SAE on it, name its latents, test the names, and
 //! make a bundle. The demo does it on its first hours, step by step as the commands do, and tells what each gave.
 
-use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Duration;
 
@@ -21,6 +20,7 @@ use crate::simulate::world::World;
 use crate::task::Shutdown;
 use crate::workshop::dataset::table::Table;
 use crate::workshop::dataset::{Dataset, DatasetRequest};
+use crate::workshop::encoding::n_threads;
 use crate::workshop::follow::follow;
 use crate::workshop::label::gather::{EvidenceKind, GatherRequest, gather};
 use crate::workshop::label::items::{ItemColumns, Items};
@@ -115,8 +115,7 @@ fn train(dataset: &Dataset, seed: u64, folder: &Path) -> anyhow::Result<(usize, 
     let recipe = Recipe { epochs: EPOCHS, ..Recipe::new(D_IN, LATENTS, ACTIVE, seed) };
     let common =
         Common { dataset, split: &split, held_out: &held_out, rows: &rows, data: &hash, checkpoint_every: Duration::from_secs(3600) };
-    let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let report = run::train(common, &recipe, folder, threads, "the demo's first hours", &|_, _, _| ())?;
+    let report = run::train(common, &recipe, folder, n_threads(), "the demo's first hours", &|_, _, _| ())?;
     let alive = (1.0 - report.train.dead) * LATENTS as f64;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of the latents")]
     Ok((alive.round() as usize, report.seconds, report.with_threshold.fvu))

@@ -15,6 +15,7 @@ use crate::cli::dataset_args::DatasetArgs;
 use crate::cli::progress::Lines;
 use crate::cli::{Outcome, UsageError};
 use crate::workshop::dataset::Dataset;
+use crate::workshop::encoding::n_threads;
 use crate::workshop::train::curve::CurvePoint;
 use crate::workshop::train::prepare::{HeldOut, Rows, split};
 use crate::workshop::train::recipe::Recipe;
@@ -126,7 +127,7 @@ fn train(args: &Args) -> anyhow::Result<Vec<(PathBuf, Run)>> {
     // Before hours are spent on the others.
     runs.iter().try_for_each(|(folder, recipe)| run::finished(folder, recipe, &hash).map(drop))?;
     let common = Common { dataset: &dataset, split: &split, held_out: &held_out, rows: &rows, data: &hash, checkpoint_every };
-    let threads = args.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, NonZeroUsize::get), NonZeroUsize::get);
+    let threads = args.threads.map_or_else(n_threads, NonZeroUsize::get);
     let described = format!(
         "{}; held out {} of {}{}",
         args.data.described(),

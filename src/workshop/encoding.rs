@@ -24,7 +24,7 @@ pub fn encoder(sae: &SaeWeights) -> NativeEncoder {
     NativeEncoder::new(Arc::new(NativeModel::new(sae)), Kernel::best())
 }
 
-/// Threads that [`in_order`] takes: one a core.
+/// Threads for work on recorded rows: one a core.
 #[must_use]
 pub fn n_threads() -> usize {
     thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
@@ -73,9 +73,9 @@ pub fn each_in_order<S, T: Send>(
                     for at in (first..n).step_by(threads) {
                         let result = match &mut state {
                             Ok(state) => work(state, at),
-                            Err(error) => Err(std::mem::replace(error, anyhow::anyhow!("no encoder"))),
+                            Err(error) => Err(std::mem::replace(error, anyhow::anyhow!("could not begin"))),
                         };
-                        // Nobody takes what comes after an error.
+                        // Nobody takes what comes after the first error.
                         if sender.send(result).is_err() {
                             return;
                         }

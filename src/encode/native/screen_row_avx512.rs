@@ -1,7 +1,7 @@
 //! The passes over a row in AVX-512: the twin of `screen_passes`' plain ones, bit for bit.
 //!
-//! Only the sums across a register and the bytes' places are written out: what compilers make of those takes longer than
-//! all the rest of a row.
+//! Written out for the sums across a register and the bytes' places: what compilers make of those takes longer than all the
+//! rest of a row.
 
 #![expect(unsafe_code, reason = "calls code for CPU features that were detected; loads arrays of sixteen values")]
 
