@@ -8,6 +8,7 @@ use crate::drift::closed::ALL;
 use crate::drift::counts::N_BUCKETS;
 use crate::drift::dispersion::{raw_dispersion, shrink};
 use crate::drift::exposure::{PresenceCurve, stream_exposure};
+use crate::drift::fired::{FiredSums, fired};
 use crate::drift::least_squares::{LeastSquares, count};
 use crate::drift::observed::{MIN_WINDOWS, Observed, ObservedWindow, add_dense};
 use crate::drift::season::Season;
@@ -48,7 +49,7 @@ pub(super) fn fit_streams(kept: &[&ObservedWindow], season: Season, layout: &Str
     let (y, e) = counts_and_exposures(windows.iter().copied(), layout, settings.unit, curve.as_ref());
 
     let mut rates = fit_rates(&y, &e, &SeasonFit::new(season, &columns), season.n_columns());
-    let mu = expectations(&rates, season, &design, &e);
+    let mu = expectations(&rates, season, &design, e);
     let df = count(windows.len() - season.n_columns());
     rates.mean_expected = mu.columns().into_iter().map(|mu| mu.sum() / count(windows.len())).collect();
     rates.dispersion = dispersions(&y, &mu, &rates.mean_expected, df, layout, settings.dispersion_floor());
@@ -63,9 +64,10 @@ pub(super) fn fit_streams(kept: &[&ObservedWindow], season: Season, layout: &Str
     FittedStreams { rates, curve, entities, volume: (least_squares.solve(&volumes), mean_volume), sigma_w, season, design }
 }
 
-/// Fits every segment but `_all` that any window holds.
+/// Fits every segment but `_all` that any window holds; `fired` is what they fired in these windows.
 pub(super) fn fit_segments(
     kept: &[&ObservedWindow],
+    fired: &FiredSums,
     streams: &FittedStreams,
     layout: &StreamLayout,
     settings: &JudgeSettings,
@@ -86,61 +88,20 @@ pub(super) fn fit_segments(
         let windows: Vec<&Observed> = kept.iter().map(|window| window.segments.get(name).unwrap_or(&nothing)).collect();
         let mut levels = fit_levels(&windows, streams, layout, settings);
         levels.volume_share = volume(followed, name) / volume(followed, ALL);
-        levels.fired_rate = fired_in_segment(&windows, &streams.rates.fired_rate);
+        levels.fired_rate = fired.rate(name, &streams.rates.fired_rate, LEVEL_PRIOR);
         Some((name.to_owned(), levels))
     };
     names.into_iter().filter_map(fit).collect()
 }
 
-/// Activations a record of each latent and their overdispersion about the season of its presence; empty where
-/// a window does not count them.
-fn fired(
-    windows: &[&Observed],
-    rates: &StreamRates,
-    season: Season,
-    design: &[Vec<f64>],
-    n_latents: usize,
-    df: f64,
-) -> (Vec<f64>, Vec<f64>) {
-    if windows.is_empty() || windows.iter().any(|window| window.fired.len() != n_latents) {
-        return (Vec::new(), Vec::new());
-    }
-    let records: f64 = windows.iter().map(|window| window.records).sum();
-    let rate: Vec<f64> =
-        (0..n_latents).map(|j| windows.iter().map(|window| window.fired[j]).sum::<f64>().max(0.5) / records.max(1.0)).collect();
-    let (mut at, mut spread) = (Vec::new(), vec![0.0; n_latents]);
-    for (window, x) in windows.iter().zip(design) {
-        rates.rates(season, x, &mut at);
-        for (j, spread) in spread.iter_mut().enumerate() {
-            let expected = window.records * rate[j] * at[j] / rates.mean_rate[j];
-            *spread += if expected > 0.0 { (window.fired[j] - expected).powi(2) / expected } else { 0.0 };
-        }
-    }
-    (rate, spread.into_iter().map(|spread| (spread / df).max(1.0)).collect())
-}
-
-/// The same rate in a segment, drawn to the global one as its level is.
-fn fired_in_segment(windows: &[&Observed], global: &[f64]) -> Vec<f64> {
-    let counted: Vec<&&Observed> = windows.iter().filter(|window| window.fired.len() == global.len()).collect();
-    let records: f64 = counted.iter().map(|window| window.records).sum();
-    let level = |(j, rate): (usize, &f64)| {
-        let fired: f64 = counted.iter().map(|window| window.fired[j]).sum();
-        rate * (fired + LEVEL_PRIOR) / (records * rate + LEVEL_PRIOR)
-    };
-    global.iter().enumerate().map(level).collect()
-}
-
 fn fit_levels(windows: &[&Observed], streams: &FittedStreams, layout: &StreamLayout, settings: &JudgeSettings) -> SegmentLevels {
     let own = layout.without_families();
-    let (y, e) = counts_and_exposures(windows.iter().copied(), &own, settings.unit, streams.curve.as_ref());
+    let (y, mut mu) = counts_and_exposures(windows.iter().copied(), &own, settings.unit, streams.curve.as_ref());
     let global = segment_columns(layout);
-    let mut mu = Array2::zeros(y.raw_dim());
     let mut rates = Vec::new();
-    for (t, x) in streams.design.iter().enumerate() {
+    for (mut mu, x) in mu.rows_mut().into_iter().zip(&streams.design) {
         streams.rates.rates(streams.season, x, &mut rates);
-        for (j, &of) in global.iter().enumerate() {
-            mu[[t, j]] = rates[of] * e[[t, j]];
-        }
+        mu.iter_mut().zip(&global).for_each(|(mu, &of)| *mu *= rates[of]);
     }
     let counts: Vec<f64> = y.columns().into_iter().map(|y| y.sum()).collect();
     let level: Vec<f64> = counts.iter().zip(mu.columns()).map(|(count, mu)| (count + LEVEL_PRIOR) / (mu.sum() + LEVEL_PRIOR)).collect();
@@ -228,8 +189,9 @@ fn fit_rates(y: &Array2<f64>, e: &Array2<f64>, season: &SeasonFit, n_columns: us
     rates
 }
 
-fn expectations(rates: &StreamRates, season: Season, design: &[Vec<f64>], e: &Array2<f64>) -> Array2<f64> {
-    let mut mu = e.clone();
+/// mu in the place of the exposures: two weeks of windows with many latents are some MB a matrix.
+fn expectations(rates: &StreamRates, season: Season, design: &[Vec<f64>], e: Array2<f64>) -> Array2<f64> {
+    let mut mu = e;
     let mut at = Vec::new();
     for (mut mu, x) in mu.rows_mut().into_iter().zip(design) {
         rates.rates(season, x, &mut at);

@@ -16,6 +16,7 @@ pub mod divergence;
 pub mod evidence;
 pub mod explanation;
 pub mod exposure;
+mod fired;
 mod fit;
 pub mod gap;
 pub mod gate;

@@ -11,6 +11,7 @@ use crate::drift::closed::ALL;
 use crate::drift::contract::ContractReference;
 use crate::drift::counts::N_BUCKETS;
 use crate::drift::exposure::{PresenceCurve, stream_exposure};
+use crate::drift::fired::FiredSums;
 use crate::drift::fit::{FittedStreams, fit_segments, fit_streams};
 use crate::drift::observed::{MIN_WINDOWS, Observed, ObservedWindow};
 use crate::drift::season::Season;
@@ -234,9 +235,15 @@ pub(super) fn fit_all(
     Ok((reference, streams))
 }
 
-/// Fits the segments that the same windows hold here: all of them, or some of them at a time. Of `_all` only the volume
-/// is looked at.
-pub(super) fn add_segments(reference: &mut Reference, streams: &FittedStreams, kept: &[&ObservedWindow], settings: &JudgeSettings) {
-    reference.segments.extend(fit_segments(kept, streams, &reference.layout, settings));
+/// Fits the segments that the same windows hold here, and what they fired: all of them, or some of them at a time. Of
+/// `_all` only the volume is looked at.
+pub(super) fn add_segments(
+    reference: &mut Reference,
+    streams: &FittedStreams,
+    kept: &[&ObservedWindow],
+    fired: &FiredSums,
+    settings: &JudgeSettings,
+) {
+    reference.segments.extend(fit_segments(kept, fired, streams, &reference.layout, settings));
     reference.contract.add_segments(kept);
 }

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 
 use crate::drift::closed::{ALL, ClosedWindow};
 use crate::drift::contract::ContractReference;
+use crate::drift::fired::FiredSums;
 use crate::drift::fit::FittedStreams;
 use crate::drift::observed::{Observed, ObservedWindow, add_dense, floats, outliers, residual_threshold};
 use crate::drift::reference::{LeftOut, Reference, ReferenceError, add_segments, fit_all};
@@ -13,7 +14,7 @@ use crate::drift::settings::{CountingUnit, JudgeSettings};
 use crate::drift::wander::is_unmodelled;
 
 /// Bytes of segments that are gathered at a time: windows are read again for the next ones.
-const GATHERED: usize = 32 << 20;
+const GATHERED: usize = 12 << 20;
 
 impl Reference {
     /// Fits a reference to windows counted live, in order of time.
@@ -66,17 +67,19 @@ impl Reference {
             Ok(fitting) => fitting,
             Err(error) => return Ok(Err(error)),
         };
-        let a_segment = 2 * size_of::<f64>() * settings.n_latents * kept.len();
+        let a_segment = size_of::<f64>() * settings.n_latents * kept.len();
         let names: Vec<String> = windows.names.into_iter().collect();
         for names in names.chunks((most / a_segment.max(1)).max(1)) {
-            let (mut gathered, mut at, mut wanted) = (Vec::with_capacity(kept.len()), 0, kept.iter().peekable());
+            let (mut gathered, mut fired) = (Vec::with_capacity(kept.len()), [FiredSums::default(), FiredSums::default()]);
+            let (mut at, mut wanted) = (0, kept.iter().peekable());
             read(&mut |window| {
                 if wanted.next_if(|next| **next == at).is_some() {
-                    gathered.push(some_of(window, names, settings.unit, from_bin));
+                    let part = usize::from(gathered.len() >= n_fitted(kept.len()));
+                    gathered.push(some_of(window, names, settings.unit, from_bin, &mut fired[part]));
                 }
                 at += 1;
             })?;
-            fitting.add_segments(&gathered.iter().collect::<Vec<_>>());
+            fitting.add_segments(&gathered.iter().collect::<Vec<_>>(), fired);
         }
         Ok(fitting.finish(&all).map(|reference| Self { residual_from_bin: from_bin, ..reference }))
     }
@@ -94,7 +97,8 @@ impl Reference {
         let (kept, left_out) = select(windows, settings);
         let kept: Vec<&ObservedWindow> = kept.into_iter().map(|at| &windows[at]).collect();
         let mut fitting = Fitting::begin(name, fingerprint, &kept, left_out, settings)?;
-        fitting.add_segments(&kept);
+        let (fitted, rest) = kept.split_at(n_fitted(kept.len()));
+        fitting.add_segments(&kept, [FiredSums::of(fitted), FiredSums::of(rest)]);
         fitting.finish(&kept)
     }
 }
@@ -125,11 +129,13 @@ impl<'a> Fitting<'a> {
         Ok(Self { reference, streams, check, settings })
     }
 
-    fn add_segments(&mut self, kept: &[&ObservedWindow]) {
-        add_segments(&mut self.reference, &self.streams, kept, self.settings);
+    /// `fired`: in the windows that the self-check fits, and in the rest.
+    fn add_segments(&mut self, kept: &[&ObservedWindow], [mut fired, rest]: [FiredSums; 2]) {
         if let Some(check) = &mut self.check {
-            check.add_segments(kept);
+            check.add_segments(kept, &fired);
         }
+        fired.add_all(&rest);
+        add_segments(&mut self.reference, &self.streams, kept, &fired, self.settings);
     }
 
     fn finish(mut self, kept: &[&ObservedWindow]) -> Result<Reference, ReferenceError> {
@@ -190,9 +196,13 @@ impl AllOfWindows {
     }
 }
 
-/// These segments of a window, and how much there is of `_all`.
-fn some_of(window: &ClosedWindow, names: &[String], unit: CountingUnit, from_bin: Option<usize>) -> ObservedWindow {
-    let of = |name: &String| Some((name.clone(), Observed::of(window.segments.get(name)?, unit, from_bin, false)));
+/// These segments of a window, and how much there is of `_all`. What they fired is added to `fired` instead.
+fn some_of(window: &ClosedWindow, names: &[String], unit: CountingUnit, from_bin: Option<usize>, fired: &mut FiredSums) -> ObservedWindow {
+    let of = |name: &String| {
+        let mut observed = Observed::of(window.segments.get(name)?, unit, from_bin, false);
+        fired.add(name, observed.records, &std::mem::take(&mut observed.fired));
+        Some((name.clone(), observed))
+    };
     let all = window.segments.get(ALL).map(|counts| {
         let (entities, records) = (counts.entities.map(|n| n as f64), counts.records as f64);
         (ALL.to_owned(), Observed { entities, records, ..Observed::default() })

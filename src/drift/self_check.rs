@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::drift::closed::ALL;
+use crate::drift::fired::FiredSums;
 use crate::drift::fit::FittedStreams;
 use crate::drift::judge::ModelJudge;
 use crate::drift::observed::ObservedWindow;
@@ -49,9 +50,9 @@ impl SelfChecking {
         Ok(Some(Self { first, streams, settings }))
     }
 
-    /// Fits some segments of the same windows: how many there are is part of what alarms.
-    pub(super) fn add_segments(&mut self, kept: &[&ObservedWindow]) {
-        add_segments(&mut self.first, &self.streams, &kept[..n_fitted(kept.len())], &self.settings);
+    /// Fits some segments of the same windows, of which the fitted ones fired so much: how many there are is part of what alarms.
+    pub(super) fn add_segments(&mut self, kept: &[&ObservedWindow], fired: &FiredSums) {
+        add_segments(&mut self.first, &self.streams, &kept[..n_fitted(kept.len())], fired, &self.settings);
     }
 
     /// Judges the rest of `_all`.

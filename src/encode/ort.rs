@@ -19,6 +19,11 @@ use crate::sae::weights::SaeSpec;
 
 /// Name of this engine.
 const ENGINE: &str = "onnxruntime";
+/// Bytes of dense values that ONNX Runtime gives at a time. Its arena keeps the largest it ever gave, for each output of a
+/// step: 2,048 rows of 2,048 latents at once were 34 MB that a process held for ever.
+const DENSE_BYTES: usize = 2 << 20;
+/// Fewest rows at a time: below, reading the weights again for each lot shows.
+const MIN_ROWS: usize = 64;
 
 /// A session over one graph.
 #[derive(Debug)]
@@ -88,16 +93,19 @@ impl Encoder for OrtEncoder {
         if batch.d_in() != self.d_in() {
             return Err(failed(format!("expected rows of {}, found {}", self.d_in(), batch.d_in())));
         }
-        let d_sae = self.d_sae();
-        let input =
-            TensorRef::from_array_view(([batch.n_rows(), batch.d_in()], batch.values())).map_err(|error| failed(error.to_string()))?;
-        let outputs = self.session.run(ort::inputs![self.input.as_str() => input]).map_err(|error| failed(error.to_string()))?;
-        let (_, dense) = outputs[0].try_extract_tensor::<f32>().map_err(|error| failed(error.to_string()))?;
-        if dense.len() != batch.n_rows() * d_sae {
-            return Err(failed(format!("expected {} x {d_sae} values, found {}", batch.n_rows(), dense.len())));
-        }
-        for row in dense.chunks_exact(d_sae) {
-            self.selector.select(row, activations);
+        let (d_in, d_sae) = (self.d_in(), self.d_sae());
+        let at_a_time = (DENSE_BYTES / (size_of::<f32>() * d_sae)).max(MIN_ROWS);
+        for rows in batch.values().chunks(at_a_time * d_in) {
+            let n_rows = rows.len() / d_in;
+            let input = TensorRef::from_array_view(([n_rows, d_in], rows)).map_err(|error| failed(error.to_string()))?;
+            let outputs = self.session.run(ort::inputs![self.input.as_str() => input]).map_err(|error| failed(error.to_string()))?;
+            let (_, dense) = outputs[0].try_extract_tensor::<f32>().map_err(|error| failed(error.to_string()))?;
+            if dense.len() != n_rows * d_sae {
+                return Err(failed(format!("expected {n_rows} x {d_sae} values, found {}", dense.len())));
+            }
+            for row in dense.chunks_exact(d_sae) {
+                self.selector.select(row, activations);
+            }
         }
         Ok(())
     }
