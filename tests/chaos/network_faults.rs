@@ -37,7 +37,7 @@ impl Wire {
     }
 
     fn relayed(stage: &Stage) -> Self {
-        Self::Relay(Relay::start(&stage.kafka.relay, &stage.kafka.relayed))
+        Self::Relay(Relay::of(stage))
     }
 
     fn cut(&self, way: Way) -> Checked<()> {

@@ -1,13 +1,11 @@
-//! Rows 2 to 4: asked to stop under load, frozen past its session, a broker that dies, stalls and comes back.
+//! Rows 2 and 4: asked to stop under load, a broker that dies, stalls and comes back.
 
-use std::ffi::OsStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::disk_faults::committed;
 use crate::kafka_server::Kafka;
 use crate::monitor::{Checked, Monitor};
 use crate::site::{Sender, Site, plan};
@@ -59,87 +57,6 @@ pub(crate) fn terminated(stage: &Stage) -> Checked<String> {
     })?;
     let verdict = settle(stage, &site, site.start(&[], ""))?;
     Ok(format!("3 drains with records on their way, {slowest:.1?} at most; {}", verdict.words()))
-}
-
-/// Frozen until its session has ended.
-pub(crate) fn frozen(stage: &Stage) -> Checked<String> {
-    freeze(stage, Duration::ZERO)
-}
-
-/// Frozen for a minute.
-pub(crate) fn frozen_for_long(stage: &Stage) -> Checked<String> {
-    freeze(stage, Duration::from_secs(60))
-}
-
-/// Frozen for so long, and longer than its session, with a step on its way into the store, while another member takes its
-/// partitions; thawed, it must neither commit that step nor count anything twice, and once the other has gone it goes on where
-/// its own store is.
-fn freeze(stage: &Stage, length: Duration) -> Checked<String> {
-    let mut site = Site::new(stage, "frozen", plan(stage, 11, 8_000));
-    site.settings.kafka.instance_id = String::new();
-    site.produce(0..4_000, Duration::ZERO)?;
-    // A slow store: what was read last is not stored yet when it freezes, and would be committed when it wakes.
-    let slow = [("FAILPOINTS", OsStr::new("step-written=sleep(1000)")), ("RUST_LOG", OsStr::new("info,recsae=debug"))];
-    let mut first = site.start_as(&site.recsae, "recsae", &site.settings, &[], &slow);
-    // Stored, so that it goes by its own store afterwards, not by what the other one commits.
-    let stored = |_: &Monitor| (crate::kills::stored(&site)? >= 4_000).then_some(());
-    first.wait_for(Duration::from_secs(60), "half of the records are stored", stored)?;
-    site.produce(4_000..4_400, Duration::ZERO)?;
-    first.wait_for(Duration::from_secs(60), "it has read some more", consumed(4_400.0))?;
-    first.signal("STOP");
-    let frozen = Instant::now();
-    let kept = crate::kills::stored(&site).unwrap_or(0);
-    if kept >= 4_400 {
-        return Err("all was stored when it froze: nothing was left to commit late".into());
-    }
-    let mut other = site.settings.clone();
-    other.store.path = site.folder.path().join("other.db");
-    let mut second = site.start_as(&site.recsae, "other", &other, &[], &[]);
-    // The group gives the frozen member's partitions away once its session has ended.
-    let all = |m: &Monitor| m.scrape().filter(|scrape| scrape.get("recsae_assigned_partitions") >= 4.0);
-    second.wait_for(Duration::from_secs(40), "the other member takes over", all)?;
-    site.produce(4_400..8_000, Duration::ZERO)?;
-    let has_committed = |_: &Monitor| committed(stage, &site).ok().filter(|n| *n >= 8_000);
-    let before = second.wait_for(Duration::from_secs(40), "the other member commits what it reads", has_committed)?;
-    std::thread::sleep(length.saturating_sub(frozen.elapsed()));
-    first.signal("CONT");
-    let length = frozen.elapsed();
-    first.wait_for(Duration::from_secs(40), "it noticed that its partitions are lost", |m| {
-        m.process.printed().contains("partitions lost").then_some(())
-    })?;
-    // What was on its way is in its own store by then, and with it would come its commit.
-    let stored = |_: &Monitor| (crate::kills::stored(&site)? >= 4_400).then_some(());
-    first.wait_for(Duration::from_secs(40), "its step is stored", stored)?;
-    let after = committed(stage, &site)?;
-    if after < before {
-        return Err(format!("{before} were committed, and {after} since it woke"));
-    }
-    let refused = first.process.printed().matches("commit refused").count();
-    second.end(Duration::from_secs(20))?;
-    let verdict = settle(stage, &site, first)?;
-    Ok(format!(
-        "frozen for {length:.0?} with {kept} of 4400 records stored, its partitions were lost to another member and came back; {refused} late \
-         commits refused, {before} committed before it woke and {after} after; {}",
-        verdict.words()
-    ))
-}
-
-/// Frozen, with nobody beside it, for longer than a partition without records is waited for, and shorter than its session:
-/// what came meanwhile is not late.
-pub(crate) fn asleep(stage: &Stage) -> Checked<String> {
-    let mut site = Site::new(stage, "asleep", plan(stage, 15, 6_000));
-    // Longer than any pause of this scenario but one.
-    site.settings.window.idle_after = Duration::from_secs(15);
-    site.produce(0..3_000, Duration::ZERO)?;
-    let mut monitor = site.start(&[], "");
-    monitor.wait_for(Duration::from_secs(60), "half of the records", consumed(3_000.0))?;
-    monitor.signal("STOP");
-    std::thread::sleep(Duration::from_secs(20));
-    site.produce(3_000..6_000, Duration::ZERO)?;
-    monitor.signal("CONT");
-    monitor.wait_for(Duration::from_secs(60), "all records", consumed(6_000.0))?;
-    let verdict = settle(stage, &site, monitor)?;
-    Ok(format!("slept through 3,000 records and the end of the time after which a partition is idle; {}", verdict.words()))
 }
 
 /// The broker is killed, comes back, stalls and thaws; the monitor goes on by itself.

@@ -7,9 +7,12 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
+
+use crate::stage::Stage;
 
 /// How often a thread looks whether it is still wanted, and whether its direction is mended.
 const LOOK: Duration = Duration::from_millis(10);
@@ -25,8 +28,16 @@ pub(crate) enum Way {
     Both,
 }
 
+/// Scenarios that stand where the broker sends its clients: there is one such port.
+static DOOR: Mutex<()> = Mutex::new(());
+
 /// A running relay; its connections end with it.
-pub(crate) struct Relay(Arc<Wire>);
+pub(crate) struct Relay {
+    wire: Arc<Wire>,
+    /// Holds the listener.
+    accepting: Option<JoinHandle<()>>,
+    door: Option<MutexGuard<'static, ()>>,
+}
 
 #[derive(Default)]
 struct Wire {
@@ -43,27 +54,35 @@ struct Direction {
 }
 
 impl Relay {
+    /// Between the broker and the clients that it sends to a relay; waits while another scenario's stands there.
+    pub(crate) fn of(stage: &Stage) -> Self {
+        let door = DOOR.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut relay = Self::start(&stage.kafka.relay, &stage.kafka.relayed);
+        relay.door = Some(door);
+        relay
+    }
+
     /// Listens at `from` and passes everything on to `to`.
     pub(crate) fn start(from: &str, to: &str) -> Self {
         let listener = TcpListener::bind(from).unwrap();
         listener.set_nonblocking(true).unwrap();
         let wire = Arc::new(Wire::default());
-        let (relay, to) = (Self(Arc::clone(&wire)), to.to_owned());
-        std::thread::spawn(move || {
-            while !wire.is_over.load(Ordering::SeqCst) {
+        let (own, to) = (Arc::clone(&wire), to.to_owned());
+        let accepting = std::thread::spawn(move || {
+            while !own.is_over.load(Ordering::SeqCst) {
                 match listener.accept() {
-                    Ok((program, _)) => connect(&wire, program, &to),
+                    Ok((program, _)) => connect(&own, program, &to),
                     Err(_) => std::thread::sleep(LOOK),
                 }
             }
         });
-        relay
+        Self { wire, accepting: Some(accepting), door: None }
     }
 
     /// Cuts one way or both.
     pub(crate) fn cut(&self, way: Way) {
-        self.0.out.is_cut.store(way != Way::In, Ordering::SeqCst);
-        self.0.back.is_cut.store(way != Way::Out, Ordering::SeqCst);
+        self.wire.out.is_cut.store(way != Way::In, Ordering::SeqCst);
+        self.wire.back.is_cut.store(way != Way::Out, Ordering::SeqCst);
     }
 
     /// Mends both; how many bytes were held on the way out and on the way back since the last time.
@@ -72,13 +91,16 @@ impl Relay {
             direction.is_cut.store(false, Ordering::SeqCst);
             direction.held.swap(0, Ordering::SeqCst)
         };
-        (mend(&self.0.out), mend(&self.0.back))
+        (mend(&self.wire.out), mend(&self.wire.back))
     }
 }
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        self.0.is_over.store(true, Ordering::SeqCst);
+        self.wire.is_over.store(true, Ordering::SeqCst);
+        // The port is free before the next may stand there.
+        drop(self.accepting.take().map(JoinHandle::join));
+        drop(self.door.take());
     }
 }
 
