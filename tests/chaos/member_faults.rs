@@ -96,7 +96,10 @@ pub(crate) fn killed_in_a_rebalance(stage: &Stage) -> Checked<String> {
         first.wait_for(Duration::from_secs(60), "it has all partitions", assigned(|n| n >= 4.0))?;
         first.kill()?;
         let mut killed = site.start(&[], "");
-        killed.wait_for(Duration::from_secs(60), "one gives partitions up", assigned(|n| n > 0.0 && n < 4.0))?;
+        // On a busy machine all may have moved between two looks: then it is killed right after.
+        let moves = assigned(|n| n > 0.0 && n < 4.0);
+        let moved = |m: &Monitor| (m.process.printed().matches("partitions assigned").count() >= 2).then_some(());
+        killed.wait_for(Duration::from_secs(60), "one gives partitions up", |m| moves(m).or_else(|| moved(m)))?;
         std::thread::sleep(Duration::from_millis(rng.random_range(0..100)));
         killed.kill()?;
         let mut back = site.start(&[], "");
