@@ -107,9 +107,15 @@ impl Among {
         }
     }
 
+    /// What was selected: latents, and their values.
+    pub(crate) fn parts(&self) -> (&[LatentId], &[f32]) {
+        (&self.0.latents[..self.0.n], &self.0.values[..self.0.n])
+    }
+
     /// Appends what was selected as a row.
     pub(crate) fn append_to(&self, activations: &mut SparseActivations) {
-        activations.push_row(&self.0.latents[..self.0.n], &self.0.values[..self.0.n]);
+        let (latents, values) = self.parts();
+        activations.push_row(latents, values);
     }
 }
 

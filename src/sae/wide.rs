@@ -1,8 +1,9 @@
 //! The same code compiled several times: for every machine of the target, and for CPUs with AVX2 or AVX-512.
 //!
 //! A program for any x86-64 computes with 4 lanes of f32 where the CPU has 8 or 16. What runs in [`Wide::run`]
-//! is compiled for these and nothing else changes: no fused multiply-add, the same operations in the
-//! same order, so every machine gives the same bits.
+//! is compiled for these and nothing else changes: the same operations in the same order, so every machine gives
+//! the same bits. A multiply-add is fused where the source says `mul_add` and nowhere else; a machine without the
+//! instruction calls a function for it, which is slow and right.
 
 #![cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "calls code for a CPU feature that was detected"))]
 
@@ -48,8 +49,9 @@ impl Wide {
         let mut all = vec![Self::portable()];
         #[cfg(target_arch = "x86_64")]
         {
-            all.extend(is_x86_feature_detected!("avx2").then_some(Self(Width::Avx2)));
-            all.extend(is_x86_feature_detected!("avx512f").then_some(Self(Width::Avx512)));
+            let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            all.extend(avx2.then_some(Self(Width::Avx2)));
+            all.extend((avx2 && is_x86_feature_detected!("avx512f")).then_some(Self(Width::Avx512)));
         }
         all
     }
@@ -70,13 +72,13 @@ impl Wide {
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
+#[target_feature(enable = "avx2,fma")]
 fn with_avx2<W: Work>(work: W) -> W::Done {
     work.run()
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
+#[target_feature(enable = "avx512f,fma")]
 fn with_avx512<W: Work>(work: W) -> W::Done {
     work.run()
 }

@@ -1,13 +1,20 @@
-//! A model whose weights move between batches, as in training: encoded with the screen and with the same bits.
+//! A model whose weights move between batches, as in training: its rows are selected by the screen's estimates alone.
 //!
 //! What moved is rounded again for the screen, latent by latent and by whoever moved it; [`LiveModel::settle`] then
 //! takes the largest of all. Rows are centred by the caller, who needs them centred anyway.
+//!
+//! **No proof is asked for.** Of a row the latents are computed whose estimate is among the k largest, and a few more, and the k
+//! largest of these values are selected. A latent that is missed lies within a rounding of 8 bits of the k-th: training moves the
+//! weights further than that in a step, and what the screen's bound costs, most of its time, buys nothing. The estimates are whole
+//! numbers and the values the engine's, so that every kernel selects the same.
 
 use crate::encode::native::cpu::Kernel;
 use crate::encode::native::model::NativeModel;
 use crate::encode::native::passes::Passes;
 use crate::encode::native::screen::{Form, PANEL, Screen};
 use crate::encode::native::screen_latent::{LatentFacts, Places};
+#[cfg(target_arch = "x86_64")]
+use crate::encode::native::screen_latent_avx512;
 use crate::encode::native::screen_select::Chooser;
 use crate::sae::activation::SparseActivations;
 use crate::sae::weights::SaeSpec;
@@ -16,6 +23,7 @@ use crate::sae::wide::{Wide, Work};
 /// Encoder weights that move.
 #[derive(Debug)]
 pub struct LiveModel {
+    kernel: Kernel,
     model: NativeModel,
     screen: Option<Screen>,
     facts: Vec<LatentFacts>,
@@ -28,17 +36,18 @@ impl LiveModel {
     #[must_use]
     pub fn new(spec: SaeSpec, kernel: Kernel) -> Self {
         let model = NativeModel::zeros(spec);
-        let screen = Chooser::can_choose(&model).then(|| Screen::empty(&model, Form::of(kernel)));
-        Self { facts: vec![LatentFacts::default(); model.padded_sae()], model, screen, is_sane: false }
+        let screen = Chooser::can_choose(&model).then(|| Screen::empty(&model, Form::Quads));
+        Self { kernel, facts: vec![LatentFacts::default(); model.padded_sae()], model, screen, is_sane: false }
     }
 
     /// Latents in parts of `n` panels of 32, for as many threads.
     pub fn parts(&mut self, n: usize) -> impl Iterator<Item = LivePart<'_>> {
-        let (d_in, n) = (self.model.padded_in(), n * PANEL);
+        let (kernel, d_in, n) = (self.kernel, self.model.padded_in(), n * PANEL);
         let (weights, biases) = self.model.weights_mut();
         let parts = weights.chunks_mut(n * d_in).zip(biases.chunks_mut(n)).zip(self.facts.chunks_mut(n));
         let mut places = self.screen.as_mut().map(Screen::places);
         parts.map(move |((weights, biases), facts)| LivePart {
+            kernel,
             d_in,
             places: places.as_mut().map(|places| places.split_off(facts.len())),
             weights,
@@ -51,11 +60,6 @@ impl LiveModel {
     pub fn settle(&mut self) {
         let biases = self.model.bias();
         self.is_sane = self.screen.as_mut().is_some_and(|screen| Wide::detect().run(Settling { screen, facts: &self.facts, biases }));
-    }
-
-    /// The weights as they are.
-    pub(super) fn model(&self) -> &NativeModel {
-        &self.model
     }
 }
 
@@ -77,6 +81,7 @@ impl Work for Settling<'_> {
 /// Some panels of latents.
 #[derive(Debug)]
 pub struct LivePart<'a> {
+    kernel: Kernel,
     d_in: usize,
     weights: &'a mut [f32],
     biases: &'a mut [f32],
@@ -92,7 +97,11 @@ impl LivePart<'_> {
         row[..weights.len()].copy_from_slice(weights);
         self.biases[latent] = bias;
         if let Some(places) = &mut self.places {
-            self.facts[latent] = places.set(latent, row);
+            self.facts[latent] = match self.kernel {
+                #[cfg(target_arch = "x86_64")]
+                Kernel::Avx512(proof) => screen_latent_avx512::set(proof, places, latent, row),
+                _ => places.set(latent, row),
+            };
         }
     }
 }
@@ -105,7 +114,7 @@ impl LiveEncoder {
     /// An encoder for models of this shape.
     #[must_use]
     pub fn new(spec: SaeSpec, kernel: Kernel) -> Self {
-        Self(Passes::new(kernel, spec.selection))
+        Self(Passes::by_estimates(kernel, spec.selection))
     }
 
     /// Encodes centred rows `[n, d_in]`, replacing what `activations` held.
@@ -118,6 +127,7 @@ impl LiveEncoder {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroUsize;
     use std::sync::Arc;
 
     use proptest::prelude::*;
@@ -125,16 +135,17 @@ mod tests {
 
     use super::*;
     use crate::encode::Encoder;
-    use crate::encode::native::tests::{selection, weights};
-    use crate::encode::native::{NativeEncoder, stress_rows};
-    use crate::sae::weights::SaeWeights;
+    use crate::encode::native::tests::weights;
+    use crate::encode::native::{NativeEncoder, product, stress_rows};
+    use crate::sae::weights::{SaeWeights, Selection};
 
     proptest! {
         #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
         #[test]
-        fn a_model_that_moved_encodes_as_one_made_of_its_weights(
-            d_in in 1usize..150, d_sae in 1usize..900, selection in selection(), seed in any::<u64>(),
+        fn a_model_that_moved_selects_its_largest_within_a_rounding_and_alike_on_every_kernel(
+            d_in in 1usize..150, d_sae in 1usize..900, k in 1usize..100, seed in any::<u64>(),
         ) {
+            let selection = Selection::TopK(NonZeroUsize::new(k).unwrap());
             let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
             // Two sets of weights without thresholds; some latents stay at the first.
             let [first, second] = [seed, seed ^ 0x5555].map(|seed| weights(d_in, d_sae, selection, (seed >> 1) / 3 * 3 + 1));
@@ -148,9 +159,9 @@ mod tests {
             let made = SaeWeights::new(spec, w.clone(), b.clone(), None, second.b_dec().clone()).unwrap();
             let native = Arc::new(NativeModel::new(&made));
             let rows = stress_rows(&native, 40, seed);
-            let mut expected = SparseActivations::default();
-            NativeEncoder::in_full(native, Kernel::Portable).encode(&rows, &mut expected).unwrap();
-            for kernel in Kernel::all() {
+            let (mut exact, mut dense) = (SparseActivations::default(), vec![0.0; native.padded_sae()]);
+            NativeEncoder::in_full(Arc::clone(&native), Kernel::Portable).encode(&rows, &mut exact).unwrap();
+            let mut answers = Kernel::all().into_iter().map(|kernel| {
                 let mut live = LiveModel::new(spec, kernel);
                 for (from, latents) in [(&first, (0..d_sae).collect()), (&second, moved.clone())] {
                     for (at, mut part) in live.parts(2).enumerate() {
@@ -162,7 +173,29 @@ mod tests {
                 }
                 let mut found = SparseActivations::default();
                 LiveEncoder::new(spec, kernel).encode(&live, rows.values(), &mut found);
-                prop_assert_eq!(&found, &expected, "{}", kernel.name());
+                (kernel, found)
+            });
+            let (_, portable) = answers.next().unwrap();
+            for (kernel, found) in answers {
+                prop_assert_eq!(&found, &portable, "{}", kernel.name());
+            }
+            let (norm, bias) = (native.norms().iter().fold(0.0f64, |a, b| a.max(*b)), b.iter().fold(0.0f32, |a, b| a.max(b.abs())));
+            for (at, x) in rows.values().chunks_exact(d_in).enumerate() {
+                let mut y = vec![0.0; native.padded_in()];
+                y[..d_in].copy_from_slice(x);
+                product::dense(Kernel::Portable, &native, &y, &mut dense);
+                let ((latents, values), (_, largest)) = (portable.row(at), exact.row(at));
+                // As many, with the engine's own values; and of these in their order each is as large as the exact one but
+                // for two roundings of the row's and the latents' numbers.
+                prop_assert!(latents.iter().zip(values).all(|(latent, value)| dense[latent.index()].to_bits() == value.to_bits()));
+                let sorted = |values: &[f32]| { let mut values = values.to_vec(); values.sort_by(f32::total_cmp); values.reverse(); values };
+                let length = x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+                let rounding = (norm * length * 4.0 * (d_in as f64).sqrt() + f64::from(bias)) / 127.0;
+                let (found, expected) = (sorted(values), sorted(largest));
+                for (place, value) in expected.iter().enumerate() {
+                    let reached = f64::from(found.get(place).copied().unwrap_or(0.0));
+                    prop_assert!(f64::from(*value) - reached <= rounding, "place {place}: {reached} for {value}, rounding {rounding}");
+                }
             }
         }
     }

@@ -18,10 +18,13 @@ mod dot;
 mod dot_avx2;
 #[cfg(target_arch = "x86_64")]
 mod dot_avx512;
+mod largest;
 mod live;
 mod model;
 mod passes;
 mod product;
+#[cfg(target_arch = "x86_64")]
+mod quads_avx2;
 mod screen;
 #[cfg(target_arch = "x86_64")]
 mod screen_avx2;
@@ -30,6 +33,8 @@ mod screen_avx512;
 mod screen_form;
 mod screen_kernel;
 mod screen_latent;
+#[cfg(target_arch = "x86_64")]
+mod screen_latent_avx512;
 mod screen_passes;
 mod screen_row;
 #[cfg(target_arch = "x86_64")]
@@ -38,7 +43,6 @@ mod screen_select;
 mod screen_steps;
 #[cfg(target_arch = "x86_64")]
 mod select_avx512;
-mod some_latents;
 mod stress;
 
 use passes::Passes;
@@ -46,11 +50,13 @@ use screen::{Form, Screen};
 use screen_select::{Chooser, Statistics};
 
 pub use agreement::{Agreement, compare};
+#[cfg(target_arch = "x86_64")]
+pub use cpu::Avx512;
 pub use cpu::Kernel;
+pub use largest::Largest;
 pub use live::{LiveEncoder, LiveModel, LivePart};
 pub use model::NativeModel;
 pub use screen_select::Statistics as EncodeStatistics;
-pub use some_latents::SomeLatents;
 pub use stress::rows as stress_rows;
 
 /// Name of this engine.

@@ -1,7 +1,5 @@
 //! The weights as the native engine reads them, made once and shared by all workers.
 
-use std::num::NonZeroUsize;
-
 use crate::sae::aligned::Aligned;
 use crate::sae::weights::{SaeSpec, SaeWeights, Selection};
 
@@ -64,35 +62,6 @@ impl NativeModel {
             centre: vec![0.0; spec.d_in.get()],
             norms: vec![0.0; spec.d_sae.get()],
             floors: None,
-        }
-    }
-
-    /// A model with rows of `d_in` values and no latent, to be filled by [`Self::take`].
-    pub(super) fn of_no_latent(d_in: usize) -> Self {
-        let one = NonZeroUsize::MIN;
-        let spec = SaeSpec { d_in: NonZeroUsize::new(d_in).unwrap_or(one), d_sae: one, selection: Selection::TopK(one), centring: false };
-        let mut model = Self::zeros(spec);
-        model.padded_sae = 0;
-        model
-    }
-
-    /// Takes weights and biases of some latents of a model of the same width, in place of those it had. Only for
-    /// values of all latents: its shape in words is not that.
-    pub(super) fn take(&mut self, from: &Self, latents: &[u32]) {
-        self.padded_sae = latents.len().next_multiple_of(LATENT_STEP);
-        let n = self.padded_sae * self.padded_in;
-        if self.w.len() < n {
-            self.w = Aligned::zeros(2 * n);
-        }
-        self.b.clear();
-        self.b.extend(latents.iter().map(|latent| from.b[*latent as usize]));
-        self.b.resize(self.padded_sae, 0.0);
-        let rows = self.w[..n].chunks_exact_mut(self.padded_in);
-        for (at, row) in rows.enumerate() {
-            match latents.get(at) {
-                Some(latent) => row.copy_from_slice(from.row(*latent as usize)),
-                None => row.fill(0.0),
-            }
         }
     }
 

@@ -41,6 +41,11 @@ impl Passes {
         }
     }
 
+    /// The same for models that are screened by estimates alone.
+    pub(super) fn by_estimates(kernel: Kernel, selection: Selection) -> Self {
+        Self { chooser: Chooser::by_estimates(), ..Self::new(kernel, selection) }
+    }
+
     /// What became of all rows so far.
     pub(super) fn statistics(&self) -> Statistics {
         self.chooser.statistics

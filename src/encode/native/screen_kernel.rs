@@ -2,6 +2,8 @@
 
 use crate::encode::native::cpu::Kernel;
 use crate::encode::native::model::NativeModel;
+#[cfg(target_arch = "x86_64")]
+use crate::encode::native::quads_avx2;
 use crate::encode::native::screen::{BLOCK_PAIRS, Form, PAIR_ROWS, PANEL, QUAD_ROWS, Screen};
 #[cfg(target_arch = "x86_64")]
 use crate::encode::native::screen_avx2;
@@ -31,6 +33,8 @@ pub(super) fn estimates(kernel: Kernel, screen: &Screen, tile: &Tile, mid: &mut 
     match (kernel, screen.form) {
         #[cfg(target_arch = "x86_64")]
         (Kernel::Avx2(proof), Form::Pairs) => screen_avx2::estimates(proof, screen, tile, mid),
+        #[cfg(target_arch = "x86_64")]
+        (Kernel::Avx2(proof), Form::Quads) => quads_avx2::estimates(proof, screen, tile, mid),
         #[cfg(target_arch = "x86_64")]
         (Kernel::Avx512(proof), Form::Pairs) => screen_avx2::estimates(proof.avx2(), screen, tile, mid),
         #[cfg(target_arch = "x86_64")]

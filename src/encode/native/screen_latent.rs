@@ -16,7 +16,7 @@ const LEAST_STEP: f32 = 1e-30;
 /// Adding and subtracting it rounds an f32 of less than 2^22 to a whole number, ties to even.
 pub(super) const ROUNDER: f32 = 12_582_912.0;
 /// Values taken at once; rows are padded to a multiple of it.
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 
 /// What rounding a latent's weights came to. All zero for a latent without weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -55,10 +55,7 @@ impl<'a> Places<'a> {
     /// Rounds the weights of `latent`, counted from the first of these panels.
     #[inline(always)]
     pub(super) fn set(&mut self, latent: usize, row: &[f32]) -> LatentFacts {
-        let most = largest(row);
-        // NaN is no weight of any SAE; it is kept from the sums below.
-        let step = if most > 0.0 { (most / MOST).max(LEAST_STEP) } else { 0.0 };
-        let inverse = if step > 0.0 { 1.0 / step } else { 0.0 };
+        let (step, inverse) = step_of(largest(row));
         match self.form {
             Form::Quads => LatentFacts { step, squares: self.write::<4>(latent, row, inverse), block_square: 0.0 },
             Form::Pairs => {
@@ -118,6 +115,14 @@ impl<'a> Places<'a> {
         }
         most
     }
+}
+
+/// The step of a latent whose largest weight has this magnitude, and its inverse.
+#[inline(always)]
+pub(super) fn step_of(most: f32) -> (f32, f32) {
+    // NaN is no weight of any SAE; it is kept from the sums.
+    let step = if most > 0.0 { (most / MOST).max(LEAST_STEP) } else { 0.0 };
+    (step, if step > 0.0 { 1.0 / step } else { 0.0 })
 }
 
 #[inline(always)]

@@ -54,6 +54,8 @@ pub(super) struct Chooser {
     #[cfg(target_arch = "x86_64")]
     selected: Selected,
     among: Among,
+    /// Whether the estimates themselves choose what is computed.
+    by_estimates: bool,
     pub(super) statistics: Statistics,
 }
 
@@ -68,6 +70,12 @@ struct Row {
 }
 
 impl Chooser {
+    /// One that computes the latents of the largest estimates, k and a few more, and selects among these. What it passes
+    /// over for them is larger by a row's rounding at most.
+    pub(super) fn by_estimates() -> Self {
+        Self { by_estimates: true, ..Self::default() }
+    }
+
     /// Whether rows of this shape can be screened: a bound needs room below k.
     pub(super) fn can_choose(model: &NativeModel) -> bool {
         match model.spec().selection {
@@ -103,6 +111,11 @@ impl Chooser {
             let floor = units(model.floor(), tile.unit, screen.slack);
             let bound = self.rows[at].bound.map_or(floor, |bound| below(bound, tile.margin, screen.slack).max(floor));
             let latents = &mut self.latents[at * room..(at + 1) * room];
+            if self.by_estimates {
+                let n = collect(kernel, screen, mid, 0, self.rows[at].bound.unwrap_or(0), latents);
+                (self.rows[at].n, self.rows[at].in_full) = (n, n > most(screen));
+                continue;
+            }
             let mut n = collect(kernel, screen, mid, tile.margin, bound, latents);
             if n > MANY.saturating_mul(k)
                 && let Some(kept) = self.rows[at].bound.and_then(|bound| self.promise(parts, (k, bound), mid, y))

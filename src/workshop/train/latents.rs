@@ -5,7 +5,9 @@
 
 use crate::encode::native::{LiveModel, LivePart};
 use crate::workshop::train::adam::AdamStep;
-use crate::workshop::train::linear::{Share, add_scaled, sum_shares};
+#[cfg(target_arch = "x86_64")]
+use crate::workshop::train::latent_avx512;
+use crate::workshop::train::linear::{Dots, REGISTERS, Share, add_scaled, sum_shares};
 use crate::workshop::train::state::{Parameter, TrainingState};
 
 /// Latents of a chunk.
@@ -100,30 +102,67 @@ impl LatentChunk<'_> {
 
     /// Sums the gradients of the latents that any row used, and takes step `step >= 1` of Adam with them.
     #[inline(always)]
-    pub fn run(&mut self, (step, adam): (u64, AdamStep), by_latent: &ByLatent, centred: &[f32], gradients: &[f32]) {
+    pub fn run(&mut self, dots: Dots, (step, adam): (u64, AdamStep), by_latent: &ByLatent, (centred, gradients): (&[f32], &[f32])) {
         let d = self.centring.len();
         self.centring.fill(0.0);
         let mut scratch = vec![0.0; 2 * d];
-        let (by_row, by_gradient) = scratch.split_at_mut(d);
         for at in 0..self.b_enc.0.len() {
             let shares = by_latent.of(self.first + at);
             if shares.is_empty() {
                 continue;
             }
             let row = at * d..(at + 1) * d;
+            let mut latent = Moving {
+                w_enc: &mut self.w_enc.0[row.clone()],
+                v_enc: &mut self.w_enc.1[row.clone()],
+                w_dec: &mut self.w_dec.0[row.clone()],
+                v_dec: &mut self.w_dec.1[row],
+            };
             let idle = step - std::mem::replace(&mut self.moved_at[at], step) - 1;
-            adam.fade(idle, [&mut self.w_enc.1[row.clone()], &mut self.b_enc.1[at..=at], &mut self.w_dec.1[row.clone()]]);
+            adam.fade(idle, [latent.v_enc, &mut self.b_enc.1[at..=at], latent.v_dec]);
             let mut slope = 0.0;
             for share in shares {
                 slope += share.slope;
             }
-            add_scaled(self.centring, -slope, &self.w_enc.0[row.clone()]);
-            sum_shares((by_row, by_gradient), shares, centred, gradients);
-            adam.update(&mut self.w_enc.0[row.clone()], by_row, &mut self.w_enc.1[row.clone()]);
+            latent.step(dots, adam, (shares, slope), (centred, gradients), self.centring, &mut scratch);
             adam.update(&mut self.b_enc.0[at..=at], &[slope], &mut self.b_enc.1[at..=at]);
-            adam.update_unit(&mut self.w_dec.0[row.clone()], by_gradient, &mut self.w_dec.1[row.clone()]);
-            self.live.set(at, &self.w_enc.0[row], self.b_enc.0[at]);
+            self.live.set(at, latent.w_enc, self.b_enc.0[at]);
         }
+    }
+}
+
+/// The rows of a latent that moves: weights, and their memory in Adam.
+#[derive(Debug)]
+pub(super) struct Moving<'a> {
+    pub(super) w_enc: &'a mut [f32],
+    pub(super) v_enc: &'a mut [f32],
+    pub(super) w_dec: &'a mut [f32],
+    pub(super) v_dec: &'a mut [f32],
+}
+
+impl Moving<'_> {
+    /// Moves by the gradients that its shares sum up to, and adds to `centring` what it takes from `b_dec`'s.
+    #[inline(always)]
+    fn step(
+        &mut self,
+        dots: Dots,
+        adam: AdamStep,
+        (shares, slope): (&[Share], f32),
+        (centred, gradients): (&[f32], &[f32]),
+        centring: &mut [f32],
+        scratch: &mut [f32],
+    ) {
+        #[cfg(target_arch = "x86_64")]
+        if let Dots::Avx512(proof) = dots
+            && latent_avx512::step::<REGISTERS>(proof, adam, self, (shares, slope), (centred, gradients), centring)
+        {
+            return;
+        }
+        let (by_row, by_gradient) = scratch.split_at_mut(centring.len());
+        add_scaled(centring, -slope, self.w_enc);
+        sum_shares((by_row, by_gradient), shares, centred, gradients);
+        adam.update(self.w_enc, by_row, self.v_enc);
+        adam.update_unit(dots, self.w_dec, by_gradient, self.v_dec);
     }
 }
 

@@ -7,13 +7,21 @@
 
 pub mod adam;
 pub mod asleep;
+#[cfg(target_arch = "x86_64")]
+mod asleep_avx512;
 pub mod checkpoint;
 pub mod curve;
 pub mod finish;
+#[cfg(target_arch = "x86_64")]
+mod latent_avx512;
 pub mod latents;
 pub mod linear;
+#[cfg(target_arch = "x86_64")]
+mod linear_avx512;
 pub mod prepare;
 pub mod recipe;
+#[cfg(target_arch = "x86_64")]
+mod row_avx512;
 pub mod rows;
 pub mod run;
 pub mod state;

@@ -8,15 +8,12 @@
 //! a constant: `||e_hat - e||^2 / (B V)` with `e_hat = sum a_j W_dec[j]`. There is no `b_dec` in it, and
 //! `e` is what is missing, not its negative: both are known faults of published code.
 
-use std::num::NonZeroUsize;
-
-use crate::encode::native::{Kernel, LiveEncoder, LiveModel};
+use crate::encode::native::{Kernel, Largest, LiveEncoder, LiveModel};
 use crate::sae::activation::SparseActivations;
 use crate::sae::latent::LatentId;
-use crate::sae::topk::Selector;
-use crate::sae::weights::{SaeSpec, Selection};
+use crate::sae::weights::SaeSpec;
 use crate::workshop::train::asleep::Asleep;
-use crate::workshop::train::linear::{Share, add_latents, dot};
+use crate::workshop::train::linear::{Dots, Share};
 use crate::workshop::train::state::TrainingState;
 
 /// Rows of a chunk. The unit of work of a thread: the same whatever their number, so that the bits are.
@@ -61,12 +58,16 @@ pub struct RowChunk {
     pub squared_error: f64,
     /// Sum of the rows' own gradients, `[d_in]`.
     pub gradient_sum: Vec<f32>,
+    dots: Dots,
+    slopes: Vec<f32>,
     encoder: LiveEncoder,
     active: SparseActivations,
-    asleep: SparseActivations,
     asleep_values: Vec<f32>,
-    asleep_latents: Vec<LatentId>,
-    aux_selector: Selector,
+    /// A row's `-x`, and its `-e`.
+    start: Vec<f32>,
+    missing: Vec<f32>,
+    k_aux: usize,
+    aux_selector: Largest,
 }
 
 impl RowChunk {
@@ -77,12 +78,15 @@ impl RowChunk {
             shares: Vec::new(),
             squared_error: 0.0,
             gradient_sum: vec![0.0; spec.d_in.get()],
+            dots: Dots::of(kernel, spec.d_in.get()),
+            slopes: Vec::new(),
             encoder: LiveEncoder::new(spec, kernel),
             active: SparseActivations::default(),
-            asleep: SparseActivations::default(),
             asleep_values: Vec::new(),
-            asleep_latents: Vec::new(),
-            aux_selector: Selector::new(Selection::TopK(NonZeroUsize::new(k_aux).unwrap_or(NonZeroUsize::MIN))),
+            start: vec![0.0; spec.d_in.get()],
+            missing: vec![0.0; spec.d_in.get()],
+            k_aux,
+            aux_selector: Largest::new(kernel),
         }
     }
 
@@ -101,53 +105,45 @@ impl RowChunk {
         self.encoder.encode(step.live, rows.centred, &mut self.active);
         let with_aux = step.aux_scale > 0.0;
         if with_aux {
-            step.asleep.values(rows.centred, &mut self.asleep_values);
+            step.asleep.values(self.dots, rows.centred, d, &mut self.asleep_values);
         }
         let (own, aux) = rows.gradients.split_at_mut((CHUNK_ROWS * d).min(rows.gradients.len()));
-        let (mut aux, mut n_aux) = (aux.chunks_exact_mut(d), 0u32);
-        for (at, (centred, residual)) in rows.centred.chunks_exact(d).zip(own.chunks_exact_mut(d)).enumerate() {
+        let mut aux = aux.chunks_exact_mut(d);
+        for (at, (centred, gradient)) in rows.centred.chunks_exact(d).zip(own.chunks_exact_mut(d)).enumerate() {
             // -e = x_hat - x, with b_dec taken from both.
-            for (e, x) in residual.iter_mut().zip(centred) {
-                *e = -x;
+            for (start, x) in self.start.iter_mut().zip(centred) {
+                *start = -x;
             }
+            let aux = aux.next().filter(|_| with_aux && at.is_multiple_of(step.aux_every));
+            let missing = aux.is_some().then_some(&mut self.missing[..]);
             let (latents, values) = self.active.row(at);
-            add_latents(residual, (latents, values), &step.state.w_dec.weights);
-            self.squared_error += f64::from(dot(residual, residual));
+            let w_dec = &step.state.w_dec.weights;
+            let square = self.dots.decode(&self.start, (latents, values), w_dec, missing, (gradient, step.scale));
+            self.squared_error += f64::from(square);
             let row = rows.first + small(at);
-            if with_aux
-                && at.is_multiple_of(step.aux_every)
-                && let Some(aux) = aux.next()
-            {
-                aux.copy_from_slice(residual);
+            if let Some(aux) = aux {
                 // Every chunk before this one has twice `CHUNK_ROWS` rows of gradients.
-                self.explain(step, at, (row, 2 * rows.first + small(CHUNK_ROWS) + n_aux), aux);
-                n_aux += 1;
+                self.explain(step, at, (row, 2 * rows.first + small(CHUNK_ROWS) + small(at)), aux);
             }
-            for (e, sum) in residual.iter_mut().zip(&mut self.gradient_sum) {
-                *e *= step.scale;
-                *sum += *e;
+            for (g, sum) in gradient.iter().zip(&mut self.gradient_sum) {
+                *sum += *g;
             }
             let (latents, values) = self.active.row(at);
-            push(&mut self.shares, (latents, values), (row, 2 * rows.first + small(at)), residual, &step.state.w_dec.weights);
+            self.slopes.resize(latents.len(), 0.0);
+            self.dots.some(gradient, latents, w_dec, &mut self.slopes);
+            push(&mut self.shares, (latents, values, &self.slopes), (row, 2 * rows.first + small(at)));
         }
     }
 
-    /// The auxiliary loss of a row: the dead latents' part in its residual, `-e`, which becomes their gradient.
+    /// The auxiliary loss of a row: the dead latents' part in what is missing, `-e`, and its gradient.
     #[inline(always)]
-    fn explain(&mut self, step: Step<'_>, at: usize, places: (u32, u32), residual: &mut [f32]) {
-        let width = step.asleep.width();
-        self.asleep.clear();
-        self.aux_selector.select(&self.asleep_values[at * width..(at + 1) * width], &mut self.asleep);
-        let (among, values) = self.asleep.row(0);
-        self.asleep_latents.clear();
-        for place in among {
-            self.asleep_latents.push(LatentId(step.asleep.latents()[place.index()]));
-        }
-        add_latents(residual, (&self.asleep_latents, values), &step.state.w_dec.weights);
-        for e in residual.iter_mut() {
-            *e *= step.aux_scale;
-        }
-        push(&mut self.shares, (&self.asleep_latents, values), places, residual, &step.state.w_dec.weights);
+    fn explain(&mut self, step: Step<'_>, at: usize, places: (u32, u32), gradient: &mut [f32]) {
+        let w_dec = &step.state.w_dec.weights;
+        let (latents, values) = step.asleep.largest(&mut self.aux_selector, &self.asleep_values, at, self.k_aux);
+        self.dots.decode(&self.missing, (latents, values), w_dec, None, (gradient, step.aux_scale));
+        self.slopes.resize(latents.len(), 0.0);
+        self.dots.some(gradient, latents, w_dec, &mut self.slopes);
+        push(&mut self.shares, (latents, values, &self.slopes), places);
     }
 
     /// Latents that fired, one entry a row and latent; without those of the auxiliary loss.
@@ -156,20 +152,19 @@ impl RowChunk {
     }
 }
 
-/// What a row with this gradient adds to each of its latents.
-#[inline(always)]
-fn push(
-    shares: &mut Vec<(u32, Share)>,
-    (latents, values): (&[LatentId], &[f32]),
-    (row, gradient_row): (u32, u32),
-    gradient: &[f32],
-    w_dec: &[f32],
-) {
-    let d = gradient.len();
-    for (latent, value) in latents.iter().zip(values) {
-        let slope = dot(gradient, &w_dec[latent.index() * d..][..d]);
-        shares.push((latent.0, Share { row, slope, gradient_row, value: *value }));
+#[cfg(test)]
+impl RowChunk {
+    /// The active latents of each row.
+    pub(super) fn selected(&self) -> Vec<Vec<usize>> {
+        (0..self.active.n_rows()).map(|row| self.active.row(row).0.iter().map(|latent| latent.index()).collect()).collect()
     }
+}
+
+/// What a row adds to each of its latents, given their values and the slopes of the loss in these.
+#[inline(always)]
+fn push(shares: &mut Vec<(u32, Share)>, (latents, values, slopes): (&[LatentId], &[f32], &[f32]), (row, gradient_row): (u32, u32)) {
+    let parts = latents.iter().zip(values).zip(slopes);
+    shares.extend(parts.map(|((latent, value), slope)| (latent.0, Share { row, slope: *slope, gradient_row, value: *value })));
 }
 
 /// A row of a chunk.

@@ -10,6 +10,7 @@ use crate::sae::wide::{Wide, Work};
 use crate::workshop::train::adam::AdamStep;
 use crate::workshop::train::asleep::Asleep;
 use crate::workshop::train::latents::{self, ByLatent, CHUNK_LATENTS, LatentChunk};
+use crate::workshop::train::linear::Dots;
 use crate::workshop::train::recipe::Recipe;
 use crate::workshop::train::rows::{CHUNK_ROWS, RowChunk, Rows, Step};
 use crate::workshop::train::state::TrainingState;
@@ -31,6 +32,7 @@ pub struct Trainer {
     by_latent: ByLatent,
     centring: Vec<f32>,
     asleep: Asleep,
+    dots: Dots,
     wide: Wide,
 }
 
@@ -65,7 +67,8 @@ impl Trainer {
             centred: vec![0.0; n_chunks * CHUNK_ROWS * d_in],
             gradients: vec![0.0; n_chunks * 2 * CHUNK_ROWS * d_in],
             by_latent: ByLatent::default(),
-            asleep: Asleep::new(d_in, kernel),
+            asleep: Asleep::default(),
+            dots: Dots::of(kernel, d_in),
             centring,
             live,
             wide,
@@ -88,8 +91,8 @@ impl Trainer {
     pub fn step(&mut self, rows: &[&[f32]], n_steps: u64) -> StepReport {
         let (recipe, state, d) = (&self.recipe, &mut self.state, self.d_in);
         let n = rows.len() as f64;
-        self.asleep.collect(state, &self.live, recipe.dead_after);
-        let n_dead = self.asleep.latents().len();
+        self.asleep.collect(state, recipe.dead_after);
+        let n_dead = self.asleep.n();
         let scale = (2.0 / (n * self.variance)) as f32;
         // Few dead latents can explain little: their loss counts in proportion.
         let share = (n_dead as f32 / recipe.k_aux as f32).min(1.0);
@@ -101,7 +104,7 @@ impl Trainer {
             aux_scale: scale * recipe.aux_weight * share * recipe.aux_every as f32,
             aux_every: recipe.aux_every,
         };
-        let wide = self.wide;
+        let (wide, dots) = (self.wide, self.dots);
         let chunks = &mut self.chunks[..rows.len().div_ceil(CHUNK_ROWS)];
         let places = self.centred[..rows.len() * d].chunks_mut(CHUNK_ROWS * d).zip(self.gradients.chunks_mut(2 * CHUNK_ROWS * d));
         let work = chunks.iter_mut().zip(rows.chunks(CHUNK_ROWS)).zip(places).enumerate();
@@ -120,7 +123,7 @@ impl Trainer {
         let adam = AdamStep::new(step, recipe.learning_rate_at(state.step, n_steps), recipe.beta2);
         let (by_latent, centred, gradients) = (&self.by_latent, &self.centred, &self.gradients);
         on_threads(self.threads, latents::chunks(state, &mut self.live, d, &mut self.centring), |mut chunk| {
-            wide.run(LatentWork { chunk: &mut chunk, step: (step, adam), by_latent, centred, gradients });
+            wide.run(LatentWork { chunk: &mut chunk, dots, step: (step, adam), by_latent, centred, gradients });
         });
         self.live.settle();
         // `b_dec` is added to every reconstruction and taken from every row before the encoder. The rows' own
@@ -153,6 +156,7 @@ impl Work for RowWork<'_> {
 /// The latents of a chunk.
 struct LatentWork<'a, 'chunk> {
     chunk: &'a mut LatentChunk<'chunk>,
+    dots: Dots,
     step: (u64, AdamStep),
     by_latent: &'a ByLatent,
     centred: &'a [f32],
@@ -164,7 +168,7 @@ impl Work for LatentWork<'_, '_> {
 
     #[inline(always)]
     fn run(self) {
-        self.chunk.run(self.step, self.by_latent, self.centred, self.gradients);
+        self.chunk.run(self.dots, self.step, self.by_latent, (self.centred, self.gradients));
     }
 }
 
