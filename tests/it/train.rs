@@ -326,7 +326,8 @@ fn real_vectors_of_three_kinds_of_model_are_learnt_within_the_bounds() {
     let data = data.join("ml100k");
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| data.join(name).display().to_string();
-    // Fewer passes than the default recipe, which a debug build would take minutes for; the bounds are the issue's.
+    // Fewer passes than the default recipe, which a debug build would take minutes for; the bounds are the issue's. At 15 passes
+    // LightGCN's is met by some seeds only, .0145 to .0193 of six; at 25 they are at .0096 to .0133.
     for (model, bound) in [("sasrec", 0.040), ("bprmf", 0.0493), ("lightgcn", 0.0163)] {
         let out = folder.path().join(model).display().to_string();
         let (vectors, by): (String, &[&str]) = match model {
@@ -342,7 +343,7 @@ fn real_vectors_of_three_kinds_of_model_are_learnt_within_the_bounds() {
             "--scale",
             "16",
             "--epochs",
-            "15",
+            "25",
             "--where",
             "split=train",
             "--entity",

@@ -32,7 +32,7 @@ pub struct LiveModel {
 }
 
 impl LiveModel {
-    /// A model of this shape; all its weights are zero. Every latent is then set, and the model settled.
+    /// A model of this shape; all its weights are zero. Every latent is then set and rounded, and the model settled.
     #[must_use]
     pub fn new(spec: SaeSpec, kernel: Kernel) -> Self {
         let model = NativeModel::zeros(spec);
@@ -42,18 +42,25 @@ impl LiveModel {
 
     /// Latents in parts of `n` panels of 32, for as many threads.
     pub fn parts(&mut self, n: usize) -> impl Iterator<Item = LivePart<'_>> {
-        let (kernel, d_in, n) = (self.kernel, self.model.padded_in(), n * PANEL);
+        let (kernel, d_in, padded_in, n) = (self.kernel, self.model.spec().d_in.get(), self.model.padded_in(), n * PANEL);
         let (weights, biases) = self.model.weights_mut();
-        let parts = weights.chunks_mut(n * d_in).zip(biases.chunks_mut(n)).zip(self.facts.chunks_mut(n));
+        let parts = weights.chunks_mut(n * padded_in).zip(biases.chunks_mut(n)).zip(self.facts.chunks_mut(n));
         let mut places = self.screen.as_mut().map(Screen::places);
         parts.map(move |((weights, biases), facts)| LivePart {
             kernel,
             d_in,
+            padded_in,
             places: places.as_mut().map(|places| places.split_off(facts.len())),
             weights,
             biases,
             facts,
         })
+    }
+
+    /// A latent's weights and bias.
+    #[must_use]
+    pub fn latent(&self, latent: usize) -> (&[f32], f32) {
+        (&self.model.row(latent)[..self.model.spec().d_in.get()], self.model.bias()[latent])
     }
 
     /// Takes in what was set since the last time.
@@ -83,6 +90,7 @@ impl Work for Settling<'_> {
 pub struct LivePart<'a> {
     kernel: Kernel,
     d_in: usize,
+    padded_in: usize,
     weights: &'a mut [f32],
     biases: &'a mut [f32],
     facts: &'a mut [LatentFacts],
@@ -90,12 +98,16 @@ pub struct LivePart<'a> {
 }
 
 impl LivePart<'_> {
-    /// Sets a latent, counted from the part's first.
+    /// A latent's weights and bias, to be set; it is counted from the part's first.
     #[inline(always)]
-    pub fn set(&mut self, latent: usize, weights: &[f32], bias: f32) {
-        let row = &mut self.weights[latent * self.d_in..][..self.d_in];
-        row[..weights.len()].copy_from_slice(weights);
-        self.biases[latent] = bias;
+    pub fn latent(&mut self, latent: usize) -> (&mut [f32], &mut f32) {
+        (&mut self.weights[latent * self.padded_in..][..self.d_in], &mut self.biases[latent])
+    }
+
+    /// Rounds a latent that was set.
+    #[inline(always)]
+    pub fn round(&mut self, latent: usize) {
+        let row = &self.weights[latent * self.padded_in..][..self.padded_in];
         if let Some(places) = &mut self.places {
             self.facts[latent] = match self.kernel {
                 #[cfg(target_arch = "x86_64")]
@@ -166,7 +178,10 @@ mod tests {
                 for (from, latents) in [(&first, (0..d_sae).collect()), (&second, moved.clone())] {
                     for (at, mut part) in live.parts(2).enumerate() {
                         for latent in latents.iter().filter(|latent| **latent / 64 == at) {
-                            part.set(latent % 64, from.w_enc().row(*latent).as_slice().unwrap(), from.b_enc()[*latent]);
+                            let (weights, bias) = part.latent(latent % 64);
+                            weights.copy_from_slice(from.w_enc().row(*latent).as_slice().unwrap());
+                            *bias = from.b_enc()[*latent];
+                            part.round(latent % 64);
                         }
                     }
                     live.settle();

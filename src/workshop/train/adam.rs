@@ -10,7 +10,7 @@
 //! the same numbers as a step over all of them, within rounding, at half the cost. (Fading step by step
 //! also ends in numbers below f32's normal range, which CPUs compute a hundred times slower.)
 
-use crate::workshop::train::linear::Dots;
+use crate::workshop::train::dots::Dots;
 
 /// Keeps the quotient finite: added to the mean square, as its own square. Far below any root of one that occurs.
 const EPSILON: f64 = 1e-8;

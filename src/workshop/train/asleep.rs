@@ -4,9 +4,10 @@
 //! screen need not keep the values of latents that no row selects. Their weights lie side by side, a latent a lane, so that no sum
 //! runs across lanes.
 
-use crate::encode::native::Largest;
+use crate::encode::native::{Largest, LiveModel};
 use crate::sae::latent::LatentId;
-use crate::workshop::train::linear::{Dots, PANEL};
+use crate::workshop::train::dots::Dots;
+use crate::workshop::train::linear::PANEL;
 use crate::workshop::train::state::TrainingState;
 
 /// The dead latents, with their encoder weights side by side.
@@ -23,19 +24,19 @@ pub struct Asleep {
 
 impl Asleep {
     /// Collects the latents that have not fired for `dead_after` rows.
-    pub fn collect(&mut self, state: &TrainingState, dead_after: u64) {
+    pub fn collect(&mut self, state: &TrainingState, live: &LiveModel, dead_after: u64) {
         self.latents.clear();
         self.latents.extend((0u32..).zip(&state.fired_at).filter(|(_, at)| state.rows - **at >= dead_after).map(|(j, _)| j));
         self.n = self.latents.len();
         let width = self.n.next_multiple_of(PANEL);
         let d_in = state.b_dec.weights.len();
         self.biases.clear();
-        self.biases.extend(self.latents.iter().map(|latent| state.b_enc.weights[*latent as usize]));
+        self.biases.extend(self.latents.iter().map(|latent| live.latent(*latent as usize).1));
         self.biases.resize(width, 0.0);
         self.weights.clear();
         self.weights.resize(width * d_in, 0.0);
         for (at, latent) in self.latents.iter().enumerate() {
-            let row = &state.w_enc.weights[*latent as usize * d_in..][..d_in];
+            let (row, _) = live.latent(*latent as usize);
             let places = self.weights[at / PANEL * PANEL * d_in + at % PANEL..].iter_mut().step_by(PANEL);
             places.zip(row).for_each(|(place, w)| *place = *w);
         }

@@ -40,10 +40,6 @@ fn panel_avx512((weights, biases): (&[f32], &[f32; PANEL]), (rows, d_in): (&[f32
 
 #[target_feature(enable = "avx512f")]
 #[inline]
-#[expect(
-    clippy::needless_range_loop,
-    reason = "a loop over numbers is unrolled into registers, one over arrays of them puts these into memory"
-)]
 fn tile<const R: usize>((weights, biases): (&[f32], &[f32; PANEL]), (rows, d_in): (&[f32], usize), (into, width): (&mut [f32], usize)) {
     let mut x: [&[f32]; R] = [&[]; R];
     for (x, row) in x.iter_mut().zip(rows.chunks_exact(d_in)) {

@@ -1,13 +1,9 @@
-//! A latent's step in AVX-512: what `workshop::train::latents` does in several passes, in registers, bit for bit.
+//! A latent's step in AVX-512: what `workshop::train::moving` does in several passes, in registers, bit for bit.
 //!
 //! The compiler writes each pass well and guards each with questions whether its slices overlap, keeps none of their
 //! values in registers between them, and a latent has few rows to spread that over.
 
 #![expect(unsafe_code, reason = "calls code for CPU features that were detected; loads and stores arrays of sixteen values")]
-#![expect(
-    clippy::needless_range_loop,
-    reason = "a loop over numbers is unrolled into registers, one over arrays of them puts these into memory"
-)]
 
 use std::arch::x86_64::{
     __m512, _mm512_add_ps, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_loadu_ps, _mm512_mul_ps,
@@ -16,23 +12,23 @@ use std::arch::x86_64::{
 
 use crate::encode::native::Avx512;
 use crate::workshop::train::adam::{AdamStep, FIRST_GUESS, ROOT_TERMS};
-use crate::workshop::train::latents::Moving;
 use crate::workshop::train::linear::{LANES, Share};
 use crate::workshop::train::linear_avx512::total;
+use crate::workshop::train::moving::Moving;
 
-/// Takes the step of a latent of rows of `N` registers. `slope` is the sum of the shares' slopes; what the latent adds to
-/// the gradient of `b_dec` is added to `centring`. `false`, and nothing done, where the rows are of another width.
+/// Takes the step of a latent of rows of `N` registers, and returns the sum of the shares' slopes; what the latent adds to
+/// the gradient of `b_dec` is added to `centring`. `None`, and nothing done, where the rows are of another width.
 #[inline(always)]
 pub(super) fn step<const N: usize>(
     _: Avx512,
     adam: AdamStep,
     latent: &mut Moving<'_>,
-    (shares, slope): (&[Share], f32),
+    shares: &[Share],
     (centred, gradients): (&[f32], &[f32]),
     centring: &mut [f32],
-) -> bool {
+) -> Option<f32> {
     // SAFETY: a value of `Avx512` exists only where the features were detected.
-    unsafe { step_avx512::<N>(adam, latent, (shares, slope), (centred, gradients), centring) }
+    unsafe { step_avx512::<N>(adam, latent, shares, (centred, gradients), centring) }
 }
 
 #[target_feature(enable = "avx512f")]
@@ -40,22 +36,24 @@ pub(super) fn step<const N: usize>(
 fn step_avx512<const N: usize>(
     adam: AdamStep,
     latent: &mut Moving<'_>,
-    (shares, slope): (&[Share], f32),
+    shares: &[Share],
     (centred, gradients): (&[f32], &[f32]),
     centring: &mut [f32],
-) -> bool {
+) -> Option<f32> {
     let (centred, gradients) = (centred.as_chunks::<LANES>().0.as_chunks::<N>().0, gradients.as_chunks::<LANES>().0.as_chunks::<N>().0);
     let (Some(w_enc), Some(v_enc), Some(w_dec), Some(v_dec), Some(centring)) =
         (row::<N>(latent.w_enc), row::<N>(latent.v_enc), row::<N>(latent.w_dec), row::<N>(latent.v_dec), row::<N>(centring))
     else {
-        return false;
+        return None;
     };
     let (mut by_row, mut by_gradient) = ([_mm512_setzero_ps(); N], [_mm512_setzero_ps(); N]);
+    let mut slope = 0.0;
     for share in shares {
+        slope += share.slope;
         let (x, g) = (&centred[share.row as usize], &gradients[share.gradient_row as usize]);
-        let (slope, value) = (_mm512_set1_ps(share.slope), _mm512_set1_ps(share.value));
+        let (share_slope, value) = (_mm512_set1_ps(share.slope), _mm512_set1_ps(share.value));
         for at in 0..N {
-            by_row[at] = _mm512_fmadd_ps(slope, load(&x[at]), by_row[at]);
+            by_row[at] = _mm512_fmadd_ps(share_slope, load(&x[at]), by_row[at]);
             by_gradient[at] = _mm512_fmadd_ps(value, load(&g[at]), by_gradient[at]);
         }
     }
@@ -85,7 +83,7 @@ fn step_avx512<const N: usize>(
     for at in 0..N {
         store(&mut w_dec[at], _mm512_mul_ps(w[at], scale));
     }
-    true
+    Some(slope)
 }
 
 /// A step's factors, each in a register.

@@ -5,10 +5,14 @@
 
 use crate::encode::native::{LiveModel, LivePart};
 use crate::workshop::train::adam::AdamStep;
+use crate::workshop::train::dots::Dots;
 #[cfg(target_arch = "x86_64")]
 use crate::workshop::train::latent_avx512;
-use crate::workshop::train::linear::{Dots, REGISTERS, Share, add_scaled, sum_shares};
-use crate::workshop::train::state::{Parameter, TrainingState};
+#[cfg(target_arch = "x86_64")]
+use crate::workshop::train::linear::REGISTERS;
+use crate::workshop::train::linear::Share;
+use crate::workshop::train::moving::Moving;
+use crate::workshop::train::state::TrainingState;
 
 /// Latents of a chunk.
 pub const CHUNK_LATENTS: usize = PANELS * 32;
@@ -57,16 +61,17 @@ impl ByLatent {
 #[derive(Debug)]
 pub struct LatentChunk<'a> {
     first: usize,
-    // Each tensor's weights, and its memory in Adam.
-    w_enc: (&'a mut [f32], &'a mut [f32]),
-    b_enc: (&'a mut [f32], &'a mut [f32]),
+    /// The encoder's weights, where it reads them.
+    live: LivePart<'a>,
+    // Their memory in Adam.
+    v_enc: &'a mut [f32],
+    v_bias: &'a mut [f32],
+    /// The decoder's rows, and their memory.
     w_dec: (&'a mut [f32], &'a mut [f32]),
     /// Step in which each latent last moved.
     moved_at: &'a mut [u64],
     /// What the chunk adds to the gradient of `b_dec` through the centring, `[d_in]`.
     centring: &'a mut [f32],
-    /// The same encoder weights where the encoder reads them.
-    live: LivePart<'a>,
 }
 
 /// Cuts the state's latents into chunks; `centring` holds `[chunks, d_in]`.
@@ -77,96 +82,86 @@ pub fn chunks<'a>(
     centring: &'a mut [f32],
 ) -> impl Iterator<Item = LatentChunk<'a>> {
     let rows = CHUNK_LATENTS * d_in;
-    let parts = cut(&mut state.w_enc, rows).zip(cut(&mut state.b_enc, CHUNK_LATENTS)).zip(cut(&mut state.w_dec, rows));
-    let parts = parts.zip(state.moved_at.chunks_mut(CHUNK_LATENTS)).zip(centring.chunks_mut(d_in)).zip(live.parts(PANELS));
-    parts.enumerate().map(|(i, (((((w_enc, b_enc), w_dec), moved_at), centring), live))| LatentChunk {
+    let encoder = live.parts(PANELS).zip(state.w_enc.second.chunks_mut(rows)).zip(state.b_enc.second.chunks_mut(CHUNK_LATENTS));
+    let decoder = state.w_dec.weights.chunks_mut(rows).zip(state.w_dec.second.chunks_mut(rows));
+    let parts = encoder.zip(decoder).zip(state.moved_at.chunks_mut(CHUNK_LATENTS)).zip(centring.chunks_mut(d_in));
+    parts.enumerate().map(|(i, (((((live, v_enc), v_bias), w_dec), moved_at), centring))| LatentChunk {
         first: i * CHUNK_LATENTS,
-        w_enc,
-        b_enc,
+        live,
+        v_enc,
+        v_bias,
         w_dec,
         moved_at,
         centring,
-        live,
     })
 }
 
-impl LatentChunk<'_> {
-    /// Hands all encoder weights to the encoder.
-    #[inline(always)]
-    pub fn show(&mut self) {
-        let d = self.centring.len();
-        for at in 0..self.b_enc.0.len() {
-            self.live.set(at, &self.w_enc.0[at * d..(at + 1) * d], self.b_enc.0[at]);
+/// Hands all encoder weights to the encoder.
+pub fn show(state: &TrainingState, live: &mut LiveModel) {
+    let d_in = state.b_dec.weights.len();
+    let latents = state.w_enc.weights.chunks(CHUNK_LATENTS * d_in).zip(state.b_enc.weights.chunks(CHUNK_LATENTS));
+    for (mut part, (weights, biases)) in live.parts(PANELS).zip(latents) {
+        for (at, (from, from_bias)) in weights.chunks_exact(d_in).zip(biases).enumerate() {
+            let (weights, bias) = part.latent(at);
+            weights.copy_from_slice(from);
+            *bias = *from_bias;
+            part.round(at);
         }
     }
+    live.settle();
+}
 
+/// Takes all encoder weights back.
+pub fn take(state: &mut TrainingState, live: &LiveModel) {
+    let d_in = state.b_dec.weights.len();
+    for (at, (weights, bias)) in state.w_enc.weights.chunks_exact_mut(d_in).zip(&mut state.b_enc.weights).enumerate() {
+        let (from, from_bias) = live.latent(at);
+        weights.copy_from_slice(from);
+        *bias = from_bias;
+    }
+}
+
+impl LatentChunk<'_> {
     /// Sums the gradients of the latents that any row used, and takes step `step >= 1` of Adam with them.
     #[inline(always)]
     pub fn run(&mut self, dots: Dots, (step, adam): (u64, AdamStep), by_latent: &ByLatent, (centred, gradients): (&[f32], &[f32])) {
         let d = self.centring.len();
         self.centring.fill(0.0);
         let mut scratch = vec![0.0; 2 * d];
-        for at in 0..self.b_enc.0.len() {
+        for at in 0..self.v_bias.len() {
             let shares = by_latent.of(self.first + at);
             if shares.is_empty() {
                 continue;
             }
             let row = at * d..(at + 1) * d;
-            let mut latent = Moving {
-                w_enc: &mut self.w_enc.0[row.clone()],
-                v_enc: &mut self.w_enc.1[row.clone()],
-                w_dec: &mut self.w_dec.0[row.clone()],
-                v_dec: &mut self.w_dec.1[row],
-            };
+            let (w_enc, bias) = self.live.latent(at);
+            let mut latent =
+                Moving { w_enc, v_enc: &mut self.v_enc[row.clone()], w_dec: &mut self.w_dec.0[row.clone()], v_dec: &mut self.w_dec.1[row] };
             let idle = step - std::mem::replace(&mut self.moved_at[at], step) - 1;
-            adam.fade(idle, [latent.v_enc, &mut self.b_enc.1[at..=at], latent.v_dec]);
-            let mut slope = 0.0;
-            for share in shares {
-                slope += share.slope;
-            }
-            latent.step(dots, adam, (shares, slope), (centred, gradients), self.centring, &mut scratch);
-            adam.update(&mut self.b_enc.0[at..=at], &[slope], &mut self.b_enc.1[at..=at]);
-            self.live.set(at, latent.w_enc, self.b_enc.0[at]);
+            adam.fade(idle, [latent.v_enc, &mut self.v_bias[at..=at], latent.v_dec]);
+            let slope = take_step(&mut latent, dots, adam, shares, (centred, gradients), self.centring, &mut scratch);
+            adam.update(std::slice::from_mut(bias), &[slope], &mut self.v_bias[at..=at]);
+            self.live.round(at);
         }
     }
 }
 
-/// The rows of a latent that moves: weights, and their memory in Adam.
-#[derive(Debug)]
-pub(super) struct Moving<'a> {
-    pub(super) w_enc: &'a mut [f32],
-    pub(super) v_enc: &'a mut [f32],
-    pub(super) w_dec: &'a mut [f32],
-    pub(super) v_dec: &'a mut [f32],
-}
-
-impl Moving<'_> {
-    /// Moves by the gradients that its shares sum up to, and adds to `centring` what it takes from `b_dec`'s.
-    #[inline(always)]
-    fn step(
-        &mut self,
-        dots: Dots,
-        adam: AdamStep,
-        (shares, slope): (&[Share], f32),
-        (centred, gradients): (&[f32], &[f32]),
-        centring: &mut [f32],
-        scratch: &mut [f32],
-    ) {
-        #[cfg(target_arch = "x86_64")]
-        if let Dots::Avx512(proof) = dots
-            && latent_avx512::step::<REGISTERS>(proof, adam, self, (shares, slope), (centred, gradients), centring)
-        {
-            return;
-        }
-        let (by_row, by_gradient) = scratch.split_at_mut(centring.len());
-        add_scaled(centring, -slope, self.w_enc);
-        sum_shares((by_row, by_gradient), shares, centred, gradients);
-        adam.update(self.w_enc, by_row, self.v_enc);
-        adam.update_unit(dots, self.w_dec, by_gradient, self.v_dec);
+/// The step of one latent, in registers where its rows fit them.
+#[inline(always)]
+fn take_step(
+    latent: &mut Moving<'_>,
+    dots: Dots,
+    adam: AdamStep,
+    shares: &[Share],
+    (centred, gradients): (&[f32], &[f32]),
+    centring: &mut [f32],
+    scratch: &mut [f32],
+) -> f32 {
+    #[cfg(target_arch = "x86_64")]
+    if let Dots::Avx512(proof) = dots
+        && let Some(slope) = latent_avx512::step::<REGISTERS>(proof, adam, latent, shares, (centred, gradients), centring)
+    {
+        return slope;
     }
-}
-
-/// Chunks of weights, each with its memory in Adam.
-fn cut(parameter: &mut Parameter, n: usize) -> impl Iterator<Item = (&mut [f32], &mut [f32])> {
-    parameter.weights.chunks_mut(n).zip(parameter.second.chunks_mut(n))
+    latent.step(dots, adam, shares, (centred, gradients), centring, scratch)
 }

@@ -11,6 +11,7 @@ pub mod asleep;
 mod asleep_avx512;
 pub mod checkpoint;
 pub mod curve;
+pub mod dots;
 pub mod finish;
 #[cfg(target_arch = "x86_64")]
 mod latent_avx512;
@@ -18,6 +19,7 @@ pub mod latents;
 pub mod linear;
 #[cfg(target_arch = "x86_64")]
 mod linear_avx512;
+mod moving;
 pub mod prepare;
 pub mod recipe;
 #[cfg(target_arch = "x86_64")]

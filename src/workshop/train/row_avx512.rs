@@ -1,10 +1,6 @@
 //! What a row's latents make of it, in AVX-512: what `workshop::train::rows` does in several passes, in registers, bit for bit.
 
 #![expect(unsafe_code, reason = "calls code for CPU features that were detected; loads and stores arrays of sixteen values")]
-#![expect(
-    clippy::needless_range_loop,
-    reason = "a loop over numbers is unrolled into registers, one over arrays of them puts these into memory"
-)]
 
 use std::arch::x86_64::{__m512, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mul_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps};
 
@@ -13,7 +9,7 @@ use crate::sae::latent::LatentId;
 use crate::workshop::train::linear::LANES;
 use crate::workshop::train::linear_avx512::total;
 
-/// `linear::Linear::decode` of rows of `N` registers; `None`, and nothing done, where they are of another width.
+/// `dots::Dots::decode` of rows of `N` registers; `None`, and nothing done, where they are of another width.
 #[inline(always)]
 pub(super) fn decode<const N: usize>(
     _: Avx512,

@@ -1,6 +1,6 @@
 //! The first half of a step: each row of a batch is encoded, decoded and gives its gradients.
 //!
-//! The engine's encoder finds the `k` active latents of a row; all that follows touches these alone. With
+//! The engine's encoder finds the `k` active latents of a row by its estimates; all that follows touches these alone. With
 //! `e = x - x_hat` and a loss of `||e||^2 / (B V)`, the gradient of the reconstruction is
 //! `g = -2 e / (B V)`, of an active latent's value `g . W_dec[j]`.
 //!
@@ -13,7 +13,8 @@ use crate::sae::activation::SparseActivations;
 use crate::sae::latent::LatentId;
 use crate::sae::weights::SaeSpec;
 use crate::workshop::train::asleep::Asleep;
-use crate::workshop::train::linear::{Dots, Share};
+use crate::workshop::train::dots::Dots;
+use crate::workshop::train::linear::Share;
 use crate::workshop::train::state::TrainingState;
 
 /// Rows of a chunk. The unit of work of a thread: the same whatever their number, so that the bits are.
@@ -146,17 +147,10 @@ impl RowChunk {
         push(&mut self.shares, (latents, values, &self.slopes), places);
     }
 
-    /// Latents that fired, one entry a row and latent; without those of the auxiliary loss.
-    pub fn fired(&self) -> impl Iterator<Item = LatentId> + '_ {
-        (0..self.active.n_rows()).flat_map(|row| self.active.row(row).0).copied()
-    }
-}
-
-#[cfg(test)]
-impl RowChunk {
-    /// The active latents of each row.
-    pub(super) fn selected(&self) -> Vec<Vec<usize>> {
-        (0..self.active.n_rows()).map(|row| self.active.row(row).0.iter().map(|latent| latent.index()).collect()).collect()
+    /// Active latents of each row; without those of the auxiliary loss.
+    #[must_use]
+    pub fn active(&self) -> &SparseActivations {
+        &self.active
     }
 }
 

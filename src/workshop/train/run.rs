@@ -127,8 +127,8 @@ pub fn train(
     let (mut loss, mut n_losses) = (0.0, 0u32);
     let held_out: Vec<usize> = spread(&common.split.by_entity, HELD_OUT_ROWS);
     let mut buffer: Vec<&[f32]> = Vec::with_capacity(batch);
-    while trainer.state().step < n_steps {
-        let step = trainer.state().step;
+    while trainer.done().0 < n_steps {
+        let (step, _) = trainer.done();
         let place = usize::try_from(step % per_epoch).unwrap_or(0);
         buffer.clear();
         buffer.extend(order.of_epoch(step / per_epoch)[place * batch..(place + 1) * batch].iter().map(|row| rows.row(*row as usize)));
@@ -139,7 +139,7 @@ pub fn train(
             let measure = !held_out.is_empty() && is_point(step, n_steps, HELD_OUT_POINTS);
             let sae = if measure { Some(finish::weights(recipe, trainer.state(), rows.scale)?) } else { None };
             let held_out_fvu = sae.map(|sae| finish::quality(&sae, common.dataset, &held_out)).transpose()?.map(|(quality, _)| quality.fvu);
-            curve.push(CurvePoint { rows: trainer.state().rows, train_fvu: loss / f64::from(n_losses), held_out_fvu, dead: report.n_dead });
+            curve.push(CurvePoint { rows: trainer.done().1, train_fvu: loss / f64::from(n_losses), held_out_fvu, dead: report.n_dead });
             (loss, n_losses) = (0.0, 0);
             // Only at a point of the curve, so that a run that goes on has the same curve.
             if saved.elapsed() >= common.checkpoint_every && step < n_steps {
@@ -152,7 +152,7 @@ pub fn train(
     }
     let seconds = started.elapsed().as_secs_f64();
     let sae = finish::weights(recipe, trainer.state(), rows.scale)?;
-    let report = report(common, recipe, &sae, curve, described, (seconds, trainer.state().rows - rows_before))?;
+    let report = report(common, recipe, &sae, curve, described, (seconds, trainer.done().1 - rows_before))?;
     write(folder, &sae, &report)?;
     checkpoint::remove(folder);
     Ok(report)

@@ -9,8 +9,8 @@ use crate::sae::weights::{SaeSpec, Selection};
 use crate::sae::wide::{Wide, Work};
 use crate::workshop::train::adam::AdamStep;
 use crate::workshop::train::asleep::Asleep;
+use crate::workshop::train::dots::Dots;
 use crate::workshop::train::latents::{self, ByLatent, CHUNK_LATENTS, LatentChunk};
-use crate::workshop::train::linear::Dots;
 use crate::workshop::train::recipe::Recipe;
 use crate::workshop::train::rows::{CHUNK_ROWS, RowChunk, Rows, Step};
 use crate::workshop::train::state::TrainingState;
@@ -19,8 +19,8 @@ use crate::workshop::train::state::TrainingState;
 #[derive(Debug)]
 pub struct Trainer {
     recipe: Recipe,
+    /// All but the encoder's weights, which are the live model's.
     state: TrainingState,
-    /// The state's encoder where rows are encoded with it.
     live: LiveModel,
     threads: usize,
     d_in: usize,
@@ -53,15 +53,14 @@ impl Trainer {
     }
 
     /// The same with given instructions: every kernel gives the same bits.
-    fn with_kernel(recipe: Recipe, mut state: TrainingState, variance: f64, threads: usize, (kernel, wide): (Kernel, Wide)) -> Self {
+    fn with_kernel(recipe: Recipe, state: TrainingState, variance: f64, threads: usize, (kernel, wide): (Kernel, Wide)) -> Self {
         let size = |n: usize| NonZeroUsize::new(n).unwrap_or(NonZeroUsize::MIN);
         let d_in = state.b_dec.weights.len();
         let spec = SaeSpec { d_in: size(d_in), d_sae: size(recipe.d_sae), selection: Selection::TopK(size(recipe.k)), centring: false };
         let n_chunks = recipe.batch.div_ceil(CHUNK_ROWS);
         let mut live = LiveModel::new(spec, kernel);
-        let mut centring = vec![0.0; recipe.d_sae.div_ceil(CHUNK_LATENTS) * d_in];
-        latents::chunks(&mut state, &mut live, d_in, &mut centring).for_each(|mut chunk| chunk.show());
-        live.settle();
+        let centring = vec![0.0; recipe.d_sae.div_ceil(CHUNK_LATENTS) * d_in];
+        latents::show(&state, &mut live);
         Self {
             chunks: (0..n_chunks).map(|_| RowChunk::new(spec, recipe.k_aux, kernel)).collect(),
             centred: vec![0.0; n_chunks * CHUNK_ROWS * d_in],
@@ -81,9 +80,15 @@ impl Trainer {
     }
 
     /// The run as it stands.
-    #[must_use]
-    pub fn state(&self) -> &TrainingState {
+    pub fn state(&mut self) -> &TrainingState {
+        latents::take(&mut self.state, &self.live);
         &self.state
+    }
+
+    /// Steps done, and rows seen in them.
+    #[must_use]
+    pub fn done(&self) -> (u64, u64) {
+        (self.state.step, self.state.rows)
     }
 
     /// One step on a batch of rows, each of `d_in` values; `n_steps` is the length of the whole run.
@@ -91,7 +96,7 @@ impl Trainer {
     pub fn step(&mut self, rows: &[&[f32]], n_steps: u64) -> StepReport {
         let (recipe, state, d) = (&self.recipe, &mut self.state, self.d_in);
         let n = rows.len() as f64;
-        self.asleep.collect(state, recipe.dead_after);
+        self.asleep.collect(state, &self.live, recipe.dead_after);
         let n_dead = self.asleep.n();
         let scale = (2.0 / (n * self.variance)) as f32;
         // Few dead latents can explain little: their loss counts in proportion.
@@ -117,7 +122,10 @@ impl Trainer {
 
         state.rows += rows.len() as u64;
         for chunk in chunks.iter() {
-            chunk.fired().for_each(|latent| state.fired_at[latent.index()] = state.rows);
+            let active = chunk.active();
+            for latent in (0..active.n_rows()).flat_map(|row| active.row(row).0) {
+                state.fired_at[latent.index()] = state.rows;
+            }
         }
         let step = state.step + 1;
         let adam = AdamStep::new(step, recipe.learning_rate_at(state.step, n_steps), recipe.beta2);

@@ -108,7 +108,7 @@ impl Twin {
         let mut update = |tensor: usize, at: usize, w: &mut f64| {
             let v = &mut self.second[tensor][at];
             *v = beta2 * *v + (1.0 - beta2) * g[tensor][at].powi(2);
-            *w -= rate * g[tensor][at] / ((*v / correction).sqrt() + 1e-8);
+            *w -= rate * g[tensor][at] / (*v / correction + 1e-16).sqrt();
         };
         for j in 0..m {
             (0..d).for_each(|c| update(0, j * d + c, &mut self.w_enc[j][c]));
@@ -143,7 +143,11 @@ fn a_step_equals_its_dense_twin_in_f64_with_dead_latents_and_without() {
         let mut trainer = Trainer::new(recipe.clone(), state, 20.0, 1);
         for step in 0..3 {
             trainer.step(&rows, 10);
-            let selected: Vec<Vec<usize>> = trainer.chunks.iter().flat_map(RowChunk::selected).collect();
+            let rows_of = |chunk: &RowChunk| -> Vec<Vec<usize>> {
+                let active = chunk.active();
+                (0..active.n_rows()).map(|row| active.row(row).0.iter().map(|latent| latent.index()).collect()).collect()
+            };
+            let selected: Vec<Vec<usize>> = trainer.chunks.iter().flat_map(rows_of).collect();
             // Estimates of a unit weight and a row of norm 5 in 8 bits; all values are computed where latents are few.
             let rounding = if m < 256 { 1e-5 } else { 0.1 };
             twin.step(&recipe, &rows, 20.0, (step, 10), &selected, rounding);
