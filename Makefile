@@ -41,9 +41,9 @@ fmt: ## Format
 json-mutations: ## The quick JSON reader beside the strict one on 10^8 damaged records: MUTATIONS=N SEED=7
 	RECSAE_JSON_MUTATIONS="$(or $(MUTATIONS),100000000)" RECSAE_JSON_SEED="$(SEED)" nice cargo test --quiet --release --locked --lib decode::mutations -- --nocapture
 
-sanitize: ## AddressSanitizer over the tests of every file with unsafe code in encode and sae
+sanitize: ## AddressSanitizer over the tests of every file with unsafe code in encode, sae and decode
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=target-asan nice \
-		cargo test --quiet --locked --target x86_64-unknown-linux-gnu --lib -- encode::native encode::checked sae::
+		cargo test --quiet --locked --target x86_64-unknown-linux-gnu --lib -- encode::native encode::checked sae:: decode::digits decode::quick decode::fraction decode::mutations
 
 fuzz: ## libFuzzer over the readers of records, graphs and manifests: SECONDS_EACH=600 TARGETS="json raw onnx manifest"
 	nice tests/fuzz/run.sh $(or $(SECONDS_EACH),600) $(TARGETS)
@@ -51,7 +51,7 @@ fuzz: ## libFuzzer over the readers of records, graphs and manifests: SECONDS_EA
 build: setup-demo ## The release program: target/release/recsae
 	cargo build --release --locked
 
-bench: setup ## CPU per record against a careful Python program, same topic and broker
+bench: setup ## CPU per record against a careful Python program, same topic and broker (ARGS="--compression lz4": or zstd)
 	cargo build --quiet --release --locked
 	"$(RECSAE_PYTHON)" benches/peer/run.py --recsae target/release/recsae $(ARGS)
 

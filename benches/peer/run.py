@@ -105,13 +105,14 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=3, help="turns of each program; the median counts")
     arguments.add_argument("--shape", choices=SHAPES, action="append")
     arguments.add_argument("--format", choices=["raw", "json"], action="append")
+    arguments.add_argument("--compression", choices=["none", "lz4", "zstd"], default="none", help="of the batches both programs read")
     a = arguments.parse_args()
     recsae = a.recsae.resolve()
     data = Path(os.environ.get("RECSAE_DATA", HERE.parents[2] / "shared" / "data")) / "ml100k"
     if not (data / "sasrec.embeddings.npy").is_file():
         sys.exit(f"benches/peer: expected the recorded embeddings in {data}: set RECSAE_DATA")
     jars = Path(os.environ.get("RECSAE_CACHE", Path.home() / ".cache" / "recsae-monitor")) / "kafka-4.3.1" / "jars"
-    print(f"{time.strftime('%Y-%m-%d')} · {cpu_model()} · {a.records} records · median of {a.rounds}", flush=True)
+    print(f"{time.strftime('%Y-%m-%d')} · {cpu_model()} · {a.records} records, compression {a.compression} · median of {a.rounds}", flush=True)
     print(f"{'format':6} {'d,m,k':11} {'bytes':>5} {'peer us':>8} {'recsae us':>9} {'ratio':>6} {'wanted':>6} {'aim':>4}  activations")
     n_missed, table = 0, []
     with broker.kafka(jars) as address, tempfile.TemporaryDirectory(prefix="recsae-bench-") as folder:
@@ -120,7 +121,7 @@ def main() -> None:
             build_bundle(recsae, data, SHAPES[shape][0], Path(folder) / shape)
         for form in a.format or ["raw", "json"]:
             broker.create_topic(address, form, topics.PARTITIONS)
-            size = topics.produce(address, form, form, data, a.records)
+            size = topics.produce(address, form, form, data, a.records, a.compression)
             for shape in a.shape or SHAPES:
                 name, wanted = SHAPES[shape]
                 peers, ours = [], []

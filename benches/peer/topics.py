@@ -18,12 +18,12 @@ HOURS = 6
 START_MS = 1_790_000_000_000 // 3_600_000 * 3_600_000
 
 
-def produce(address: str, topic: str, form: str, data: Path, n_records: int) -> int:
-    """Writes the records; returns the mean payload size in bytes."""
+def produce(address: str, topic: str, form: str, data: Path, n_records: int, compression: str = "none") -> int:
+    """Writes the records, their batches compressed; returns the mean payload size in bytes, before compression."""
     embeddings = np.load(data / "sasrec.embeddings.npy", mmap_mode="r")
     users = pq.read_table(data / "sasrec.events.parquet", columns=["user_id"])["user_id"].to_numpy()
     surfaces = np.random.default_rng(7).choice(len(SURFACES), size=n_records, p=SHARES)
-    producer = Producer({"bootstrap.servers": address, "linger.ms": 20, "batch.num.messages": 1000,
+    producer = Producer({"bootstrap.servers": address, "linger.ms": 20, "batch.num.messages": 1000, "compression.type": compression,
                          "queue.buffering.max.messages": 1_000_000, "queue.buffering.max.kbytes": 262_144})
     n_bytes = 0
     for i in range(n_records):
