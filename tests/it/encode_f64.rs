@@ -2,9 +2,10 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
 use ndarray::Array2;
-use recsae::encode::native::compare;
+use recsae::encode::native::{Kernel, NativeEncoder, compare};
 use recsae::encode::{self, Engine};
 use recsae::sae::activation::SparseActivations;
 use serde::Deserialize;
@@ -36,6 +37,8 @@ fn every_active_value_of_all_real_rows_is_within_its_bound_of_f64() {
         for engine in [Engine::Native, Engine::OnnxRuntime] {
             let mut encoder = encode::open(&bundle, engine, Some(&library)).unwrap();
             let found = encode_all(encoder.as_mut(), &rows);
+            // An encoder that finds itself wrong gives way to ONNX Runtime, and then everything would agree.
+            assert_eq!(encoder.engine(), if engine == Engine::Native { "native" } else { "onnxruntime" });
             paths.extend(write(&found, k, &folder.path().join(encoder.engine())));
             answers.push(found);
         }
@@ -51,6 +54,8 @@ fn every_active_value_of_all_real_rows_is_within_its_bound_of_f64() {
         assert!(judged.sets_not_f64 <= 3 && judged.sets_not_onnxruntime <= 3 && judged.widest_gap < 1e-6);
         // What counts as agreement while running says the same of both.
         let native = encode::native_model(&bundle).unwrap();
+        let in_full = encode_all(&mut NativeEncoder::in_full(Arc::clone(&native), Kernel::best()), &rows);
+        assert!(in_full == answers[0], "the screen gives the bits of every latent in full");
         let mut near_ties = 0;
         for ((batch, ours), theirs) in crate::encode_real::batches(&rows).zip(&answers[0]).zip(&answers[1]) {
             let agreement = compare(&native, &batch, ours, theirs);

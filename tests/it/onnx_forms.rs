@@ -61,6 +61,8 @@ fn every_export_form_agrees_with_its_unrewritten_graph_or_is_refused() {
             encoder.encode(&expected.batch(bundle.spec()).unwrap(), &mut activations).unwrap();
             let report = expected.compare(&activations, bundle.decoder()).unwrap();
             println!("{name} by {}: {report:?}", encoder.engine());
+            // Asked after it encoded: one that finds itself wrong gives way to ONNX Runtime.
+            assert_eq!(encoder.engine(), if engine == Engine::Native { "native" } else { "onnxruntime" });
             assert_eq!(report.n_rows, N_ROWS);
             assert!(report.n_near_ties <= 3 && report.max_difference < 1e-5);
             assert_eq!(report.reconstruction_compared, expected.reconstruction.is_some());

@@ -90,7 +90,7 @@ pub struct EncodeSettings {
     /// `auto` (default), `onnxruntime` or `native`.
     pub engine: EngineChoice,
     /// With the native engine, one batch in so many is encoded by ONNX Runtime too and compared. Default 128,
-    /// which adds about a twentieth to the time of encoding; 1 compares all. A difference that rounding
+    /// which adds some 2 % to the time of encoding (`make bench-encode`); 1 compares all. A difference that rounding
     /// does not explain stops the native engine and counts in `recsae_encode_mismatches_total`.
     pub compare_every: std::num::NonZeroU32,
     /// Path of the ONNX Runtime library; absent: `ORT_DYLIB_PATH`, beside the executable, the system.
