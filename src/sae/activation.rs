@@ -53,6 +53,7 @@ impl SparseActivations {
     /// # Panics
     /// When `row` is out of range, as indexing a slice does.
     #[must_use]
+    #[inline]
     pub fn row(&self, row: usize) -> (&[LatentId], &[f32]) {
         let start = if row == 0 { 0 } else { self.ends[row - 1] };
         let end = self.ends[row];

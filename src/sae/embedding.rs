@@ -124,6 +124,7 @@ impl EmbeddingBatch {
     /// # Panics
     /// When `row` is out of range, as indexing a slice does.
     #[must_use]
+    #[inline]
     pub fn row(&self, row: usize) -> &[f32] {
         &self.values[row * self.d_in.get()..(row + 1) * self.d_in.get()]
     }

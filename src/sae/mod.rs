@@ -8,6 +8,9 @@ pub mod hold_out;
 pub mod latent;
 pub mod nearest;
 pub mod reconstruction;
+#[cfg(target_arch = "x86_64")]
+mod reconstruction_avx512;
+mod reconstruction_row;
 pub mod topk;
 #[cfg(target_arch = "x86_64")]
 mod topk_avx2;

@@ -6,11 +6,12 @@
 
 use crate::sae::aligned::Aligned;
 use crate::sae::latent::LatentId;
+#[cfg(target_arch = "x86_64")]
+use crate::sae::reconstruction_avx512::Avx512;
+use crate::sae::reconstruction_row::{LANES, Row, Sums};
 use crate::sae::weights::SaeWeights;
 use crate::sae::wide::{Wide, Work};
 
-/// Partial sums kept apart, so that the compiler can use vector registers.
-const LANES: usize = 8;
 /// Dimensions reconstructed at once: half of the registers AVX2 has hold them while all latents pass by.
 const BLOCK: usize = 64;
 
@@ -31,6 +32,8 @@ pub struct RowError {
 #[derive(Clone, Debug)]
 pub struct Decoder {
     wide: Wide,
+    #[cfg(target_arch = "x86_64")]
+    avx512: Option<Avx512>,
     d_in: usize,
     w_dec: Aligned<f32>,
     b_dec: Vec<f32>,
@@ -41,7 +44,14 @@ impl Decoder {
     #[must_use]
     pub fn new(weights: &SaeWeights) -> Option<Self> {
         let w_dec: Vec<f32> = weights.w_dec()?.iter().copied().collect();
-        Some(Self { wide: Wide::detect(), d_in: weights.spec().d_in.get(), w_dec: Aligned::from(&*w_dec), b_dec: weights.b_dec().to_vec() })
+        Some(Self {
+            wide: Wide::detect(),
+            #[cfg(target_arch = "x86_64")]
+            avx512: Avx512::detect(),
+            d_in: weights.spec().d_in.get(),
+            w_dec: Aligned::from(&*w_dec),
+            b_dec: weights.b_dec().to_vec(),
+        })
     }
 
     /// Width of an embedding.
@@ -54,58 +64,61 @@ impl Decoder {
     /// `scratch` holds the reconstruction `[d_in]` afterwards; its memory is kept.
     ///
     /// # Panics
-    /// When a latent lies outside the dictionary, as indexing a slice does.
+    /// When a latent lies outside the dictionary or `x` is shorter than `d_in`, as indexing a slice does.
     pub fn row_error(&self, x: &[f32], latents: &[LatentId], values: &[f32], scratch: &mut Vec<f32>) -> RowError {
-        self.wide.run(RowWork { decoder: self, x, latents, values, scratch })
-    }
-
-    #[inline(always)]
-    fn reconstruct(&self, latents: &[LatentId], values: &[f32], x_hat: &mut Vec<f32>) {
-        x_hat.clear();
-        x_hat.extend_from_slice(&self.b_dec);
-        let (blocks, rest) = x_hat.as_chunks_mut::<BLOCK>();
-        let n_in_blocks = blocks.len() * BLOCK;
-        for (block, start) in blocks.iter_mut().zip((0..).step_by(BLOCK)) {
-            let mut sums = *block;
-            for (latent, value) in latents.iter().zip(values) {
-                let row = &self.w_dec[latent.index() * self.d_in + start..];
-                let Some(row) = row.first_chunk::<BLOCK>() else { continue };
-                for at in 0..BLOCK {
-                    sums[at] += value * row[at];
-                }
-            }
-            *block = sums;
+        let row = Row { w_dec: &self.w_dec, b_dec: &self.b_dec, x: &x[..self.d_in], latents, values };
+        scratch.resize(self.d_in, 0.0);
+        #[cfg(target_arch = "x86_64")]
+        if let Some(avx512) = self.avx512 {
+            return row_error(avx512.sums(row, scratch));
         }
-        for (latent, value) in latents.iter().zip(values) {
-            let row = &self.w_dec[latent.index() * self.d_in..][n_in_blocks..self.d_in];
-            for (out, w) in rest.iter_mut().zip(row) {
-                *out += value * w;
-            }
-        }
+        row_error(self.wide.run(RowWork { row, x_hat: scratch }))
     }
 }
 
 struct RowWork<'a> {
-    decoder: &'a Decoder,
-    x: &'a [f32],
-    latents: &'a [LatentId],
-    values: &'a [f32],
-    scratch: &'a mut Vec<f32>,
+    row: Row<'a>,
+    x_hat: &'a mut [f32],
 }
 
 impl Work for RowWork<'_> {
-    type Done = RowError;
+    type Done = Sums;
 
     #[inline(always)]
-    fn run(self) -> RowError {
-        self.decoder.reconstruct(self.latents, self.values, self.scratch);
-        row_error(self.x, self.scratch)
+    fn run(self) -> Sums {
+        reconstruct(self.row, self.x_hat);
+        sums(self.row.x, self.x_hat)
     }
 }
 
-/// The three sums of a row in one pass.
 #[inline(always)]
-fn row_error(x: &[f32], x_hat: &[f32]) -> RowError {
+fn reconstruct(row: Row<'_>, x_hat: &mut [f32]) {
+    let d_in = row.b_dec.len();
+    x_hat.copy_from_slice(row.b_dec);
+    let (blocks, rest) = x_hat.as_chunks_mut::<BLOCK>();
+    let n_in_blocks = blocks.len() * BLOCK;
+    for (block, start) in blocks.iter_mut().zip((0..).step_by(BLOCK)) {
+        let mut sums = *block;
+        for (latent, value) in row.latents.iter().zip(row.values) {
+            let weights = &row.w_dec[latent.index() * d_in + start..];
+            let Some(weights) = weights.first_chunk::<BLOCK>() else { continue };
+            for at in 0..BLOCK {
+                sums[at] += value * weights[at];
+            }
+        }
+        *block = sums;
+    }
+    for (latent, value) in row.latents.iter().zip(row.values) {
+        let weights = &row.w_dec[latent.index() * d_in..][n_in_blocks..d_in];
+        for (out, w) in rest.iter_mut().zip(weights) {
+            *out += value * w;
+        }
+    }
+}
+
+/// The four sums of a row in one pass.
+#[inline(always)]
+fn sums(x: &[f32], x_hat: &[f32]) -> Sums {
     let mut sums = [[0f64; LANES]; 4];
     let ((chunks, rest), (hat_chunks, hat_rest)) = (x.as_chunks::<LANES>(), x_hat.as_chunks::<LANES>());
     for (xs, hats) in chunks.iter().zip(hat_chunks) {
@@ -116,7 +129,10 @@ fn row_error(x: &[f32], x_hat: &[f32]) -> RowError {
     xs.iter_mut().zip(rest).for_each(|(place, value)| *place = *value);
     hats.iter_mut().zip(hat_rest).for_each(|(place, value)| *place = *value);
     add(&mut sums, &xs, &hats);
-    let [error, product, norm_hat, norm] = sums;
+    sums
+}
+
+fn row_error([error, product, norm_hat, norm]: Sums) -> RowError {
     let sum = |lanes: [f64; LANES]| lanes.iter().sum::<f64>();
     let (product, squared_norm_hat, squared_norm) = (sum(product), sum(norm_hat), sum(norm));
     let scale = (squared_norm * squared_norm_hat).sqrt();
@@ -130,7 +146,7 @@ fn row_error(x: &[f32], x_hat: &[f32]) -> RowError {
 
 // No closure, which would be compiled on its own and for no CPU in particular.
 #[inline(always)]
-fn add([error, product, norm_hat, norm]: &mut [[f64; LANES]; 4], xs: &[f32; LANES], hats: &[f32; LANES]) {
+fn add([error, product, norm_hat, norm]: &mut Sums, xs: &[f32; LANES], hats: &[f32; LANES]) {
     for lane in 0..LANES {
         let (a, b) = (f64::from(xs[lane]), f64::from(hats[lane]));
         error[lane] += (a - b) * (a - b);
@@ -172,6 +188,8 @@ mod tests {
             let values: Vec<f32> = active.iter().map(|(_, value)| *value as f32).collect();
             let mut decoder = Decoder::new(&sae).unwrap();
             let got = decoder.row_error(&x, &latents, &values, &mut Vec::new());
+            #[cfg(target_arch = "x86_64")]
+            let _: Option<Avx512> = decoder.avx512.take();
             for wide in Wide::all() {
                 decoder.wide = wide;
                 prop_assert_eq!(got, decoder.row_error(&x, &latents, &values, &mut Vec::new()), "the same bits on every machine: {:?}", wide);
