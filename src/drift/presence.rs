@@ -9,11 +9,13 @@
 //! Rejected: a set of latents per entity, updated per record. Measured several times slower, and a
 //! hundred thousand small allocations.
 
+use std::ops::Range;
+
 use ahash::AHashMap;
 
 use crate::drift::counts::{N_BUCKETS, N_RESIDUAL_BINS, SegmentCounts, bucket_of, kish_weight};
 use crate::drift::distinct::Distinct;
-use crate::drift::segment::{MASK_ALL, SegmentMask, bits};
+use crate::drift::segment::{ALL_AT, SegmentMask, bits};
 use crate::sae::latent::LatentId;
 
 /// What a record adds: the latents it shows and how well it was reconstructed.
@@ -36,15 +38,29 @@ pub struct TooManyEntities {
     pub max_entities: usize,
 }
 
-/// Visits folded together: all of one entity in one combination of segments.
+/// Visits folded together: all of one entity in one combination of segments. There are as many as records between two
+/// compactions, so it is small: the combination is a number, and of a range there is a beginning and a length.
 #[derive(Clone, Copy, Debug)]
 struct Group {
     entity: u32,
-    segments: SegmentMask,
+    /// Position in [`Visits::masks`].
+    mask: u32,
     n_records: u32,
     n_dead: u32,
-    latents: (usize, usize),
-    bins: (usize, usize),
+    latents: usize,
+    bins: usize,
+    n_latents: u32,
+    n_bins: u32,
+}
+
+impl Group {
+    fn latents(&self) -> Range<usize> {
+        self.latents..self.latents + self.n_latents as usize
+    }
+
+    fn bins(&self) -> Range<usize> {
+        self.bins..self.bins + self.n_bins as usize
+    }
 }
 
 /// The arena of an open window.
@@ -53,6 +69,7 @@ pub struct Visits {
     max_entities: usize,
     keep_repeats: bool,
     entities: AHashMap<u64, u32>,
+    masks: Masks,
     groups: Vec<Group>,
     latents: Vec<LatentId>,
     /// In how many records of its group each entry of `latents` is active; empty unless `keep_repeats`.
@@ -73,6 +90,7 @@ impl Visits {
             max_entities,
             keep_repeats,
             entities: AHashMap::new(),
+            masks: Masks::default(),
             groups: Vec::new(),
             latents: Vec::new(),
             repeats: Vec::new(),
@@ -108,11 +126,13 @@ impl Visits {
         self.bins.extend(visit.residual_bin);
         self.groups.push(Group {
             entity,
-            segments: visit.segments,
+            mask: self.masks.number(visit.segments),
             n_records: 1,
             n_dead: u32::from(visit.latents.is_empty()),
-            latents: (latents, self.latents.len()),
-            bins: (bins, self.bins.len()),
+            latents,
+            bins,
+            n_latents: small(self.latents.len() - latents),
+            n_bins: u32::from(visit.residual_bin.is_some()),
         });
         if self.latents.len() + self.groups.len() >= self.compact_at {
             self.compact();
@@ -143,10 +163,11 @@ impl Visits {
     /// `families_of[latent]` lists the families a latent belongs to.
     pub fn count(&mut self, segments: &mut [SegmentCounts], d_sae: usize, n_families: usize, families_of: &[Vec<u32>]) {
         self.sort_by_entity();
-        let mut fold = Fold::new(d_sae, n_families);
+        let mut fold = Fold::new(segments.len(), d_sae, n_families);
         for groups in self.groups.chunk_by(|a, b| a.entity == b.entity) {
             fold.entity(self, groups, segments, families_of);
         }
+        fold.finish(segments);
     }
 
     /// Groups of an entity one after the other, in the order of the records. Entities are numbered from 0, so that
@@ -172,19 +193,19 @@ impl Visits {
         self.sort_by_entity();
         // Stable: latents of one group keep the order of the records, so the result is deterministic.
         for groups in self.groups.chunk_by_mut(|a, b| a.entity == b.entity) {
-            groups.sort_by_key(|group| group.segments);
+            groups.sort_by_key(|group| group.mask);
         }
         let mut latents = Vec::with_capacity(self.latents.len() / 2);
         let mut repeats = Vec::new();
         let mut bins = Vec::with_capacity(self.bins.len());
         let mut groups = Vec::new();
         let (mut repeated, mut distinct) = (Vec::new(), Distinct::default());
-        for same in self.groups.chunk_by(|a, b| (a.entity, a.segments) == (b.entity, b.segments)) {
+        for same in self.groups.chunk_by(|a, b| (a.entity, a.mask) == (b.entity, b.mask)) {
             let (start, bins_start) = (latents.len(), bins.len());
             for group in same {
-                bins.extend_from_slice(&self.bins[group.bins.0..group.bins.1]);
+                bins.extend_from_slice(&self.bins[group.bins()]);
             }
-            let visits = same.iter().map(|group| group.latents.0..group.latents.1);
+            let visits = same.iter().map(Group::latents);
             if self.keep_repeats {
                 repeated.clear();
                 repeated.extend(visits.flatten().map(|i| (self.latents[i], self.repeats[i])));
@@ -200,8 +221,10 @@ impl Visits {
             groups.push(Group {
                 n_records: same.iter().map(|g| g.n_records).sum(),
                 n_dead: same.iter().map(|g| g.n_dead).sum(),
-                latents: (start, latents.len()),
-                bins: (bins_start, bins.len()),
+                latents: start,
+                bins: bins_start,
+                n_latents: small(latents.len() - start),
+                n_bins: small(bins.len() - bins_start),
                 ..same[0]
             });
         }
@@ -222,84 +245,141 @@ fn add_repeats(repeated: &mut Vec<(LatentId, u32)>) {
     });
 }
 
-/// Scratch memory of the closing pass: which segments showed which latent of the current entity.
+/// A length of which the arena holds at most one a record or one a latent of an entity.
+#[expect(clippy::cast_possible_truncation, reason = "below the number of latents or of a partition's records in a window")]
+fn small(length: usize) -> u32 {
+    length as u32
+}
+
+/// Combinations of segments by number, in the order in which they are met.
+#[derive(Clone, Debug, Default)]
+struct Masks {
+    all: Vec<SegmentMask>,
+    numbers: AHashMap<SegmentMask, u32>,
+}
+
+/// Combinations that are looked through one after the other, which takes less than a look into a map.
+const FEW: usize = 8;
+
+impl Masks {
+    fn number(&mut self, mask: SegmentMask) -> u32 {
+        if let Some(at) = self.all.iter().take(FEW).position(|known| *known == mask) {
+            return small(at);
+        }
+        let next = small(self.all.len());
+        *self.numbers.entry(mask).or_insert_with(|| {
+            self.all.push(mask);
+            next
+        })
+    }
+
+    fn of(&self, group: &Group) -> SegmentMask {
+        self.all[group.mask as usize]
+    }
+}
+
+/// Scratch memory of the closing pass.
+///
+/// Whether an entity showed a latent before is known by the number of the last entity that did, beside the count: it is
+/// compared and written for every latent of every visit, without a branch that nobody could foresee.
 struct Fold {
-    seen: Vec<SegmentMask>,
-    touched: Vec<LatentId>,
-    seen_family: Vec<SegmentMask>,
-    touched_families: Vec<u32>,
+    presence: Vec<Vec<Shown>>,
+    by_bucket: Vec<u32>,
+    family_presence: Vec<Vec<Shown>>,
     d_sae: usize,
+    n_families: usize,
+}
+
+/// How many entities showed something, and which of them was the last (numbers from 1).
+#[derive(Clone, Copy, Debug, Default)]
+struct Shown {
+    last: u32,
+    n: u32,
+}
+
+impl Shown {
+    /// 1 where the entity shows it for the first time.
+    #[inline]
+    fn by(&mut self, entity: u32) -> u32 {
+        let new = u32::from(self.last != entity);
+        self.last = entity;
+        self.n += new;
+        new
+    }
 }
 
 impl Fold {
-    fn new(d_sae: usize, n_families: usize) -> Self {
-        Self { seen: vec![0; d_sae], touched: Vec::new(), seen_family: vec![0; n_families], touched_families: Vec::new(), d_sae }
+    fn new(n_segments: usize, d_sae: usize, n_families: usize) -> Self {
+        let nothing = || vec![Vec::new(); n_segments];
+        Self { presence: nothing(), by_bucket: Vec::new(), family_presence: nothing(), d_sae, n_families }
     }
 
     fn entity(&mut self, visits: &Visits, groups: &[Group], segments: &mut [SegmentCounts], families_of: &[Vec<u32>]) {
-        let all = groups.iter().fold(0, |mask, group| mask | group.segments);
-        let n_records = |segment: usize| groups.iter().filter(|g| g.segments >> segment & 1 == 1).map(|g| g.n_records).sum::<u32>();
+        let all = groups.iter().fold(0, |mask, group| mask | visits.masks.of(group));
+        let Some(entity) = groups.first().map(|group| group.entity + 1) else { return };
         for segment in bits(all) {
-            let n = n_records(segment);
+            let of_segment = || groups.iter().filter(|group| visits.masks.of(group) >> segment & 1 == 1);
+            let n = of_segment().map(|group| group.n_records).sum::<u32>();
             let counts = &mut segments[segment];
             let weight = kish_weight(n);
             counts.entities[bucket_of(n)] += 1;
             counts.kish_exposure += u64::from(n) * weight;
-            for group in groups.iter().filter(|g| g.segments >> segment & 1 == 1) {
+            for group in of_segment() {
                 counts.dead_record += u64::from(group.n_dead) * weight;
-                let bins = &visits.bins[group.bins.0..group.bins.1];
+                let bins = &visits.bins[group.bins()];
                 if !bins.is_empty() {
                     counts.residual.resize(N_RESIDUAL_BINS, 0);
                     bins.iter().for_each(|&bin| counts.residual[usize::from(bin)] += weight);
                 }
                 if visits.keep_repeats {
                     counts.kish.resize(self.d_sae, 0);
-                    for i in group.latents.0..group.latents.1 {
+                    for i in group.latents() {
                         counts.kish[visits.latents[i].index()] += u64::from(visits.repeats[i]) * weight;
                     }
                 }
-            }
-        }
-        let bucket = bucket_of(n_records(0));
-        self.mark(visits, groups, families_of);
-        for latent in self.touched.drain(..) {
-            let mask = std::mem::take(&mut self.seen[latent.index()]);
-            for segment in bits(mask) {
-                let counts = &mut segments[segment];
-                counts.presence.resize(self.d_sae, 0);
-                counts.presence[latent.index()] += 1;
-            }
-            if mask & MASK_ALL != 0 {
-                segments[0].presence_by_bucket.resize(N_BUCKETS * self.d_sae, 0);
-                segments[0].presence_by_bucket[bucket * self.d_sae + latent.index()] += 1;
-            }
-        }
-        for family in self.touched_families.drain(..) {
-            let mask = std::mem::take(&mut self.seen_family[family as usize]);
-            for segment in bits(mask) {
-                let counts = &mut segments[segment];
-                counts.family_presence.resize(self.seen_family.len(), 0);
-                counts.family_presence[family as usize] += 1;
+                let latents = &visits.latents[group.latents()];
+                if latents.is_empty() {
+                    continue;
+                }
+                self.show(entity, latents, segment, bucket_of(n));
+                if self.n_families > 0 {
+                    self.show_families(entity, latents, segment, families_of);
+                }
             }
         }
     }
 
-    fn mark(&mut self, visits: &Visits, groups: &[Group], families_of: &[Vec<u32>]) {
-        for group in groups {
-            for &latent in &visits.latents[group.latents.0..group.latents.1] {
-                let seen = &mut self.seen[latent.index()];
-                if *seen == 0 {
-                    self.touched.push(latent);
-                }
-                *seen |= group.segments;
-                for &family in families_of.get(latent.index()).map_or(&[][..], Vec::as_slice) {
-                    let seen = &mut self.seen_family[family as usize];
-                    if *seen == 0 {
-                        self.touched_families.push(family);
-                    }
-                    *seen |= group.segments;
-                }
+    fn show(&mut self, entity: u32, latents: &[LatentId], segment: usize, bucket: usize) {
+        let shown = &mut self.presence[segment];
+        shown.resize(self.d_sae, Shown::default());
+        if segment == ALL_AT {
+            self.by_bucket.resize(N_BUCKETS * self.d_sae, 0);
+            let in_bucket = &mut self.by_bucket[bucket * self.d_sae..][..self.d_sae];
+            latents.iter().for_each(|latent| in_bucket[latent.index()] += shown[latent.index()].by(entity));
+        } else {
+            latents.iter().for_each(|latent| {
+                shown[latent.index()].by(entity);
+            });
+        }
+    }
+
+    fn show_families(&mut self, entity: u32, latents: &[LatentId], segment: usize, families_of: &[Vec<u32>]) {
+        for latent in latents {
+            for &family in families_of.get(latent.index()).map_or(&[][..], Vec::as_slice) {
+                let shown = &mut self.family_presence[segment];
+                shown.resize(self.n_families, Shown::default());
+                shown[family as usize].by(entity);
             }
+        }
+    }
+
+    fn finish(self, segments: &mut [SegmentCounts]) {
+        let counts = |shown: Vec<Shown>| shown.iter().map(|shown| shown.n).collect();
+        for (counted, (presence, families)) in segments.iter_mut().zip(self.presence.into_iter().zip(self.family_presence)) {
+            (counted.presence, counted.family_presence) = (counts(presence), counts(families));
+        }
+        if let Some(all) = segments.get_mut(ALL_AT) {
+            all.presence_by_bucket = self.by_bucket;
         }
     }
 }

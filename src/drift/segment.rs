@@ -23,8 +23,10 @@ pub type SegmentIndex = u8;
 /// The set of segments a record belongs to, bit `i` for segment `i`.
 pub type SegmentMask = u128;
 
+/// Position of `_all`.
+pub const ALL_AT: usize = 0;
 /// The mask of `_all` alone.
-pub const MASK_ALL: SegmentMask = 1;
+pub const MASK_ALL: SegmentMask = 1 << ALL_AT;
 
 /// Positions of the segments in a mask, ascending.
 pub fn bits(mut mask: SegmentMask) -> impl Iterator<Item = usize> {
