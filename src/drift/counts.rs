@@ -3,6 +3,8 @@
 //! Weighted sums (Kish) are kept as integers of 2^-32, because a sum of integers is the same in any
 //! order while a sum of floats is not: the judge's evidence must not depend on which partition came first.
 
+use std::sync::LazyLock;
+
 use serde::{Deserialize, Serialize};
 
 /// Lower edges of the session-length buckets (records of an entity in the window).
@@ -33,13 +35,43 @@ pub fn kish_weight(n_records: u32) -> u64 {
 ///
 /// A histogram instead of a count above a threshold: the threshold is the reference's 95th
 /// percentile, which is not known while the reference is still being gathered.
+///
+/// The formula is worked out once for each bin's lower edge: a logarithm takes longer than all else that is counted of a record
+/// but its latents. The octave is in a float's bits, and within it eight edges are compared.
 #[must_use]
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0..=127")]
 pub fn residual_bin(relative_error: f32) -> usize {
-    if relative_error.is_nan() {
+    if relative_error.is_nan() || relative_error >= 4.0 {
         return N_RESIDUAL_BINS - 1;
     }
-    (112.0 + 8.0 * relative_error.max(0.0).log2()).floor().clamp(0.0, 127.0) as usize
+    let octave = (relative_error.max(0.0).abs().to_bits() >> (f32::MANTISSA_DIGITS - 1)).saturating_sub(LOWEST_OCTAVE) as usize;
+    let edges = &RESIDUAL_EDGES[octave * BINS_AN_OCTAVE + 1..][..BINS_AN_OCTAVE];
+    octave * BINS_AN_OCTAVE + edges.iter().map(|edge| usize::from(*edge <= relative_error)).sum::<usize>()
+}
+
+const BINS_AN_OCTAVE: usize = 8;
+/// Exponent of 2^-14 as the bits of a float hold it.
+const LOWEST_OCTAVE: u32 = 127 - 14;
+/// Least error of each bin; of the bin after the last none.
+static RESIDUAL_EDGES: LazyLock<[f32; N_RESIDUAL_BINS + 1]> = LazyLock::new(|| {
+    std::array::from_fn(|bin| match bin {
+        0 => f32::NEG_INFINITY,
+        N_RESIDUAL_BINS => f32::INFINITY,
+        _ => {
+            // Floats that are not negative are ordered as their bits are.
+            let (mut below, mut above) = (0_u32, 4_f32.to_bits());
+            while above - below > 1 {
+                let middle = below.midpoint(above);
+                if formula(f32::from_bits(middle)) >= bin { above = middle } else { below = middle }
+            }
+            f32::from_bits(above)
+        }
+    })
+});
+
+/// What the bins are: of errors that are not negative.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0..=127")]
+fn formula(relative_error: f32) -> usize {
+    (112.0 + 8.0 * relative_error.log2()).floor().clamp(0.0, 127.0) as usize
 }
 
 /// Sums that say whether the SAE still fits its input.
@@ -158,6 +190,16 @@ mod tests {
     fn buckets_follow_their_lower_edges() {
         let found: Vec<usize> = [1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 79, 80, 10_000].into_iter().map(bucket_of).collect();
         assert_eq!(found, [0, 1, 2, 3, 4, 4, 5, 5, 6, 6, 7, 10, 11, 11]);
+    }
+
+    #[test]
+    fn a_bin_is_where_its_formula_says() {
+        let edges = RESIDUAL_EDGES.iter().flat_map(|edge| (-300..300).map(|by| f32::from_bits(edge.to_bits().saturating_add_signed(by))));
+        let spread = (0..=u32::MAX).step_by(4099).map(f32::from_bits);
+        for error in edges.chain(spread) {
+            let expected = if error.is_nan() { N_RESIDUAL_BINS - 1 } else { formula(error.max(0.0)) };
+            assert_eq!(residual_bin(error), expected, "{error:e}");
+        }
     }
 
     #[test]
