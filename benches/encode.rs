@@ -107,9 +107,12 @@ fn report(source: &str, model: &Arc<NativeModel>, rows: &Array2<f32>, ort: (OrtE
     }
     let Selection::TopK(k) = spec.selection else { panic!("a TopK SAE") };
     let name = format!("{},{},{k} {source}", spec.d_in, spec.d_sae);
-    for (kernel, _, _, screened, in_full) in &kernels {
+    for (kernel, native, _, screened, in_full) in &kernels {
         let ratio = |cost: &f64| format!("{cost:.3} = {:.2}x of the product", cost / of_product);
-        println!("{name}: {} {}; every latent {}", kernel.name(), ratio(screened), ratio(in_full));
+        let left = if native.is_screened() { "" } else { " (the screen was given up: it did not pay)" };
+        let statistics = native.statistics();
+        let computed = statistics.n_computed as f64 / statistics.n_rows as f64;
+        println!("{name}: {} {}, {computed:.1} computed of a row{left}; every latent {}", kernel.name(), ratio(screened), ratio(in_full));
     }
     let counts = of_dense / of_product >= 1.1;
     println!(

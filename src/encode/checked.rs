@@ -6,7 +6,7 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use crate::encode::native::{Agreement, Kernel, NativeEncoder, NativeModel, compare};
+use crate::encode::native::{Kernel, NativeEncoder, NativeModel, compare};
 use crate::encode::{EncodeError, Encoder};
 use crate::fault;
 use crate::sae::activation::SparseActivations;
@@ -38,14 +38,6 @@ impl CheckedEncoder {
             n_mismatches: 0,
             stopped: false,
         }
-    }
-
-    /// Runs both on a batch and compares.
-    pub(super) fn compare(&mut self, batch: &EmbeddingBatch) -> Result<Agreement, EncodeError> {
-        let mut found = SparseActivations::default();
-        self.native.encode(batch, &mut found)?;
-        self.judge.encode(batch, &mut self.expected)?;
-        Ok(compare(&self.model, batch, &found, &self.expected))
     }
 }
 

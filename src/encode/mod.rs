@@ -21,7 +21,7 @@ mod ort;
 mod plain;
 
 use checked::CheckedEncoder;
-use native::{Kernel, NativeEncoder, NativeModel, stress_rows};
+use native::{Kernel, NativeEncoder, NativeModel, compare, stress_rows};
 
 pub use library::{LIBRARY_VARIABLE, LibraryError};
 pub use ort::OrtEncoder;
@@ -150,7 +150,7 @@ pub fn open_comparing(bundle: &Bundle, engine: Engine, library: Option<&Path>, e
 }
 
 /// The native engine, after it agreed with `judge` on the golden rows and on generated ones.
-fn open_native(bundle: &Bundle, judge: Box<dyn Encoder>, every: NonZeroU32) -> Result<Box<dyn Encoder>, OpenError> {
+fn open_native(bundle: &Bundle, mut judge: Box<dyn Encoder>, every: NonZeroU32) -> Result<Box<dyn Encoder>, OpenError> {
     let not_native = |why: String| OpenError::NotNative { why };
     if !Kernel::best().is_fast() {
         return Err(not_native("this CPU has no instructions it is fast with".into()));
@@ -161,9 +161,12 @@ fn open_native(bundle: &Bundle, judge: Box<dyn Encoder>, every: NonZeroU32) -> R
     let spec = bundle.spec();
     let n_rows = (STRESS_WORK / (spec.d_in.get() * spec.d_sae.get())).clamp(STRESS_ROWS.0, STRESS_ROWS.1);
     let rows = stress_rows(&model, n_rows, 0);
-    let mut checked = CheckedEncoder::new(native, model, judge, every);
-    match checked.compare(&rows)?.first_mismatch {
-        None => Ok(Box::new(checked)),
+    let (mut found, mut expected) = (SparseActivations::default(), SparseActivations::default());
+    native.encode(&rows, &mut found)?;
+    judge.encode(&rows, &mut expected)?;
+    native.judge_anew();
+    match compare(&model, &rows, &found, &expected).first_mismatch {
+        None => Ok(Box::new(CheckedEncoder::new(native, model, judge, every))),
         Some(why) => Err(not_native(format!("it differs from ONNX Runtime on generated {why}"))),
     }
 }

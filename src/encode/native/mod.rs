@@ -41,6 +41,7 @@ mod screen_row;
 mod screen_row_avx512;
 mod screen_select;
 mod screen_steps;
+mod screen_worth;
 #[cfg(target_arch = "x86_64")]
 mod select_avx512;
 mod stress;
@@ -48,6 +49,7 @@ mod stress;
 use passes::Passes;
 use screen::{Form, Screen};
 use screen_select::{Chooser, Statistics};
+use screen_worth::Worth;
 
 pub use agreement::{Agreement, compare};
 #[cfg(target_arch = "x86_64")]
@@ -67,11 +69,12 @@ pub(super) const ENGINE: &str = "native";
 pub struct NativeEncoder {
     model: Arc<NativeModel>,
     screen: Option<Screen>,
+    worth: Worth,
     passes: Passes,
 }
 
 impl NativeEncoder {
-    /// An encoder with the given instructions, with a screen where the shape allows one.
+    /// An encoder with the given instructions, with a screen where the shape allows one and while it pays.
     #[must_use]
     pub fn new(model: Arc<NativeModel>, kernel: Kernel) -> Self {
         Self::screened(model, kernel, Form::of(kernel))
@@ -86,10 +89,21 @@ impl NativeEncoder {
     #[must_use]
     pub fn in_full(model: Arc<NativeModel>, kernel: Kernel) -> Self {
         let passes = Passes::new(kernel, model.spec().selection);
-        Self { model, screen: None, passes }
+        Self { model, screen: None, worth: Worth::default(), passes }
     }
 
-    /// What became of all rows so far.
+    /// Whether values are screened, or all computed: as there is no screen for the shape, or it does not pay.
+    #[must_use]
+    pub fn is_screened(&self) -> bool {
+        self.screen.is_some() && self.worth.pays()
+    }
+
+    /// Judges the screen by the rows from here on: those made to break its bound say nothing of them.
+    pub fn judge_anew(&mut self) {
+        self.worth = Worth::starting_at(self.passes.statistics());
+    }
+
+    /// What became of all rows that were screened.
     #[must_use]
     pub fn statistics(&self) -> Statistics {
         self.passes.statistics()
@@ -115,7 +129,9 @@ impl Encoder for NativeEncoder {
             let message = format!("expected rows of {}, found {}", self.d_in(), batch.d_in());
             return Err(EncodeError { engine: ENGINE, message });
         }
-        self.passes.encode(&self.model, self.screen.as_ref(), batch.values(), activations);
+        let screen = self.screen.as_ref().filter(|_| self.worth.pays());
+        self.passes.encode(&self.model, screen, batch.values(), activations);
+        self.worth.look(batch.n_rows() as u64, self.passes.statistics(), &self.model);
         Ok(())
     }
 }

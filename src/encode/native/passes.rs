@@ -46,7 +46,7 @@ impl Passes {
         Self { chooser: Chooser::by_estimates(), ..Self::new(kernel, selection) }
     }
 
-    /// What became of all rows so far.
+    /// What became of all rows that were screened.
     pub(super) fn statistics(&self) -> Statistics {
         self.chooser.statistics
     }

@@ -30,7 +30,7 @@ const ROOM: usize = 128;
 /// What became of the rows so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
-    /// Rows encoded.
+    /// Rows screened.
     pub n_rows: u64,
     /// Latents computed one by one, over all screened rows.
     pub n_computed: u64,
