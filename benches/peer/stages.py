@@ -67,6 +67,14 @@ def of_run(recsae: Path, configuration: Path, port: int, api: int) -> tuple[dict
     return spent, last[1] - first[1], last[0], configuration_hash
 
 
+# Share of the process's CPU that the stages must account for.
+ACCOUNTED = 0.95
+
+
+def is_accounted(spent: dict[str, float], whole: float) -> bool:
+    return sum(spent.values()) >= ACCOUNTED * whole
+
+
 def line(spent: dict[str, float], whole: float, n: int, configuration: str) -> str:
     """One line of the table: us a record by row, what is accounted for, and the whole in costs of consuming."""
     cells = "".join(f"{seconds / n * 1e6:11.3f}" for seconds in spent.values())
