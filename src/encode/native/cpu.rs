@@ -8,6 +8,9 @@ pub enum Kernel {
     /// AVX2 with FMA.
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
+    /// AVX2 with VNNI in its registers: AVX-VNNI, as on CPUs that have no AVX-512.
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni(AvxVnni),
     /// AVX-512 with VNNI.
     #[cfg(target_arch = "x86_64")]
     Avx512(Avx512),
@@ -17,6 +20,29 @@ pub enum Kernel {
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Avx2(());
+
+/// Proof that it has VNNI in registers of 32 bytes besides.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AvxVnni {
+    avx2: Avx2,
+    vnni: Vnni256,
+}
+
+/// Proof of an encoding of VNNI in registers of 32 bytes.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Vnni256 {
+    /// AVX-VNNI.
+    Avx(Detected),
+    /// AVX-512 VNNI and VL.
+    Avx512(Detected),
+}
+
+/// Only what detects can make one.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Detected(());
 
 /// Proof that it has AVX-512 F, BW, DQ and VNNI besides.
 #[cfg(target_arch = "x86_64")]
@@ -39,6 +65,29 @@ impl Avx2 {
             && is_x86_feature_detected!("bmi1")
             && is_x86_feature_detected!("popcnt");
         found.then_some(Self(()))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl AvxVnni {
+    fn detect() -> Option<Self> {
+        let vnni = if is_x86_feature_detected!("avxvnni") {
+            Some(Vnni256::Avx(Detected(())))
+        } else {
+            let found = is_x86_feature_detected!("avx512vl") && is_x86_feature_detected!("avx512vnni");
+            found.then_some(Vnni256::Avx512(Detected(())))
+        };
+        Avx2::detect().zip(vnni).map(|(avx2, vnni)| Self { avx2, vnni })
+    }
+
+    /// The part of the proof that AVX2's kernels ask for.
+    pub(super) fn avx2(self) -> Avx2 {
+        self.avx2
+    }
+
+    /// The part that products ask for.
+    pub(super) fn vnni(self) -> Vnni256 {
+        self.vnni
     }
 }
 
@@ -78,6 +127,7 @@ impl Kernel {
         #[cfg(target_arch = "x86_64")]
         {
             all.extend(Avx2::detect().map(Self::Avx2));
+            all.extend(AvxVnni::detect().map(Self::AvxVnni));
             let avx512 = Avx512::detect();
             all.extend(avx512.filter(|avx512| avx512.vbmi2.is_some()).map(|avx512| Self::Avx512(Avx512 { vbmi2: None, ..avx512 })));
             all.extend(avx512.map(Self::Avx512));
@@ -98,6 +148,8 @@ impl Kernel {
             Self::Portable => "portable",
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(_) => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni(_) => "avx-vnni",
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(Avx512 { vbmi2: None, .. }) => "avx512",
             #[cfg(target_arch = "x86_64")]

@@ -25,6 +25,8 @@ mod passes;
 mod product;
 #[cfg(target_arch = "x86_64")]
 mod quads_avx2;
+#[cfg(target_arch = "x86_64")]
+mod quads_vnni_avx2;
 mod screen;
 #[cfg(target_arch = "x86_64")]
 mod screen_avx2;

@@ -29,6 +29,8 @@ pub(super) fn dense(kernel: Kernel, model: &NativeModel, rows: &[f32], dense: &m
             #[cfg(target_arch = "x86_64")]
             Kernel::Avx2(proof) => dot_avx2::panel(proof, model, panel, rows, dense),
             #[cfg(target_arch = "x86_64")]
+            Kernel::AvxVnni(proof) => dot_avx2::panel(proof.avx2(), model, panel, rows, dense),
+            #[cfg(target_arch = "x86_64")]
             Kernel::Avx512(proof) => dot_avx512::panel(proof, model, panel, rows, dense),
         }
     }
@@ -45,6 +47,8 @@ pub(super) fn some(kernel: Kernel, model: &NativeModel, latents: &[u32], x: &[f3
         }
         #[cfg(target_arch = "x86_64")]
         Kernel::Avx2(proof) => dot_avx2::some(proof, model, latents, x, values),
+        #[cfg(target_arch = "x86_64")]
+        Kernel::AvxVnni(proof) => dot_avx2::some(proof.avx2(), model, latents, x, values),
         #[cfg(target_arch = "x86_64")]
         Kernel::Avx512(proof) => dot_avx2::some(proof.avx2(), model, latents, x, values),
     }

@@ -29,7 +29,7 @@ impl Form {
     pub(super) fn of(kernel: Kernel) -> Self {
         match kernel {
             #[cfg(target_arch = "x86_64")]
-            Kernel::Avx512(_) => Self::Quads,
+            Kernel::AvxVnni(_) | Kernel::Avx512(_) => Self::Quads,
             _ => Self::Pairs,
         }
     }

@@ -4,6 +4,8 @@ use crate::encode::native::cpu::Kernel;
 use crate::encode::native::model::NativeModel;
 #[cfg(target_arch = "x86_64")]
 use crate::encode::native::quads_avx2;
+#[cfg(target_arch = "x86_64")]
+use crate::encode::native::quads_vnni_avx2;
 use crate::encode::native::screen::{BLOCK_PAIRS, Form, PAIR_ROWS, PANEL, QUAD_ROWS, Screen};
 #[cfg(target_arch = "x86_64")]
 use crate::encode::native::screen_avx2;
@@ -24,6 +26,8 @@ pub(super) fn round((kernel, model, screen): Parts<'_>, xs: &[f32], ys: &mut [f3
         #[cfg(target_arch = "x86_64")]
         Kernel::Avx2(proof) => screen_avx2::round(proof, (model, screen), xs, ys, tile),
         #[cfg(target_arch = "x86_64")]
+        Kernel::AvxVnni(proof) => screen_avx2::round(proof.avx2(), (model, screen), xs, ys, tile),
+        #[cfg(target_arch = "x86_64")]
         Kernel::Avx512(proof) => screen_avx512::round(proof, (model, screen), xs, ys, tile),
     }
 }
@@ -35,6 +39,10 @@ pub(super) fn estimates(kernel: Kernel, screen: &Screen, tile: &Tile, mid: &mut 
         (Kernel::Avx2(proof), Form::Pairs) => screen_avx2::estimates(proof, screen, tile, mid),
         #[cfg(target_arch = "x86_64")]
         (Kernel::Avx2(proof), Form::Quads) => quads_avx2::estimates(proof, screen, tile, mid),
+        #[cfg(target_arch = "x86_64")]
+        (Kernel::AvxVnni(proof), Form::Pairs) => screen_avx2::estimates(proof.avx2(), screen, tile, mid),
+        #[cfg(target_arch = "x86_64")]
+        (Kernel::AvxVnni(proof), Form::Quads) => quads_vnni_avx2::estimates(proof.vnni(), screen, tile, mid),
         #[cfg(target_arch = "x86_64")]
         (Kernel::Avx512(proof), Form::Pairs) => screen_avx2::estimates(proof.avx2(), screen, tile, mid),
         #[cfg(target_arch = "x86_64")]
@@ -97,6 +105,8 @@ pub(super) fn lane_maxima(kernel: Kernel, mid: &[i16], maxima: &mut [i16]) {
         #[cfg(target_arch = "x86_64")]
         Kernel::Avx2(proof) => screen_avx2::lane_maxima(proof, mid, maxima),
         #[cfg(target_arch = "x86_64")]
+        Kernel::AvxVnni(proof) => screen_avx2::lane_maxima(proof.avx2(), mid, maxima),
+        #[cfg(target_arch = "x86_64")]
         Kernel::Avx512(proof) => screen_avx512::lane_maxima(proof, mid, maxima),
     }
 }
@@ -111,6 +121,8 @@ pub(super) fn bisect(kernel: Kernel, maxima: &[i16], n_lanes: usize, k: usize, b
         }
         #[cfg(target_arch = "x86_64")]
         Kernel::Avx2(proof) => screen_avx2::bisect(proof, maxima, n_lanes, k, bounds),
+        #[cfg(target_arch = "x86_64")]
+        Kernel::AvxVnni(proof) => screen_avx2::bisect(proof.avx2(), maxima, n_lanes, k, bounds),
         #[cfg(target_arch = "x86_64")]
         Kernel::Avx512(proof) => screen_avx512::bisect(proof, maxima, n_lanes, k, bounds),
     }
@@ -127,6 +139,8 @@ pub(super) fn collect(kernel: Kernel, screen: &Screen, mid: &[i16], margin: i16,
         }
         #[cfg(target_arch = "x86_64")]
         Kernel::Avx2(proof) => screen_avx2::collect(proof, screen, mid, margin, bound, latents),
+        #[cfg(target_arch = "x86_64")]
+        Kernel::AvxVnni(proof) => screen_avx2::collect(proof.avx2(), screen, mid, margin, bound, latents),
         #[cfg(target_arch = "x86_64")]
         Kernel::Avx512(proof) => screen_avx512::collect(proof, screen, mid, margin, bound, latents),
     }

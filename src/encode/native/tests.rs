@@ -234,3 +234,25 @@ proptest! {
         }
     }
 }
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn all_kernels_of_this_cpu_are_tried() {
+    // By the kernel's words, not by what the program found.
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap();
+    let flags: Vec<&str> = text.lines().find_map(|line| line.strip_prefix("flags")).unwrap_or_default().split_whitespace().collect();
+    let has = |all: &[&str]| all.iter().all(|flag| flags.contains(flag));
+    let avx2 = has(&["avx2", "fma", "bmi1", "popcnt"]);
+    let avx512 = avx2 && has(&["avx512f", "avx512bw", "avx512dq", "avx512_vnni"]);
+    let expected = [
+        ("portable", true),
+        ("avx2", avx2),
+        ("avx-vnni", avx2 && (has(&["avx_vnni"]) || has(&["avx512vl", "avx512_vnni"]))),
+        ("avx512", avx512 && has(&["avx512_vbmi2"])),
+        (if has(&["avx512_vbmi2"]) { "avx512-vbmi2" } else { "avx512" }, avx512),
+    ];
+    let expected: Vec<&str> = expected.iter().filter(|(_, is_there)| *is_there).map(|(name, _)| *name).collect();
+    let names: Vec<&str> = Kernel::all().into_iter().map(Kernel::name).collect();
+    println!("{names:?}");
+    assert_eq!(names, expected);
+}
