@@ -15,12 +15,19 @@ use crate::record::{Reject, RejectReason};
 /// Reads one JSON object into the sink.
 ///
 /// # Errors
-/// The payload is not one JSON object. Values of a wrong type are noted in the sink.
+/// The payload is not one JSON object, in UTF-8. Values of a wrong type are noted in the sink.
 pub fn read(payload: &[u8], tree: &Node, sink: &mut Sink<'_>) -> Result<(), Reject> {
     let mut deserializer = serde_json::Deserializer::from_slice(payload);
     let mut seen = 0;
     let read = Object { node: tree, sink, seen: &mut seen }.deserialize(&mut deserializer);
-    read.and_then(|()| deserializer.end()).map_err(|error| reject(&error, payload, sink))
+    read.and_then(|()| deserializer.end()).map_err(|error| reject(&error, payload, sink))?;
+    // What nobody wants is skipped without a look at its text; but a payload that is not UTF-8 is no JSON (RFC 8259, 8.1).
+    match std::str::from_utf8(payload) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            Err(Reject::new(RejectReason::MalformedJson, format!("expected UTF-8, found other bytes at {}", error.valid_up_to())))
+        }
+    }
 }
 
 /// An object some of whose keys are wanted.

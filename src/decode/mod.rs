@@ -14,6 +14,8 @@ pub mod json;
 pub mod layout;
 #[cfg(test)]
 mod mutations;
+#[cfg(test)]
+mod planted;
 mod quick;
 pub mod raw;
 pub mod sink;

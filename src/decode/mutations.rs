@@ -4,12 +4,13 @@
 //! is drawn anew and printed; `RECSAE_JSON_SEED` repeats one.
 
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Mutex;
 
 use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::config::settings::RecordSettings;
+use crate::decode::planted::KINDS;
 use crate::decode::sink::Sink;
 use crate::decode::{Decoder, json, quick};
 use crate::record::{RawMessage, Record, Reject, TopicPartition};
@@ -163,43 +164,73 @@ fn damaged_records_are_read_alike_or_refused_alike() {
     let (n, seed) = (asked("RECSAE_JSON_MUTATIONS").unwrap_or(FEW), asked("RECSAE_JSON_SEED").unwrap_or_else(rand::random));
     println!("seed {seed}");
     let n_threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get) as u64;
-    let (n_quick, n_refused) = (AtomicU64::new(0), AtomicU64::new(0));
+    let total = Mutex::new(Seen::default());
     std::thread::scope(|scope| {
         for thread in 0..n_threads {
-            let (n_quick, n_refused) = (&n_quick, &n_refused);
-            scope.spawn(move || {
-                let (quick, refused) = compared(seed.wrapping_add(thread), n.div_ceil(n_threads));
-                n_quick.fetch_add(quick, Ordering::Relaxed);
-                n_refused.fetch_add(refused, Ordering::Relaxed);
-            });
+            let total = &total;
+            scope.spawn(move || total.lock().unwrap().add(&compared(seed.wrapping_add(thread), n.div_ceil(n_threads))));
         }
     });
-    let (quick, refused, n) = (n_quick.into_inner(), n_refused.into_inner(), n.div_ceil(n_threads) * n_threads);
-    println!("{n} mutations: {quick} read quickly, {refused} refused, 0 differ");
-    assert!(quick > n / 10 && refused > n / 10, "the mutations reach both readers");
+    let (seen, n) = (total.into_inner().unwrap(), n.div_ceil(n_threads) * n_threads);
+    println!("{n} mutations: {} read quickly, {} refused, 0 differ", seen.n_quick, seen.n_refused);
+    for (kind, [read, refused]) in KINDS.iter().zip(seen.kinds) {
+        println!("  {}: {read} read, {refused} refused", kind.name);
+        assert!((read > 0) >= kind.is_read && (refused > 0) >= kind.is_refused, "{} is met where it may stand", kind.name);
+    }
+    assert!(seen.n_quick > n / 10 && seen.n_refused > n / 10, "the mutations reach both readers");
 }
 
-/// Compares both readers on `n` mutations; how many the quick one answered, how many were refused.
-fn compared(seed: u64, n: u64) -> (u64, u64) {
+/// What became of mutations.
+#[derive(Default)]
+struct Seen {
+    n_quick: u64,
+    n_refused: u64,
+    /// Read and refused, of each kind, where nothing else was changed.
+    kinds: [[u64; 2]; KINDS.len()],
+}
+
+impl Seen {
+    fn add(&mut self, more: &Self) {
+        self.n_quick += more.n_quick;
+        self.n_refused += more.n_refused;
+        self.kinds.as_flattened_mut().iter_mut().zip(more.kinds.as_flattened()).for_each(|(sum, n)| *sum += n);
+    }
+}
+
+/// Compares both readers on `n` mutations, a fourth of them of the kinds that must be met.
+fn compared(seed: u64, n: u64) -> Seen {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let (mut decoder, mut ours, mut theirs) = (decoder(), Record::default(), Record::default());
     let partition = TopicPartition { topic: "t".into(), partition: 0 };
-    let (mut bytes, mut record, mut n_quick, mut n_refused) = (Vec::new(), String::new(), 0, 0);
+    let (mut bytes, mut record, mut seen) = (Vec::new(), String::new(), Seen::default());
     for at in 0..n {
         if at % 16 == 0 {
             record = valid(&mut rng);
         }
+        let kind = (at % 4 == 3).then(|| rng.random_range(0..KINDS.len()));
+        let mut is_alone = false;
         bytes.clear();
-        bytes.extend_from_slice(record.as_bytes());
-        mutate(&mut rng, &mut bytes);
+        match kind {
+            Some(kind) => {
+                bytes = (KINDS[kind].draw)(&mut rng);
+                is_alone = rng.random();
+            }
+            None => bytes.extend_from_slice(record.as_bytes()),
+        }
+        if !is_alone {
+            mutate(&mut rng, &mut bytes);
+        }
         let message =
             RawMessage { partition: &partition, offset: 0, timestamp_ms: Some(1), key: None, payload: Some(&bytes), headers: &[] };
         let expected = strict(&mut decoder, &message, &mut theirs);
         let found = decoder.decode(&message, &mut ours);
         let alike = found == expected && (found.is_err() || same(&ours, &theirs));
         assert!(alike, "{}\nexpected {expected:?} {theirs:?}\nfound {found:?} {ours:?}", bytes.escape_ascii());
-        n_refused += u64::from(expected.is_err());
-        n_quick += u64::from(!bytes.is_empty() && is_quick(&mut decoder, &bytes, &mut ours));
+        if let Some(kind) = kind.filter(|_| is_alone) {
+            seen.kinds[kind][usize::from(expected.is_err())] += 1;
+        }
+        seen.n_refused += u64::from(expected.is_err());
+        seen.n_quick += u64::from(!bytes.is_empty() && is_quick(&mut decoder, &bytes, &mut ours));
     }
-    (n_quick, n_refused)
+    seen
 }

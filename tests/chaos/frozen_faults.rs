@@ -79,6 +79,8 @@ pub(crate) fn late_commit(stage: &Stage) -> Checked<String> {
     let wire = Relay::of(stage);
     let mut settings = site.settings.clone();
     settings.kafka.brokers.clone_from(&stage.kafka.relay);
+    // One consumer, so that nothing moves between two of its own while the way is cut.
+    settings.kafka.workers = 1;
     // A slow store: what it read before the cut is stored, and its commit sent, after it.
     let slow = [("FAILPOINTS", OsStr::new("step-written=sleep(1000)")), ("RUST_LOG", OsStr::new("info,recsae::monitor::worker=trace"))];
     let mut first = site.start_as(&site.recsae, "recsae", &settings, &[], &slow);

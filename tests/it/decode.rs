@@ -230,6 +230,13 @@ fn json_value() -> impl Strategy<Value = Value> {
     })
 }
 
+#[test]
+fn text_that_nobody_wants_is_utf8_too() {
+    let payload = b"{\"embedding\":[0.5],\"other\":\"ho\x80me\"}";
+    let reject = decode_with(&mut decoder(&RecordSettings::default()), Some(payload), None, &[]).unwrap_err();
+    assert_eq!((reject.reason, reject.detail.as_str()), (RejectReason::MalformedJson, "expected UTF-8, found other bytes at 30"));
+}
+
 proptest! {
     #[test]
     fn any_json_gives_the_twins_vector_or_a_reject(value in json_value()) {
