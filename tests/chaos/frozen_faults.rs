@@ -81,13 +81,17 @@ pub(crate) fn late_commit(stage: &Stage) -> Checked<String> {
     settings.kafka.brokers.clone_from(&stage.kafka.relay);
     // One consumer, so that nothing moves between two of its own while the way is cut.
     settings.kafka.workers = 1;
+    settings.store.checkpoint_every = Duration::from_millis(20);
     // A slow store: what it read before the cut is stored, and its commit sent, after it.
     let slow = [("FAILPOINTS", OsStr::new("step-written=sleep(1000)")), ("RUST_LOG", OsStr::new("info,recsae::monitor::worker=trace"))];
     let mut first = site.start_as(&site.recsae, "recsae", &settings, &[], &slow);
     let has_committed = |_: &Monitor| committed(stage, &site).ok().filter(|n| *n >= 4_000);
     first.wait_for(Duration::from_secs(60), "half of the records are committed", has_committed)?;
-    site.produce(4_000..4_400, Duration::ZERO)?;
-    first.wait_for(Duration::from_secs(60), "it has read some more", consumed(4_400.0))?;
+    // Some at a time: the first of them are being stored, and the others wait for that, when the way is cut.
+    for from in (4_000..4_400).step_by(40) {
+        site.produce(from..from + 40, Duration::ZERO)?;
+        std::thread::sleep(Duration::from_millis(100));
+    }
     wire.cut(Way::Out);
     let before = committed(stage, &site)?;
     let under_way = |m: &Monitor| Some(sent(&m.process.printed())).filter(|n| *n > before);
