@@ -1,6 +1,7 @@
 //! Rows 19 and 20: a hundred times the load, and a long run in which members come and go.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -131,7 +132,8 @@ pub(crate) fn soak(stage: &Stage) -> Checked<String> {
     // All concepts are exported from the first verdict on: those that come to the top later would be more series, and no leak.
     site.settings.metrics.top_concepts = ALL_CONCEPTS;
     let mut rng = ChaCha8Rng::seed_from_u64(stage.seed);
-    let mut first = site.start(&[], "");
+    // As deploy/recsae.service starts it.
+    let mut first = site.start_as(&site.recsae, "recsae", &site.settings, &[], &[("MALLOC_ARENA_MAX", OsStr::new("2"))]);
     first.wait_ready(Duration::from_secs(60))?;
     let (mut samples, mut n_others) = (Vec::new(), 0);
     let began = Instant::now();
