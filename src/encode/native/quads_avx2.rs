@@ -17,9 +17,9 @@ use crate::encode::native::screen::{PANEL, QUAD_ROWS, Screen};
 use crate::encode::native::screen_row::Tile;
 
 /// Bytes of a register.
-const BYTES: usize = 32;
+pub(super) const BYTES: usize = 32;
 /// Registers of a panel's quads.
-const PARTS: usize = PANEL * 4 / BYTES;
+pub(super) const PARTS: usize = PANEL * 4 / BYTES;
 /// Rows that are multiplied while a panel's weights are at hand: eight sums, and what a product takes besides.
 const ROWS: usize = 2;
 
@@ -40,8 +40,6 @@ fn estimates_avx2(screen: &Screen, tile: &Tile, mid: &mut [i16]) {
         }
     }
     for (panel, weights) in screen.weights.chunks_exact(screen.n_groups * PANEL * 4).enumerate() {
-        let scales = screen.scales[panel * PANEL..].as_chunks::<{ PANEL / 2 }>().0;
-        let biases = screen.biases[panel * PANEL..].as_chunks::<{ PANEL / 2 }>().0;
         for first in (0..QUAD_ROWS).step_by(ROWS) {
             let mut sums = [[_mm256_setzero_si256(); PARTS]; ROWS];
             for (sums, start) in sums.iter_mut().zip(&starts[first..]) {
@@ -59,20 +57,28 @@ fn estimates_avx2(screen: &Screen, tile: &Tile, mid: &mut [i16]) {
                 }
             }
             for (at, sums) in sums.into_iter().enumerate() {
-                let row = &tile.rows[first + at];
-                let shift = _mm_cvtsi32_si128(row.shift.cast_signed());
-                let [a, b, c, d] = sums.map(|sum| _mm256_sra_epi32(sum, shift));
-                let factor = _mm256_set1_epi16(row.bias_factor);
-                let place = &mut mid[(first + at) * screen.d_sae + panel * PANEL..][..PANEL];
-                // `Form::column` has put latents 0-3 and 8-11 in the first register and 4-7 and 12-15 in the third.
-                let halves = [_mm256_packs_epi32(a, c), _mm256_packs_epi32(b, d)];
-                for (half, total) in halves.into_iter().enumerate() {
-                    let bias = _mm256_mulhrs_epi16(load(&biases[half]), factor);
-                    let scaled = _mm256_mulhrs_epi16(total, load(&scales[half]));
-                    store(&mut place[half * (PANEL / 2)..][..PANEL / 2], _mm256_add_epi16(scaled, bias));
-                }
+                finish(screen, tile, (panel, first + at), sums, mid);
             }
         }
+    }
+}
+
+/// Sums of a panel and a row, shifted, packed, scaled and with the latents' biases.
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(super) fn finish(screen: &Screen, tile: &Tile, (panel, row): (usize, usize), sums: [__m256i; PARTS], mid: &mut [i16]) {
+    let scales = screen.scales[panel * PANEL..].as_chunks::<{ PANEL / 2 }>().0;
+    let biases = screen.biases[panel * PANEL..].as_chunks::<{ PANEL / 2 }>().0;
+    let shift = _mm_cvtsi32_si128(tile.rows[row].shift.cast_signed());
+    let [a, b, c, d] = sums.map(|sum| _mm256_sra_epi32(sum, shift));
+    let factor = _mm256_set1_epi16(tile.rows[row].bias_factor);
+    let place = &mut mid[row * screen.d_sae + panel * PANEL..][..PANEL];
+    // `Form::column` has put latents 0-3 and 8-11 in the first register and 4-7 and 12-15 in the third.
+    let halves = [_mm256_packs_epi32(a, c), _mm256_packs_epi32(b, d)];
+    for (half, total) in halves.into_iter().enumerate() {
+        let bias = _mm256_mulhrs_epi16(load(&biases[half]), factor);
+        let scaled = _mm256_mulhrs_epi16(total, load(&scales[half]));
+        store(&mut place[half * (PANEL / 2)..][..PANEL / 2], _mm256_add_epi16(scaled, bias));
     }
 }
 
@@ -85,7 +91,7 @@ fn load(values: &[i16; PANEL / 2]) -> __m256i {
 
 #[target_feature(enable = "avx2")]
 #[inline]
-fn load_i8(values: &[i8; BYTES]) -> __m256i {
+pub(super) fn load_i8(values: &[i8; BYTES]) -> __m256i {
     // SAFETY: 32 bytes; the load needs no alignment.
     unsafe { _mm256_loadu_si256(values.as_ptr().cast()) }
 }

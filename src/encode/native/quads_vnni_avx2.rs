@@ -4,21 +4,15 @@
 //! tests on them force this code, too. A tile's rows are taken three at a time: twelve sums, weights and a row fill the
 //! sixteen registers.
 
-#![expect(unsafe_code, reason = "calls code for CPU features that were detected; loads and stores arrays of one register's size")]
+#![expect(unsafe_code, reason = "calls code for CPU features that were detected")]
 
-use std::arch::x86_64::{
-    __m256i, _mm_cvtsi32_si128, _mm256_add_epi16, _mm256_dpbusd_avx_epi32, _mm256_dpbusd_epi32, _mm256_loadu_si256, _mm256_mulhrs_epi16,
-    _mm256_packs_epi32, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_sra_epi32, _mm256_storeu_si256,
-};
+use std::arch::x86_64::{__m256i, _mm256_dpbusd_avx_epi32, _mm256_dpbusd_epi32, _mm256_set1_epi32};
 
 use crate::encode::native::cpu::Vnni256;
+use crate::encode::native::quads_avx2::{BYTES, PARTS, finish, load_i8};
 use crate::encode::native::screen::{PANEL, QUAD_ROWS, Screen};
 use crate::encode::native::screen_row::Tile;
 
-/// Bytes of a register.
-const BYTES: usize = 32;
-/// Registers of a panel's quads.
-const PARTS: usize = PANEL * 4 / BYTES;
 /// Rows that are multiplied while a panel's weights are at hand.
 const ROWS: usize = 3;
 
@@ -61,44 +55,3 @@ macro_rules! estimates {
 
 estimates!(estimates_avx, "avx2,avxvnni", _mm256_dpbusd_avx_epi32);
 estimates!(estimates_avx512, "avx2,avx512vl,avx512vnni", _mm256_dpbusd_epi32);
-
-/// Sums of a panel and a row, shifted, packed, scaled and with the latents' biases.
-#[target_feature(enable = "avx2")]
-#[inline]
-fn finish(screen: &Screen, tile: &Tile, (panel, row): (usize, usize), sums: [__m256i; PARTS], mid: &mut [i16]) {
-    let scales = screen.scales[panel * PANEL..].as_chunks::<{ PANEL / 2 }>().0;
-    let biases = screen.biases[panel * PANEL..].as_chunks::<{ PANEL / 2 }>().0;
-    let shift = _mm_cvtsi32_si128(tile.rows[row].shift.cast_signed());
-    let [a, b, c, d] = sums.map(|sum| _mm256_sra_epi32(sum, shift));
-    let factor = _mm256_set1_epi16(tile.rows[row].bias_factor);
-    let place = &mut mid[row * screen.d_sae + panel * PANEL..][..PANEL];
-    // `Form::column` has put latents 0-3 and 8-11 in the first register and 4-7 and 12-15 in the third.
-    let halves = [_mm256_packs_epi32(a, c), _mm256_packs_epi32(b, d)];
-    for (half, total) in halves.into_iter().enumerate() {
-        let bias = _mm256_mulhrs_epi16(load(&biases[half]), factor);
-        let scaled = _mm256_mulhrs_epi16(total, load(&scales[half]));
-        store(&mut place[half * (PANEL / 2)..][..PANEL / 2], _mm256_add_epi16(scaled, bias));
-    }
-}
-
-#[target_feature(enable = "avx2")]
-#[inline]
-fn load(values: &[i16; PANEL / 2]) -> __m256i {
-    // SAFETY: sixteen numbers are 32 bytes; the load needs no alignment.
-    unsafe { _mm256_loadu_si256(values.as_ptr().cast()) }
-}
-
-#[target_feature(enable = "avx2")]
-#[inline]
-fn load_i8(values: &[i8; BYTES]) -> __m256i {
-    // SAFETY: 32 bytes; the load needs no alignment.
-    unsafe { _mm256_loadu_si256(values.as_ptr().cast()) }
-}
-
-#[target_feature(enable = "avx2")]
-#[inline]
-fn store(into: &mut [i16], values: __m256i) {
-    debug_assert_eq!(into.len() * 2, BYTES);
-    // SAFETY: the caller hands over room for sixteen numbers, which are 32 bytes; the store needs no alignment.
-    unsafe { _mm256_storeu_si256(into.as_mut_ptr().cast(), values) }
-}

@@ -3,11 +3,11 @@
 //! The compiler writes each pass well and guards each with questions whether its slices overlap, keeps none of their
 //! values in registers between them, and a latent has few rows to spread that over.
 
-#![expect(unsafe_code, reason = "calls code for CPU features that were detected; loads and stores arrays of sixteen values")]
+#![expect(unsafe_code, reason = "calls code for CPU features that were detected")]
 
 use std::arch::x86_64::{
-    __m512, _mm512_add_ps, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_loadu_ps, _mm512_mul_ps,
-    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_srli_epi32, _mm512_storeu_ps, _mm512_sub_epi32,
+    __m512, _mm512_add_ps, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_mul_ps, _mm512_set1_epi32,
+    _mm512_set1_ps, _mm512_setzero_ps, _mm512_srli_epi32, _mm512_sub_epi32,
 };
 
 use crate::encode::native::Avx512;
@@ -15,6 +15,7 @@ use crate::workshop::train::adam::{AdamStep, FIRST_GUESS, ROOT_TERMS};
 use crate::workshop::train::linear::{LANES, Share};
 use crate::workshop::train::linear_avx512::total;
 use crate::workshop::train::moving::Moving;
+use crate::workshop::train::registers_avx512::{load, store};
 
 /// Takes the step of a latent of rows of `N` registers, and returns the sum of the shares' slopes; what the latent adds to
 /// the gradient of `b_dec` is added to `centring`. `None`, and nothing done, where the rows are of another width.
@@ -124,18 +125,4 @@ impl Factors {
 #[inline]
 fn row<const N: usize>(values: &mut [f32]) -> Option<&mut [[f32; LANES]; N]> {
     values.as_chunks_mut::<LANES>().0.try_into().ok()
-}
-
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn load(values: &[f32; LANES]) -> __m512 {
-    // SAFETY: sixteen values are 64 bytes; the load needs no alignment.
-    unsafe { _mm512_loadu_ps(values.as_ptr()) }
-}
-
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn store(into: &mut [f32; LANES], values: __m512) {
-    // SAFETY: sixteen values are 64 bytes; the store needs no alignment.
-    unsafe { _mm512_storeu_ps(into.as_mut_ptr(), values) }
 }

@@ -4,18 +4,18 @@
 //! takes the tree at the end of a dot product for the shape of all of it and computes with two lanes. Here the
 //! trees of four latents are one, and a row's gradient is loaded once for all four.
 
-#![expect(unsafe_code, reason = "calls code for CPU features that were detected; loads and stores arrays of sixteen and four values")]
+#![expect(unsafe_code, reason = "calls code for CPU features that were detected; stores arrays of four values")]
 
 use std::arch::x86_64::{
     __m128, __m512, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_movehdup_ps, _mm_movehl_ps, _mm_storeu_ps, _mm256_add_ps, _mm256_castpd_ps,
     _mm256_castps256_ps128, _mm256_extractf128_ps, _mm512_add_ps, _mm512_castps_pd, _mm512_castps512_ps128, _mm512_castps512_ps256,
-    _mm512_extractf64x4_pd, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_maskz_compress_ps, _mm512_permute_ps, _mm512_setzero_ps,
-    _mm512_shuffle_f32x4,
+    _mm512_extractf64x4_pd, _mm512_fmadd_ps, _mm512_maskz_compress_ps, _mm512_permute_ps, _mm512_setzero_ps, _mm512_shuffle_f32x4,
 };
 
 use crate::encode::native::Avx512;
 use crate::sae::latent::LatentId;
 use crate::workshop::train::linear::{LANES, REGISTERS};
+use crate::workshop::train::registers_avx512::load;
 
 /// Latents computed together.
 const TOGETHER: usize = 4;
@@ -111,13 +111,6 @@ fn tree([a, b, c, d]: [__m512; TOGETHER]) -> __m128 {
     let two = _mm512_add_ps(four, _mm512_permute_ps::<0b01_00_11_10>(four));
     let one = _mm512_add_ps(_mm512_add_ps(two, _mm512_permute_ps::<0b10_11_00_01>(two)), _mm512_setzero_ps());
     _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, one))
-}
-
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn load(values: &[f32; LANES]) -> __m512 {
-    // SAFETY: sixteen values are 64 bytes; the load needs no alignment.
-    unsafe { _mm512_loadu_ps(values.as_ptr()) }
 }
 
 #[target_feature(enable = "avx512f")]

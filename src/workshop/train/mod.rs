@@ -23,6 +23,8 @@ mod moving;
 pub mod prepare;
 pub mod recipe;
 #[cfg(target_arch = "x86_64")]
+mod registers_avx512;
+#[cfg(target_arch = "x86_64")]
 mod row_avx512;
 pub mod rows;
 pub mod run;

@@ -1,13 +1,14 @@
 //! What a row's latents make of it, in AVX-512: what `workshop::train::rows` does in several passes, in registers, bit for bit.
 
-#![expect(unsafe_code, reason = "calls code for CPU features that were detected; loads and stores arrays of sixteen values")]
+#![expect(unsafe_code, reason = "calls code for CPU features that were detected")]
 
-use std::arch::x86_64::{__m512, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mul_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps};
+use std::arch::x86_64::{_mm512_fmadd_ps, _mm512_mul_ps, _mm512_set1_ps, _mm512_setzero_ps};
 
 use crate::encode::native::Avx512;
 use crate::sae::latent::LatentId;
 use crate::workshop::train::linear::LANES;
 use crate::workshop::train::linear_avx512::total;
+use crate::workshop::train::registers_avx512::{load, store};
 
 /// `dots::Dots::decode` of rows of `N` registers; `None`, and nothing done, where they are of another width.
 #[inline(always)]
@@ -56,18 +57,4 @@ fn decode_avx512<const N: usize>(
         }
     }
     Some(total(square))
-}
-
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn load(values: &[f32; LANES]) -> __m512 {
-    // SAFETY: sixteen values are 64 bytes; the load needs no alignment.
-    unsafe { _mm512_loadu_ps(values.as_ptr()) }
-}
-
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn store(into: &mut [f32; LANES], values: __m512) {
-    // SAFETY: sixteen values are 64 bytes; the store needs no alignment.
-    unsafe { _mm512_storeu_ps(into.as_mut_ptr(), values) }
 }
